@@ -1,0 +1,111 @@
+"""Names, orders and colours of the facial expressions.
+
+This is the only module that knows a label order other than the canonical one. The canonical order is
+FER+'s (Barsoum et al., ICMI 2016, arXiv 1608.01041); the seven-class problem is its first seven names.
+A wrong label order is the usual reason why a good checkpoint scores no better than chance.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+CANONICAL = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
+
+# Index 0 first. RAF-DB's files count from 1, SFEW 2.0 has one folder a class.
+ORDERS: dict[str, tuple[str, ...]] = {
+    "canonical": CANONICAL,
+    "ferplus": CANONICAL,
+    "rafdb": ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral"),
+    "affectnet": ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger", "contempt"),
+    "fer2013": ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral"),
+    "sfew": ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise"),
+}
+
+# Words found in folder names and label files, lower case, beside the canonical names themselves.
+ALIASES: dict[str, str] = {
+    "angry": "anger",
+    "disgusted": "disgust",
+    "afraid": "fear",
+    "fearful": "fear",
+    "happy": "happiness",
+    "joy": "happiness",
+    "sad": "sadness",
+    "surprised": "surprise",
+    "contemptuous": "contempt",
+}
+
+# Okabe & Ito's colour-blind-safe palette: one colour per expression in every figure of the book.
+COLORS: dict[str, str] = {
+    "neutral": "#7f7f7f",
+    "happiness": "#e69f00",
+    "surprise": "#56b4e9",
+    "sadness": "#0072b2",
+    "anger": "#d55e00",
+    "disgust": "#009e73",
+    "fear": "#cc79a7",
+    "contempt": "#000000",
+}
+
+
+def class_names(num_classes: int) -> tuple[str, ...]:
+    """The first `num_classes` canonical names (2 to 8).
+
+    Raises:
+        ValueError: another number of classes; such a set brings its own names.
+    """
+    if not 2 <= num_classes <= len(CANONICAL):
+        raise ValueError(f"expected 2 to {len(CANONICAL)} expression classes, got {num_classes}")
+    return CANONICAL[:num_classes]
+
+
+def canonical_name(word: str) -> str:
+    """The canonical name for a word as data sets spell it (`"Happy"` → `"happiness"`).
+
+    Raises:
+        ValueError: a word that names no expression known here.
+    """
+    key = word.strip().lower()
+    key = ALIASES.get(key, key)
+    if key not in CANONICAL:
+        raise ValueError(f"{word!r} names no expression; expected one of {', '.join(CANONICAL)}")
+    return key
+
+
+def order_of(dataset: str, num_classes: int | None = None) -> tuple[str, ...]:
+    """The class names of a data set in its own order, index 0 first.
+
+    Args:
+        dataset: a key of `ORDERS`.
+        num_classes: 7 leaves contempt out of an order that has it; None keeps all.
+
+    Raises:
+        ValueError: unknown data set, or a number of classes that the data set does not have.
+    """
+    if dataset not in ORDERS:
+        raise ValueError(f"unknown label order {dataset!r}; expected one of {', '.join(ORDERS)}")
+    names = ORDERS[dataset]
+    if num_classes is not None and num_classes != len(names):
+        names = tuple(name for name in names if name in CANONICAL[:num_classes])
+        if len(names) != num_classes:
+            raise ValueError(f"{dataset} has {len(ORDERS[dataset])} classes, {num_classes} were asked for")
+    return names
+
+
+def to_canonical(dataset: str, num_classes: int | None = None) -> torch.Tensor:
+    """Index table [C] from a data set's class index to the canonical one: `canonical = table[own]`."""
+    return torch.tensor([CANONICAL.index(name) for name in order_of(dataset, num_classes)])
+
+
+def from_canonical(dataset: str, num_classes: int | None = None) -> torch.Tensor:
+    """The inverse table [C], which also permutes a classifier's rows: `weight[from_canonical(order)]`.
+
+    Row i of the result is the data set's own index of canonical class i, so a head trained in the data
+    set's order becomes one in the canonical order.
+    """
+    names = order_of(dataset, num_classes)
+    return torch.tensor([names.index(name) for name in CANONICAL if name in names])
+
+
+def colors(classes: Sequence[str]) -> list[str]:
+    """One hex colour per class name; names that are no expression get matplotlib's cycle (`"C0"`, …)."""
+    return [COLORS.get(name, f"C{i}") for i, name in enumerate(classes)]

@@ -1,0 +1,206 @@
+"""FaceSet, a labelled set of faces, and FaceBatch, what a training step sees of it."""
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import torch
+
+# Bit i of FaceSet.regions marks the pixels of REGIONS[i]; "moved" are the places that active units move.
+REGIONS = ("brows", "eyes", "nose", "cheeks", "mouth", "moved")
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class FaceSet:
+    """Faces, their labels and whatever else is known of them.
+
+    The pixels are held once: `subset` and its relatives share `storage` and keep row numbers. Pixels are
+    read by `take`, which copies only the faces that it returns.
+
+    Attributes:
+        storage: uint8 [M,3,S,S], possibly a read-only memory map on disk.
+        labels: int64 [N], indices into `classes`; noisy where the renderer was asked for label noise.
+        classes: C class names in label order.
+        splits: str [N], one of `SPLITS`.
+        subjects: int64 [N], the person's number, -1 where unknown.
+        name: what the set is called in tables ("ferplus", "synthetic", …).
+        fingerprint: hex digest that changes when the source, the label rule or a knob changes.
+        rows: int64 [N], row of `storage` of each face.
+        files: the face's file name, relative to the data set's root; empty where there are no files.
+        votes: float32 [N,C] annotators' vote shares, rows sum to 1; None where there are none.
+        true_labels: int64 [N], before label noise; None for photographs.
+        action_units: float32 [N,U,2], intensity 0…1 of each unit, left and right of the face; or None.
+        landmarks: float32 [N,68,2], x and y in pixels of the stored image, iBUG order; or None.
+        regions: uint8 [M,S,S], bit i set where the pixel belongs to `REGIONS[i]`; or None.
+        attributes: one row a face (skin tone, glasses, …); or None.
+        knobs: what the renderer was asked for.
+    """
+
+    storage: torch.Tensor
+    labels: torch.Tensor
+    classes: tuple[str, ...]
+    splits: np.ndarray
+    subjects: torch.Tensor
+    name: str
+    fingerprint: str
+    rows: torch.Tensor | None = None
+    files: np.ndarray | None = None
+    votes: torch.Tensor | None = None
+    true_labels: torch.Tensor | None = None
+    action_units: torch.Tensor | None = None
+    landmarks: torch.Tensor | None = None
+    regions: torch.Tensor | None = None
+    attributes: pd.DataFrame | None = None
+    knobs: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        n = len(self.labels)
+        if self.rows is None:
+            object.__setattr__(self, "rows", torch.arange(n))
+        if self.storage.dtype != torch.uint8 or self.storage.ndim != 4 or self.storage.shape[1] != 3:
+            raise ValueError(
+                f"images must be uint8 [N,3,S,S], got {self.storage.dtype} {list(self.storage.shape)}"
+            )
+        per_face = ("rows", "splits", "subjects", "files", "votes", "true_labels", "action_units", "landmarks")
+        for key in (*per_face, "attributes"):
+            value = getattr(self, key)
+            if value is not None and len(value) != n:
+                raise ValueError(f"{key} has {len(value)} entries for {n} faces")
+        if n and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.classes):
+            raise ValueError(
+                f"labels run from {int(self.labels.min())} to {int(self.labels.max())}, "
+                f"but there are {len(self.classes)} classes (0 to {len(self.classes) - 1})"
+            )
+        if unknown := set(np.unique(self.splits)) - set(SPLITS):
+            raise ValueError(f"unknown splits {sorted(unknown)}; expected {SPLITS}")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    @property
+    def image_size(self) -> int:
+        """Side S of the stored images, in pixels."""
+        return self.storage.shape[-1]
+
+    @property
+    def images(self) -> torch.Tensor:
+        """uint8 [N,3,S,S]; shares memory with `storage` when the set is whole, else a copy."""
+        if len(self) == len(self.storage) and torch.equal(self.rows, torch.arange(len(self))):
+            return self.storage
+        return self.storage[self.rows]
+
+    def take(self, indices: torch.Tensor | Sequence[int]) -> torch.Tensor:
+        """Copy the images at `indices` (any shape) → uint8 [*indices.shape,3,S,S]."""
+        return self.storage[self.rows[torch.as_tensor(indices)]]
+
+    def region_masks(self, indices: torch.Tensor | Sequence[int]) -> torch.Tensor:
+        """Region masks at `indices` [B] → bool [B,R,S,S], R as in `REGIONS`.
+
+        Raises:
+            ValueError: a set without known regions, as every set of photographs is.
+        """
+        if self.regions is None:
+            raise ValueError(f"{self.name} has no region masks; only rendered faces do")
+        packed = self.regions[self.rows[torch.as_tensor(indices)]]
+        bits = torch.arange(len(REGIONS), dtype=torch.uint8)[:, None, None]
+        return (packed[:, None] >> bits & 1).bool()
+
+    def subset(self, indices: torch.Tensor | np.ndarray | Sequence[int]) -> "FaceSet":
+        """The faces at `indices` (int64 [K] or bool [N]), in that order, sharing the pixels.
+
+        The fingerprint becomes one of the chosen faces.
+        """
+        indices = torch.as_tensor(np.asarray(indices))
+        if indices.dtype == torch.bool:
+            indices = indices.nonzero().squeeze(1)
+        indices = indices.long()
+        digest = hashlib.sha256(self.fingerprint.encode() + indices.numpy().tobytes()).hexdigest()[:16]
+        chosen = {}
+        for key in ("labels", "rows", "subjects", "votes", "true_labels", "action_units", "landmarks"):
+            value = getattr(self, key)
+            chosen[key] = None if value is None else value[indices]
+        positions = indices.numpy()
+        attributes = self.attributes
+        if attributes is not None:
+            attributes = attributes.iloc[positions].reset_index(drop=True)
+        return dataclasses.replace(
+            self,
+            **chosen,
+            splits=self.splits[positions],
+            files=None if self.files is None else self.files[positions],
+            attributes=None
+            if self.attributes is None
+            else self.attributes.iloc[positions].reset_index(drop=True),
+            fingerprint=digest,
+        )
+
+    def split(self, name: str) -> "FaceSet":
+        """The faces of one split.
+
+        Raises:
+            ValueError: no face of that split.
+        """
+        found = self.splits == name
+        if not found.any():
+            raise ValueError(f"{self.name} has no {name!r} faces; it has {sorted(np.unique(self.splits))}")
+        return self.subset(found)
+
+    def holdout(self, fraction: float = 0.1, seed: int = 0) -> tuple["FaceSet", "FaceSet"]:
+        """Cut training faces in two: (the larger part, the part kept back for choices).
+
+        By subject where every subject is known, so that no person is in both; else stratified by label.
+
+        Args:
+            fraction: share kept back, between 0 and 1 exclusive.
+            seed: the cut is a function of the labels (or subjects), the fraction and the seed alone.
+        """
+        if not 0 < fraction < 1:
+            raise ValueError(f"fraction must lie between 0 and 1, got {fraction}")
+        generator = torch.Generator().manual_seed(seed)
+        held = torch.zeros(len(self), dtype=torch.bool)
+        if len(self) and int(self.subjects.min()) >= 0:
+            people = self.subjects.unique()
+            chosen = people[torch.randperm(len(people), generator=generator)]
+            held = torch.isin(self.subjects, chosen[: max(1, round(fraction * len(people)))])
+        else:
+            for label in range(self.num_classes):
+                members = (self.labels == label).nonzero().squeeze(1)
+                order = torch.randperm(len(members), generator=generator)
+                held[members[order[: round(fraction * len(members))]]] = True
+        return self.subset(~held), self.subset(held)
+
+    def class_counts(self) -> torch.Tensor:
+        """Faces per class, int64 [C]."""
+        return self.labels.bincount(minlength=self.num_classes)
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{n} {c}" for n, c in zip(self.classes, self.class_counts().tolist(), strict=True))
+        return f"FaceSet({self.name!r}, {len(self)} faces of {self.image_size}×{self.image_size} px: {counts})"
+
+
+@dataclass(frozen=True, eq=False)
+class FaceBatch:
+    """One batch on the device, augmented and normalised.
+
+    Attributes:
+        images: float [B,3,H,W]; [B,4,3,H,W] for quadruplets, [B,2,3,H,W] for pairs.
+        labels: int64 [B], or [B,4] / [B,2].
+        indices: int64, same shape as labels: positions in the FaceSet the batch came from.
+        targets: float [B,C] (or [B,4,C] / [B,2,C]) soft targets, rows sum to 1; None for hard labels.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    indices: torch.Tensor
+    targets: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)

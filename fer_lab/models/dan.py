@@ -1,0 +1,284 @@
+"""DAN, Distract your Attention Network.
+
+Wen, Lin, Wang, Xu: Distract Your Attention: Multi-head Cross Attention Network for Facial Expression
+Recognition. Biomimetics 8(2), 2023. https://arxiv.org/abs/2109.07270
+
+Three ideas on top of a ResNet-18 trunk: a feature clustering network that pulls the faces of a class
+together (affinity loss), several attention heads that look at the face independently, and an attention
+fusion network that pushes the heads apart (partition loss).
+
+Differences from the authors' code:
+- The clamp of every masked distance to [1e-12, 1e12] in the affinity loss is left out: it adds at most
+  C·1e-12 to the loss.
+- There are as many centers as classes. Their RAF-DB script keeps an eighth, never targeted center, which
+  enters the variance that the loss is divided by.
+- The last epoch's weights are kept; their script keeps the epoch that scored best on the test faces.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from fer_lab.data.batches import Augmentation
+from fer_lab.data.faces import FaceBatch
+from fer_lab.models.baseline import SCRATCH, SMOKE
+from fer_lab.models.method import Method, classification_loss
+from fer_lab.models.recipes import Recipe
+from fer_lab.models.trunks import resnet18
+
+# The authors' two scripts. Both assume a trunk pre-trained on MS-Celeb-1M.
+RAFDB = Recipe(
+    epochs=40,
+    batch_size=256,
+    lr=0.1,
+    weight_decay=1e-4,
+    schedule="step",
+    step_epochs=10,
+    augmentation=Augmentation(
+        flip=0.5, rotation=20, shift=32 / 224, warp_p=0.2, erasing_p=0.5, erasing_scale=(0.02, 0.25)
+    ),
+)
+AFFECTNET = Recipe(
+    epochs=10,
+    batch_size=256,
+    optimizer="adam",
+    lr=1e-4,
+    schedule="exponential",
+    gamma=0.6,
+    sampler="balanced",
+    augmentation=Augmentation(
+        flip=0.5,
+        rotation=20,
+        scale=(0.8, 1.0),
+        shift=0.2,
+        warp_p=0.7,
+        erasing_p=0.5,
+        erasing_scale=(0.02, 0.33),
+    ),
+)
+
+
+def affinity_loss(embeddings: torch.Tensor, labels: torch.Tensor, centers: torch.Tensor) -> torch.Tensor:
+    """How far the faces lie from their class centers, relative to how far the centers lie apart.
+
+    (1/B) Σ_i ‖x_i − c_{y_i}‖² / σ_c², with σ_c² = Σ_d Var(c_·d), the unbiased variance over classes
+    (Eq. 2 of the paper).
+
+    Args:
+        embeddings: x, float [B,D].
+        labels: y, int64 [B].
+        centers: c, float [C,D], C ≥ 2.
+
+    Returns:
+        Scalar, float32.
+
+    Raises:
+        ValueError: shapes that do not fit, or fewer than two centers, whose variance is undefined.
+    """
+    if embeddings.ndim != 2 or centers.ndim != 2 or embeddings.shape[1] != centers.shape[1]:
+        raise ValueError(
+            "expected embeddings [B,D] and centers [C,D], "
+            f"got {list(embeddings.shape)} and {list(centers.shape)}"
+        )
+    if len(centers) < 2:
+        raise ValueError("affinity loss needs at least two class centers")
+    embeddings, centers = embeddings.float(), centers.float()
+    spread = centers.var(dim=0, unbiased=True).sum()
+    return (embeddings - centers[labels]).square().sum(1).mean() / spread
+
+
+def partition_loss(heads: torch.Tensor) -> torch.Tensor:
+    """Small where the heads disagree: log(1 + K / (σ² + ε)).
+
+    σ² is the unbiased variance over the heads, averaged over batch and channels; ε is float64's machine
+    epsilon, so that heads which agree exactly give a large finite loss. The paper writes the mean outside
+    the logarithm (Eq. 9); the authors' code, followed here, has it inside.
+
+    Args:
+        heads: float [B,K,D].
+
+    Returns:
+        Scalar, float32; 0 for a single head, which has nothing to differ from.
+    """
+    if heads.ndim != 3:
+        raise ValueError(f"expected heads [B,K,D], got {list(heads.shape)}")
+    k = heads.shape[1]
+    if k == 1:
+        return heads.float().sum() * 0.0
+    variance = heads.float().var(dim=1, unbiased=True).mean()
+    return torch.log(1 + k / (variance + torch.finfo(torch.float64).eps))
+
+
+class SpatialAttention(nn.Module):
+    """One map over the grid from a local, a horizontal and a vertical look at the features.
+
+    u = BN(conv1×1 F), D → D/2; s = ReLU(BN(conv3×3 u) + BN(conv1×3 u) + BN(conv3×1 u)), D/2 → D; the map is
+    Σ_channels s. It is not normalised: only products with the features follow, and their scale is free.
+    """
+
+    def __init__(self, dim: int):
+        super().__init__()
+        half = dim // 2
+        self.reduce = _conv_bn(dim, half, (1, 1))
+        self.square = _conv_bn(half, dim, (3, 3))
+        self.row = _conv_bn(half, dim, (1, 3))
+        self.column = _conv_bn(half, dim, (3, 1))
+
+    def attention_map(self, features: torch.Tensor) -> torch.Tensor:
+        """[B,D,h,w] → [B,1,h,w], values ≥ 0."""
+        u = self.reduce(features)
+        s = F.relu(self.square(u) + self.row(u) + self.column(u))
+        return s.sum(1, keepdim=True)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """[B,D,h,w] → the features weighted by the map, [B,D,h,w]."""
+        return features * self.attention_map(features)
+
+
+class ChannelAttention(nn.Module):
+    """Average the weighted features over the grid and gate their channels.
+
+    v = GAP(F'); head = v · sigmoid(Linear(ReLU(BN(Linear v)))), D → D/16 → D.
+    """
+
+    def __init__(self, dim: int):
+        super().__init__()
+        hidden = dim // 16
+        self.squeeze = nn.Linear(dim, hidden)
+        self.norm = nn.BatchNorm1d(hidden)
+        self.excite = nn.Linear(hidden, dim)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """[B,D,h,w] → [B,D]."""
+        pooled = features.mean((2, 3))
+        gate = torch.sigmoid(self.excite(F.relu(self.norm(self.squeeze(pooled)))))
+        return pooled * gate
+
+
+class CrossAttentionHead(nn.Module):
+    """One head: where on the face, then which channels."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.spatial = SpatialAttention(dim)
+        self.channel = ChannelAttention(dim)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out")
+                nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=1e-3)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """[B,D,h,w] → [B,D]."""
+        return self.channel(self.spatial(features))
+
+
+def _conv_bn(inputs: int, outputs: int, kernel: tuple[int, int]) -> nn.Sequential:
+    padding = (kernel[0] // 2, kernel[1] // 2)
+    return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, padding=padding), nn.BatchNorm2d(outputs))
+
+
+class AttentionFusion(nn.Module):
+    """Let the heads compete for every channel, add them up, classify.
+
+    For K > 1, log-softmax over the heads; logits = BN(Linear(Σ_heads)).
+    """
+
+    def __init__(self, dim: int, num_classes: int):
+        super().__init__()
+        self.fc = nn.Linear(dim, num_classes)
+        self.norm = nn.BatchNorm1d(num_classes)
+
+    def compete(self, heads: torch.Tensor) -> torch.Tensor:
+        """[B,K,D] → [B,K,D], in float32; a single head passes unchanged."""
+        heads = heads.float()
+        return heads if heads.shape[1] == 1 else F.log_softmax(heads, dim=1)
+
+    def forward(self, heads: torch.Tensor) -> torch.Tensor:
+        """Competing heads [B,K,D] → logits [B,C]."""
+        return self.norm(self.fc(heads.sum(1)))
+
+
+class DAN(Method):
+    """Distract your Attention Network.
+
+    Args:
+        num_classes: C.
+        size: "tiny" or "paper".
+        num_heads: K, at least 1.
+        affinity_weight, partition_weight: λ₁ and λ₂ of L = CE + λ₁ L_af + λ₂ L_pt; 0 switches a term off.
+
+    Attributes:
+        trunk: images → features [B,D,7,7].
+        centers: class centers [C,D], learned.
+        heads: K cross-attention heads.
+        fusion: heads → logits.
+    """
+
+    paper = "Wen et al., Biomimetics 2023, https://arxiv.org/abs/2109.07270"
+    recipes = {
+        "smoke": SMOKE,
+        "scratch": SCRATCH,
+        "rafdb": RAFDB,
+        "affectnet": AFFECTNET,
+    }
+
+    def __init__(
+        self,
+        num_classes: int = 7,
+        size: str = "tiny",
+        *,
+        num_heads: int = 4,
+        affinity_weight: float = 1.0,
+        partition_weight: float = 1.0,
+    ):
+        super().__init__(num_classes, size)
+        if num_heads < 1:
+            raise ValueError(f"num_heads must be at least 1, got {num_heads}")
+        for name, weight in (("affinity_weight", affinity_weight), ("partition_weight", partition_weight)):
+            if not (weight >= 0 and math.isfinite(weight)):
+                raise ValueError(f"{name} must be a finite number of at least 0, got {weight}")
+        self.affinity_weight = affinity_weight
+        self.partition_weight = partition_weight
+        self.trunk = resnet18(size)
+        dim = self.trunk.out_channels
+        self.centers = nn.Parameter(torch.randn(num_classes, dim), requires_grad=affinity_weight > 0)
+        self.heads = nn.ModuleList(CrossAttentionHead(dim) for _ in range(num_heads))
+        self.fusion = AttentionFusion(dim, num_classes)
+
+    def head_outputs(self, features: torch.Tensor) -> torch.Tensor:
+        """Features [B,D,7,7] → competing heads [B,K,D]."""
+        return self.fusion.compete(torch.stack([head(features) for head in self.heads], dim=1))
+
+    def embed(self, images: torch.Tensor) -> torch.Tensor:
+        """[B,3,S,S] → sum of the competing heads [B,D]."""
+        return self.head_outputs(self.trunk(images)).sum(1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """[B,3,S,S] → logits [B,C]."""
+        return self.fusion(self.head_outputs(self.trunk(images)))
+
+    def training_losses(self, batch: FaceBatch) -> dict[str, torch.Tensor]:
+        """Cross-entropy, affinity and partition loss, and their weighted sum.
+
+        A term that is switched off is still reported, without a gradient.
+        """
+        features = self.trunk(batch.images)
+        heads = self.head_outputs(features)
+        cross_entropy = classification_loss(self.fusion(heads), batch.labels, batch.targets)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.affinity_weight > 0):
+            affinity = affinity_loss(features.mean((2, 3)), batch.labels, self.centers)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.partition_weight > 0):
+            partition = partition_loss(heads)
+        total = cross_entropy + self.affinity_weight * affinity + self.partition_weight * partition
+        return {"cross_entropy": cross_entropy, "affinity": affinity, "partition": partition, "total": total}
+
+    def attention_maps(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The heads' spatial maps, {"heads": [B,K,7,7]}; their scale is arbitrary."""
+        features = self.trunk(images)
+        maps = torch.cat([head.spatial.attention_map(features) for head in self.heads], dim=1)
+        return {"heads": maps}

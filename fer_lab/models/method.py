@@ -1,0 +1,144 @@
+"""Method, what every model of the book can do, and the table that finds models by name."""
+
+import importlib
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from fer_lab.data.expressions import class_names
+from fer_lab.data.faces import FaceBatch
+from fer_lab.models.recipes import Recipe
+
+SIZES = ("tiny", "paper")
+IMAGE_SIZES = {"tiny": 56, "paper": 224}
+GRID = 7
+
+# name → "module:Class"; a module is imported when its method is first asked for.
+_METHODS: dict[str, str] = {
+    "baseline": "fer_lab.models.baseline:Baseline",
+    "dan": "fer_lab.models.dan:DAN",
+}
+
+
+class Method(nn.Module):
+    """An expression classifier that trainer, notebooks and explainers use without knowing its paper.
+
+    Class attributes:
+        batch_kind: what one training example is: "single", "pair" or "quadruplet".
+        color_order: channel order that the weights expect, "RGB" or "BGR". An instance may override it.
+        paper: citation with URL.
+        recipes: named recipes, at least "smoke" (tiny, rendered faces) and "scratch" (real faces).
+
+    Attributes:
+        num_classes: C.
+        size: the size it was created with ("tiny", "paper", …).
+        image_size: side of the images it takes, in pixels.
+        classes: class names in output order.
+        options: the keyword options it was created with, for checkpoints.
+    """
+
+    batch_kind: ClassVar[str] = "single"
+    color_order: str = "RGB"
+    paper: ClassVar[str] = ""
+    recipes: ClassVar[dict[str, Recipe]] = {}
+
+    def __init__(self, num_classes: int, size: str):
+        super().__init__()
+        if num_classes < 2:
+            raise ValueError(f"a classifier needs at least 2 classes, got {num_classes}")
+        self.num_classes = num_classes
+        self.size = size
+        self.image_size = IMAGE_SIZES.get(size, IMAGE_SIZES["paper"])
+        self.classes = (
+            class_names(num_classes) if num_classes <= 8 else tuple(f"class {i}" for i in range(num_classes))
+        )
+        self.name = type(self).__name__.lower()
+        self.options: dict = {}
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Images [B,3,H,W] → logits [B,C]. The inference path; nothing else runs."""
+        raise NotImplementedError
+
+    def embed(self, images: torch.Tensor) -> torch.Tensor:
+        """Images [B,3,H,W] → what the classifier sees, [B,D]."""
+        raise NotImplementedError
+
+    def training_losses(self, batch: FaceBatch) -> dict[str, torch.Tensor]:
+        """Named scalar loss terms and their weighted sum under "total"; soft targets are used if given."""
+        raise NotImplementedError
+
+    def attention_maps(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Images [B,3,H,W] → named maps over the face, each [B,K,h,w], not normalised."""
+        raise NotImplementedError
+
+    def parameter_groups(self, recipe: Recipe) -> list[dict]:
+        """Optimiser groups; a group may scale the recipe's learning rate by its own "lr"."""
+        return [{"params": [p for p in self.parameters() if p.requires_grad]}]
+
+
+def classification_loss(
+    logits: torch.Tensor, labels: torch.Tensor, targets: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Mean cross-entropy of logits [B,C] with labels [B], or with soft targets [B,C] where there are any.
+
+    Computed in float32 whatever the logits' type, so that bf16 autocast does not blur it.
+    """
+    return F.cross_entropy(logits.float(), labels if targets is None else targets)
+
+
+def list_models() -> list[str]:
+    """Names that `create_model` knows, in the book's order."""
+    return list(_METHODS)
+
+
+def register_method(name: str, path: str) -> None:
+    """Make a method of one's own known by name.
+
+    Args:
+        name: what `create_model` will call it.
+        path: `"package.module:Class"`, imported when first asked for.
+
+    Raises:
+        ValueError: a name already taken by another class, or a path without a colon.
+    """
+    if ":" not in path:
+        raise ValueError(f"expected 'package.module:Class', got {path!r}")
+    if _METHODS.get(name, path) != path:
+        raise ValueError(f"{name!r} is already {_METHODS[name]}")
+    _METHODS[name] = path
+
+
+def method_class(name: str) -> type[Method]:
+    """The class behind a name.
+
+    Raises:
+        ValueError: an unknown name; the message lists the known ones.
+    """
+    if name not in _METHODS:
+        raise ValueError(f"unknown model {name!r}; expected one of {', '.join(_METHODS)}")
+    module, _, attribute = _METHODS[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def create_model(name: str, num_classes: int = 7, size: str = "tiny", **options) -> Method:
+    """Build a method by name, with random weights from torch's global generator.
+
+    Args:
+        name: one of `list_models()`.
+        num_classes: C; 7 and 8 get the canonical expression names.
+        size: "tiny" (56 px) or "paper" (224 px); some methods know more.
+        options: the method's own keyword options.
+
+    Raises:
+        ValueError: unknown name, size or option.
+    """
+    cls = method_class(name)
+    try:
+        model = cls(num_classes=num_classes, size=size, **options)
+    except TypeError as error:
+        raise ValueError(f"{name} does not take these options: {error}") from error
+    model.name = name
+    model.options = dict(options)
+    return model

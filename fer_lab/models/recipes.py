@@ -1,0 +1,111 @@
+"""Recipe: how a model is trained, as plain data that a run can write down and read back."""
+
+import dataclasses
+from dataclasses import dataclass, field
+
+from fer_lab.data.batches import Augmentation
+
+OPTIMIZERS = ("sgd", "adam", "adamw")
+SCHEDULES = ("constant", "step", "exponential", "one_cycle")
+SAMPLERS = ("shuffle", "balanced")
+NEGATIVES = ("by_frequency", "by_class")
+PRECISIONS = ("fp32", "bf16", "auto")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Optimiser, schedule, augmentation, epochs and seed of one training.
+
+    Attributes:
+        epochs: passes over the training faces.
+        batch_size: faces a step (pairs or quadruplets for the methods that take those).
+        optimizer: one of `OPTIMIZERS`.
+        lr: learning rate; the highest one under "one_cycle".
+        momentum: of SGD.
+        weight_decay: L2 for SGD and Adam, decoupled for AdamW; biases and norms are decayed too, as in
+            the four papers' codes.
+        schedule: "step" multiplies by `gamma` every `step_epochs`, "exponential" by `gamma` every epoch;
+            "one_cycle" moves every step, up over `warmup` of the run, then down to zero by a cosine.
+        label_smoothing: share of each hard label spread evenly over the classes, 0…1.
+        soft_targets: train on the annotators' vote shares where the faces have them.
+        sampler: "balanced" draws classes with equal probability.
+        negatives: where quadruplets take their negative from: all faces of other classes ("by_frequency")
+            or a uniformly drawn other class ("by_class").
+        epoch_fraction: share of the faces that counts as one epoch, 0…1.
+        sam_rho: radius of sharpness-aware minimisation; 0 is off.
+        ema_decay: decay a step of the averaged weights that are evaluated and kept; 0 is off.
+        clip_norm: largest gradient norm; 0 is off.
+        augmentation: what happens to a training face on its way into the network.
+        precision: "fp32", "bf16" autocast, or "auto" (bf16 where the processor has native units for it).
+        seed: of initial weights' successors: batches, augmentation, dropout.
+    """
+
+    epochs: int
+    batch_size: int
+    optimizer: str = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    schedule: str = "constant"
+    step_epochs: int = 10
+    gamma: float = 0.1
+    warmup: float = 0.2
+    label_smoothing: float = 0.0
+    soft_targets: bool = False
+    sampler: str = "shuffle"
+    negatives: str = "by_frequency"
+    epoch_fraction: float = 1.0
+    sam_rho: float = 0.0
+    ema_decay: float = 0.0
+    clip_norm: float = 0.0
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    precision: str = "fp32"
+    seed: int = 0
+
+    def __post_init__(self):
+        for key, allowed in (
+            ("optimizer", OPTIMIZERS),
+            ("schedule", SCHEDULES),
+            ("sampler", SAMPLERS),
+            ("negatives", NEGATIVES),
+            ("precision", PRECISIONS),
+        ):
+            if getattr(self, key) not in allowed:
+                raise ValueError(f"{key} must be one of {', '.join(allowed)}, got {getattr(self, key)!r}")
+        for key in ("epochs", "batch_size", "step_epochs"):
+            value = getattr(self, key)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{key} must be a whole number of at least 1, got {value!r}")
+        if not self.lr > 0:
+            raise ValueError(f"lr must be above 0, got {self.lr!r}")
+        for key in ("label_smoothing", "ema_decay", "warmup", "momentum"):
+            if not 0 <= getattr(self, key) < 1:
+                raise ValueError(f"{key} must lie in [0, 1), got {getattr(self, key)!r}")
+        if not 0 < self.epoch_fraction <= 1:
+            raise ValueError(f"epoch_fraction must lie in (0, 1], got {self.epoch_fraction!r}")
+        for key in ("weight_decay", "sam_rho", "clip_norm"):
+            if getattr(self, key) < 0:
+                raise ValueError(f"{key} must not be negative, got {getattr(self, key)!r}")
+
+    def replace(self, **changes) -> "Recipe":
+        """A copy with some fields changed; an unknown field is refused by name.
+
+        Raises:
+            ValueError: a field that no recipe has, or a value out of its range.
+        """
+        known = [f.name for f in dataclasses.fields(self)]
+        if unknown := [key for key in changes if key not in known]:
+            raise ValueError(f"no recipe field {', '.join(unknown)}; there are {', '.join(known)}")
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict:
+        """Plain data for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict) -> "Recipe":
+        """The inverse of `to_dict`."""
+        data = dict(data)
+        if isinstance(data.get("augmentation"), dict):
+            data["augmentation"] = Augmentation.from_dict(data["augmentation"])
+        return cls(**data)
