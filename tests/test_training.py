@@ -1,0 +1,297 @@
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pytest
+import torch
+from reference import assert_agrees
+
+from fer_lab.data.batches import Augmentation
+from fer_lab.data.faces import FaceSet
+from fer_lab.models import Method, Recipe, create_model, register_method
+from fer_lab.models.method import classification_loss
+from fer_lab.runs import Run, RunBusyError
+from fer_lab.training import (
+    TrainingDivergedError,
+    accuracy,
+    batchnorm_statistics_off,
+    fit,
+    make_optimizer,
+    make_schedule,
+    resolve_precision,
+)
+
+AUGMENTATION = Augmentation(flip=0.5, rotation=10, shift=0.05, erasing_p=0.5)
+
+
+class Small(Method):
+    """A few weights, BatchNorm and dropout: everything whose state a resume must get right."""
+
+    def __init__(self, num_classes=3, size="tiny"):
+        super().__init__(num_classes, size)
+        self.trunk = torch.nn.Sequential(
+            torch.nn.Conv2d(3, 8, 8, 8), torch.nn.BatchNorm2d(8), torch.nn.ReLU(), torch.nn.Dropout(0.2)
+        )
+        self.fc = torch.nn.Linear(8 * 49, num_classes)
+
+    def embed(self, images):
+        return self.trunk(images).flatten(1)
+
+    def forward(self, images):
+        return self.fc(self.embed(images))
+
+    def training_losses(self, batch):
+        loss = classification_loss(self(batch.images), batch.labels, batch.targets)
+        return {"cross_entropy": loss, "total": loss}
+
+
+register_method("small", f"{__name__}:Small")
+
+
+def patterns(n=60, seed=0, votes=False):
+    """Three classes that a pixel tells apart: noise, with one third of the picture bright."""
+    g = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n) % 3
+    images = torch.randint(0, 100, (n, 3, 32, 32), generator=g, dtype=torch.uint8)
+    for i, label in enumerate(labels.tolist()):
+        images[i, :, 10 * label : 10 * label + 10] += 120
+    return FaceSet(
+        storage=images,
+        labels=labels,
+        classes=("top", "middle", "bottom"),
+        splits=np.array(["train"] * n),
+        subjects=torch.full((n,), -1),
+        name="patterns",
+        fingerprint=f"patterns-{n}-{seed}",
+        votes=torch.nn.functional.one_hot(labels, 3).float() if votes else None,
+    )
+
+
+def small(seed=0):
+    torch.manual_seed(seed)
+    return create_model("small", 3)
+
+
+RECIPE = Recipe(epochs=3, batch_size=16, lr=0.05, schedule="one_cycle", augmentation=AUGMENTATION)
+
+
+def same(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a.values(), b.values(), strict=True))
+
+
+def test_fit_learns_and_writes_a_run(tmp_path):
+    faces = patterns()
+    model = small()
+    run = fit(model, faces, patterns(30, 1), RECIPE.replace(epochs=6), tmp_path / "run", config={"note": "x"})
+    assert accuracy(model, faces, device="cpu") > 0.95
+    history = run.history
+    assert list(history.epoch) == [1, 2, 3, 4, 5, 6]
+    assert history.total.iloc[-1] < history.total.iloc[0] / 2
+    assert history.valid_accuracy.iloc[-1] > 0.95
+    assert run.config["method"] == "small"
+    assert run.config["note"] == "x"
+    assert run.config["recipe"]["epochs"] == 6
+    assert run.is_finished
+    again = run.load_model()
+    x = torch.randn(2, 3, 56, 56)
+    torch.testing.assert_close(again(x), model(x), rtol=0, atol=0)
+    assert again.classes == ("top", "middle", "bottom")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"optimizer": "adamw", "weight_decay": 0.01, "schedule": "exponential", "gamma": 0.5},
+        {"sam_rho": 0.05},
+        {"ema_decay": 0.9, "schedule": "step", "step_epochs": 1},
+        {"soft_targets": True, "label_smoothing": 0.1, "sampler": "balanced", "clip_norm": 1.0},
+    ],
+    ids=["one-cycle", "adamw", "sam", "ema", "soft"],
+)
+def test_a_stopped_training_goes_on_in_the_same_bits(tmp_path, changes):
+    faces, recipe = patterns(votes=True), RECIPE.replace(**changes)
+    whole = small()
+    fit(whole, faces, faces, recipe, tmp_path / "whole")
+
+    class StopError(Exception):
+        pass
+
+    def stop(_model, epoch):
+        if epoch == 2:
+            raise StopError
+
+    with pytest.raises(StopError):
+        fit(small(), faces, faces, recipe, tmp_path / "cut", on_epoch=stop)
+    resumed = small(seed=99)
+    run = fit(resumed, faces, faces, recipe, tmp_path / "cut")
+    assert same(resumed.state_dict(), whole.state_dict())
+    kept = Run(tmp_path / "whole").history.drop(columns="seconds")
+    assert run.history.drop(columns="seconds").equals(kept)
+
+
+def test_another_seed_gives_other_weights_and_the_same_seed_the_same(tmp_path):
+    states = []
+    for i, seed in enumerate((0, 0, 1)):
+        model = small()
+        fit(model, patterns(), None, RECIPE.replace(seed=seed), tmp_path / str(i))
+        states.append(model.state_dict())
+    assert same(states[0], states[1])
+    assert not same(states[0], states[2])
+
+
+def test_on_epoch_does_not_disturb(tmp_path):
+    plain, watched = small(), small()
+    fit(plain, patterns(), None, RECIPE, tmp_path / "plain")
+    seen = []
+
+    def look(model, epoch):
+        assert not model.training
+        torch.rand(10)
+        seen.append(epoch)
+
+    fit(watched, patterns(), None, RECIPE, tmp_path / "watched", on_epoch=look)
+    assert seen == [1, 2, 3]
+    assert same(plain.state_dict(), watched.state_dict())
+
+
+def test_killed_in_mid_epoch_then_resumed(tmp_path):
+    """SIGKILL while an epoch runs; the second process ends in the bits of one that was never stopped."""
+    script = tmp_path / "train.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import sys, time, torch
+            sys.path.insert(0, sys.argv[1])
+            from test_training import RECIPE, fit, patterns, small
+            slow = len(sys.argv) > 3
+            original = torch.optim.SGD.step
+            def step(self, *args, **kwargs):
+                if slow:
+                    time.sleep(0.15)
+                return original(self, *args, **kwargs)
+            torch.optim.SGD.step = step
+            fit(small(), patterns(), patterns(), RECIPE, sys.argv[2])
+            """
+        )
+    )
+    here = os.path.dirname(__file__)
+    command = [sys.executable, str(script), here]
+    process = subprocess.Popen([*command, str(tmp_path / "cut"), "slow"])
+    deadline = time.time() + 60
+    while len(Run(tmp_path / "cut").history) < 1 and time.time() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.2)  # into the second epoch, which takes 0.45 s
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert 1 <= len(Run(tmp_path / "cut").history) < 3
+    subprocess.run([*command, str(tmp_path / "cut")], check=True, timeout=60)
+    whole = small()
+    fit(whole, patterns(), patterns(), RECIPE, tmp_path / "whole")
+    assert same(Run(tmp_path / "cut").load_model().state_dict(), whole.state_dict())
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_term_and_rate(tmp_path):
+    class Explodes(Small):
+        def training_losses(self, batch):
+            self.calls = getattr(self, "calls", 0) + 1
+            loss = super().training_losses(batch)["total"]
+            bad = loss * float("nan") if self.calls == 2 else loss
+            return {"cross_entropy": loss, "regulariser": bad, "total": loss + bad}
+
+    model = Explodes()
+    with pytest.raises(TrainingDivergedError, match=r"step 2: regulariser is nan at learning rate 0\.05"):
+        fit(model, patterns(), None, RECIPE.replace(schedule="constant"), tmp_path / "run")
+    assert not Run(tmp_path / "run").is_finished
+
+
+def test_a_folder_with_another_training_is_refused(tmp_path):
+    fit(small(), patterns(), None, RECIPE.replace(epochs=1), tmp_path / "run")
+    with pytest.raises(ValueError, match="recipe"):
+        fit(small(), patterns(), None, RECIPE.replace(epochs=1, lr=0.2), tmp_path / "run")
+    with pytest.raises(ValueError, match="fingerprint"):
+        fit(small(), patterns(seed=5), None, RECIPE.replace(epochs=1), tmp_path / "run")
+    with pytest.raises(ValueError, match="'small', now 'baseline'"):
+        fit(create_model("baseline", 3), patterns(), None, RECIPE.replace(epochs=1), tmp_path / "run")
+    run = fit(small(), patterns(), None, RECIPE.replace(epochs=2), tmp_path / "run", resume=False)
+    assert len(run.history) == 2
+
+
+def test_two_trainings_in_one_folder(tmp_path):
+    with Run(tmp_path / "run").lock(), pytest.raises(RunBusyError):
+        fit(small(), patterns(), None, RECIPE, tmp_path / "run")
+
+
+def test_classes_must_agree(tmp_path):
+    with pytest.raises(ValueError, match="3 classes"):
+        fit(create_model("small", 7), patterns(), None, RECIPE, tmp_path / "run")
+
+
+def test_sam_agrees_with_the_reference():
+    w = torch.nn.Parameter(torch.tensor([1.0, -2.0, 3.0]))
+    module = torch.nn.Module()
+    module.w = w
+    module.parameter_groups = lambda recipe: [{"params": [w]}]
+    optimizer = make_optimizer(module, Recipe(epochs=1, batch_size=1, lr=0.1, momentum=0.9, sam_rho=0.05))
+    scale = torch.tensor([1.0, 10.0, 0.1])
+    for _ in range(3):
+        (scale * w**2).sum().backward()
+        optimizer.first_step(zero_grad=True)
+        (scale * w**2).sum().backward()
+        optimizer.second_step(zero_grad=True)
+    assert_agrees(w.detach(), "sam.sgd.w")
+
+
+def test_sam_leaves_batchnorm_statistics_to_the_first_pass(tmp_path):
+    model = small()
+    norm = model.trunk[1]
+    model.train()
+    with batchnorm_statistics_off(model):
+        model(torch.randn(4, 3, 56, 56) + 5)
+    assert norm.running_mean.abs().max() == 0
+    assert norm.momentum == 0.1
+    model(torch.randn(4, 3, 56, 56) + 5)
+    assert norm.running_mean.abs().max() > 0
+
+
+def test_schedules():
+    def rates(steps, **changes):
+        recipe = Recipe(epochs=4, batch_size=1, lr=1.0, **changes)
+        w = torch.nn.Parameter(torch.zeros(1))
+        optimizer = torch.optim.SGD([w], lr=1.0)
+        schedule = make_schedule(optimizer, recipe, steps_per_epoch=5)
+        seen = []
+        for _ in range(steps):
+            seen.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            schedule.step()
+        return seen
+
+    assert rates(4) == [1.0] * 4
+    assert rates(4, schedule="step", step_epochs=2, gamma=0.1) == pytest.approx([1, 1, 0.1, 0.1])
+    assert rates(3, schedule="exponential", gamma=0.6) == pytest.approx([1, 0.6, 0.36])
+    cycle = rates(20, schedule="one_cycle", warmup=0.25)
+    assert cycle.index(max(cycle)) in (4, 5)
+    assert max(cycle) == pytest.approx(1.0, abs=0.05)
+    assert cycle[-1] < 0.02
+
+
+def test_precision():
+    assert resolve_precision("fp32") == "fp32"
+    assert resolve_precision("bf16") == "bf16"
+    assert resolve_precision("auto") in ("fp32", "bf16")
+
+
+def test_bf16_training_is_close_to_fp32(tmp_path):
+    weights = []
+    for precision in ("fp32", "bf16"):
+        model = small()
+        fit(model, patterns(), None, RECIPE.replace(precision=precision), tmp_path / precision)
+        assert accuracy(model, patterns(), device="cpu") > 0.9
+        weights.append(torch.cat([p.flatten() for p in model.parameters()]))
+    assert weights[0].dtype == weights[1].dtype == torch.float32
+    assert 0 < (weights[0] - weights[1]).norm() / weights[0].norm() < 0.1
