@@ -1,458 +1,342 @@
-"""Decoding pictures nobody vouched for, and keeping a whole data set decoded in one file.
+"""The pixels of a data set, decoded once into one uint8 file that is mapped into memory.
 
-The cache is one uint8 array in NumPy's own format, mapped into memory, and a small JSON file that says what
-it was made from. The array's name carries a stamp of the sources, and it only gets that name when it is
-whole and on disk: what a killed build leaves behind is never read, and is swept away by the next one.
+A cache is two files in `cache_folder()`: the pixels, a .npy [M,3,S,S], and beside them a .json with the key
+they were made from (names, sizes and times of the picture files, side, format), the pictures that could not
+be read, and a digest of the pictures' bytes. The .json is written last and names the .npy, so a build that
+is killed leaves nothing that could be taken for good. Label rules choose rows; they share one cache.
 """
 
 import contextlib
 import errno
 import hashlib
-import io
 import json
 import os
 import shutil
-import stat
 import uuid
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from tqdm.auto import tqdm
 
-# Raise it when the same files would give other pixels: caches of another version are built anew.
-VERSION = 1
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"))
-MAX_BYTES = 64 * 2**20
-MAX_PIXELS = 50_000_000
+from fer_lab.data.images import DataError, decode, open_header, read_limited
+
+FORMAT = 1
+# Side where the pictures differ in size and no side was asked for.
 DEFAULT_SIZE = 112
-# Faces decoded before they are written: 512 at 224 px are 77 MB.
-BLOCK = 512
-ORIENTATION = 0x0112
+FER2013_SIZE = 48
 
 
-class DataError(ValueError):
-    """Something is wrong with a file: the message names it, what was expected and what to do."""
-
-
-def some(names: Sequence[str], limit: int = 5) -> str:
-    """The first names and how many more there are, for a message."""
-    more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
-
-
-# ---------------------------------------------------------------------------------------------------------
-# One picture
-
-
-def read_file(path: str | Path, max_bytes: int = MAX_BYTES) -> bytes:
-    """The content of a regular file of at most `max_bytes`.
-
-    Raises:
-        DataError: missing, no regular file, empty, too large or not readable.
-    """
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise DataError(f"{path} is not a file; expected a picture")
-        with open(path, "rb") as file:
-            data = file.read(max_bytes + 1)
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing") from None
-    except (OSError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    if not data:
-        raise DataError(f"{path} is empty; expected a picture")
-    if len(data) > max_bytes:
-        raise DataError(f"{path} is larger than {max_bytes:,} bytes, the most that is accepted")
-    return data
-
-
-def decode_image(data: bytes, name: str = "picture", max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decode a picture of one of `FORMATS`, by its content, into an upright 8-bit RGB image.
-
-    Of an animation the first frame is taken; transparent parts come to lie on white; 16-bit grey is scaled
-    to 8 bits; EXIF's orientation is applied, and ignored where EXIF is broken.
-
-    Args:
-        name: what messages call the picture.
-        max_pixels: refused above, before anything of that size is allocated.
-
-    Raises:
-        DataError: no such picture, truncated, too many pixels, or of a kind that has no 8-bit colour.
-    """
-    try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-        if image.width * image.height > max_pixels:
-            raise DataError(
-                f"{name} has {image.width}×{image.height} pixels; at most {max_pixels:,} are accepted, scale it down"
-            )
-        image.load()
-        return _upright(_eight_bit(image))
-    except DataError:
-        raise
-    except Image.UnidentifiedImageError:
-        kinds = ", ".join(FORMATS)
-        raise DataError(f"{name} is no picture that can be read; expected one of {kinds}") from None
-    except Image.DecompressionBombError:
-        raise DataError(f"{name} has too many pixels; at most {max_pixels:,} are accepted") from None
-    # Decoders raise whatever their parsing stumbles over: OSError, SyntaxError, struct.error, zlib.error, …
-    except Exception as error:
-        raise DataError(f"{name} is damaged ({error}); fetch it again or leave it out") from error
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        if image.getexif().get(ORIENTATION, 1) == 1:
-            return image
-        return ImageOps.exif_transpose(image)
-    except Exception:
-        return image
-
-
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """RGB of any mode, keeping the EXIF data."""
-    info = image.getexif() if image.mode != "RGB" else None
-    if image.mode == "F":
-        raise DataError("floating-point pictures have no fixed range; save it with 8 bits a channel")
-    if image.mode.startswith("I"):
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65535:
-            raise DataError("grey values beyond 16 bits; save it with 8 bits a channel")
-        grey = (values.astype(np.uint32) + 128) // 257
-        converted = Image.fromarray(grey.astype(np.uint8)).convert("RGB")
-    elif image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        layers = image.convert("RGBA")
-        converted = Image.new("RGB", image.size, "white")
-        converted.paste(layers, mask=layers.getchannel("A"))
-    else:
-        converted = image.convert("RGB")
-    if info:
-        converted.getexif().update(info)
-    return converted
-
-
-# ---------------------------------------------------------------------------------------------------------
-# Many pictures
-
-
-@dataclass(frozen=True, eq=False)
-class Sources:
-    """Where the pictures of a data set lie: a file each, or stretches of text in one table.
+class Source(NamedTuple):
+    """Where one face's pixels lie: a picture file, or a piece of Kaggle's fer2013.csv.
 
     Attributes:
-        root: folder that the names are relative to.
-        files: N names, with `/`.
-        table: a file below root whose text holds all the pixels; "" where each picture is a file.
-        spans: int64 [N,2], offset and length of each picture's grey values in `table`.
+        name: relative to the data set's root; what messages and FaceSet.files say.
+        path: the file.
+        offset, length: the bytes of the pixel field; offset -1 is a whole picture file.
+        line: line of the pixel field, counted from 1.
     """
 
-    root: Path
-    files: Sequence[str]
-    table: str = ""
-    spans: np.ndarray | None = None
+    name: str
+    path: str
+    offset: int = -1
+    length: int = 0
+    line: int = 0
 
-    def __len__(self) -> int:
-        return len(self.files)
+    def read(self) -> bytes:
+        if self.offset < 0:
+            return read_limited(self.path)
+        try:
+            with open(self.path, "rb") as file:
+                file.seek(self.offset)
+                return file.read(self.length)
+        except OSError as error:
+            raise DataError(f"{self.path} cannot be read: {error.strerror}") from error
 
-    def read(self, index: int) -> bytes:
-        """The stored bytes of a picture; raises as `read_file`."""
-        if not self.table:
-            return read_file(os.path.join(self.root, self.files[index]))
-        offset, length = self.spans[index].tolist()
-        with open(self.root / self.table, "rb") as file:
-            file.seek(offset)
-            return file.read(length)
+    def decode(self, data: bytes) -> Image.Image:
+        """The picture as RGB; raises DataError if it cannot be read whole."""
+        if self.offset < 0:
+            return decode(data, self.path)
+        side, where = FER2013_SIZE, f"{self.path}, line {self.line}"
+        try:
+            values = np.array(data.split(), dtype=np.int64)
+        except (ValueError, OverflowError):
+            raise DataError(f"{where}: pixels must be whole numbers from 0 to 255") from None
+        if len(values) != side * side:
+            raise DataError(f"{where}: expected {side}×{side} = {side * side} pixels, got {len(values)}")
+        if values.min() < 0 or values.max() > 255:
+            raise DataError(f"{where}: pixels run from {values.min()} to {values.max()}, expected 0 to 255")
+        return Image.fromarray(values.astype(np.uint8).reshape(side, side)).convert("RGB")
 
-    def decode(self, index: int, data: bytes | None = None) -> Image.Image:
-        """A picture in RGB; raises as `read_file` and `decode_image`."""
-        data = self.read(index) if data is None else data
-        if self.table:
-            return grey_image(data, f"{self.files[index]} in {self.table}")
-        return decode_image(data, self.files[index])
+    def side(self) -> tuple[int, int]:
+        """Width and height, from the header alone."""
+        if self.offset >= 0:
+            return FER2013_SIZE, FER2013_SIZE
+        return open_header(self.read(), self.path).size
 
-    def stats(self) -> np.ndarray:
-        """Size in bytes and time of change in ns of each file, int64 [N,2]; −1 where there is no file."""
-        found = np.full((len(self), 2), -1, np.int64)
-        if self.table:
-            about = os.stat(self.root / self.table)
-            found[:, 0], found[:, 1] = self.spans[:, 1], about.st_mtime_ns
-            return found
-        root = os.fspath(self.root)
-        for i, name in enumerate(self.files):
-            with contextlib.suppress(OSError, ValueError):
-                about = os.stat(os.path.join(root, name))
-                if stat.S_ISREG(about.st_mode):
-                    found[i] = about.st_size, about.st_mtime_ns
-        return found
 
-    def native_size(self) -> int:
-        """The side of the pictures where all are square and equal, else `DEFAULT_SIZE`."""
-        sides = set()
-        for i in range(len(self)):
-            # a damaged picture has no size; decoding names it
-            with contextlib.suppress(Exception):
-                if self.table:
-                    sides.add((round(len(self.read(i).split()) ** 0.5),) * 2)
-                else:
-                    with Image.open(os.path.join(self.root, self.files[i]), formats=FORMATS) as image:
-                        sides.add(image.size)
-            if len(sides) > 1:
+@dataclass(frozen=True)
+class Pixels:
+    """Decoded pictures.
+
+    Attributes:
+        storage: uint8 [M,3,S,S], one row a source; rows of unreadable pictures are black.
+        bad: row → why it could not be read.
+        digest: hex digest of the pictures' bytes, the same on every machine.
+    """
+
+    storage: torch.Tensor
+    bad: dict[int, str]
+    digest: str
+
+
+def cache_folder() -> Path:
+    """$FER_LAB_CACHE, or ~/.cache/fer_lab."""
+    return Path(os.environ.get("FER_LAB_CACHE") or Path.home() / ".cache" / "fer_lab").expanduser()
+
+
+def for_each(
+    sources: Sequence[Source], work: Callable[[Source], Any], title: str, block: int = 32
+) -> Iterator[Any]:
+    """`work(source)` for every source, in order, in a few threads; a DataError comes back as the result.
+
+    At most 16 blocks of results wait at a time, so memory does not grow with the data set.
+    """
+
+    def run(part: Sequence[Source]) -> list:
+        results = []
+        for source in part:
+            try:
+                results.append(work(source))
+            except DataError as error:
+                results.append(error)
+        return results
+
+    threads = min(4, os.cpu_count() or 1)
+    with (
+        ThreadPoolExecutor(threads) as pool,
+        tqdm(total=len(sources), desc=title, unit="face", disable=None) as bar,
+    ):
+        for start in range(0, len(sources), 16 * block):
+            window = sources[start : start + 16 * block]
+            for results in pool.map(run, [window[i : i + block] for i in range(0, len(window), block)]):
+                yield from results
+                bar.update(len(results))
+
+
+def native_size(sources: Sequence[Source]) -> int:
+    """The side S if all readable pictures are S×S, else `DEFAULT_SIZE`."""
+    found = set()
+    with contextlib.closing(for_each(sources, Source.side, "measuring")) as sides:
+        for side in sides:
+            if isinstance(side, DataError):
+                continue
+            found.add(side)
+            if len(found) > 1 or side[0] != side[1]:
                 return DEFAULT_SIZE
-        width, height = sides.pop() if sides else (DEFAULT_SIZE, DEFAULT_SIZE)
-        return width if width == height and width * height <= MAX_PIXELS else DEFAULT_SIZE
+    return found.pop()[0] if found else DEFAULT_SIZE
 
 
-def grey_image(text: bytes, name: str) -> Image.Image:
-    """A square picture from its grey values (0…255) written as text, rows first.
+def to_square(image: Image.Image, size: int) -> np.ndarray:
+    """An RGB picture resized (antialiased, bilinear) to uint8 [3,S,S].
 
-    Raises:
-        DataError: not that many whole numbers, or outside 0…255.
+    Other shapes than squares are stretched, as the published recipes' resize to a square does.
     """
-    words = text.split()
-    side = round(len(words) ** 0.5)
-    if not words or side * side != len(words) or not all(word.isdigit() for word in words):
-        raise DataError(f"{name}: expected the whole numbers of a square picture, got {len(words):,} values")
-    values = np.array([int(word[:6]) for word in words])
-    if values.max() > 255:
-        raise DataError(f"{name}: expected grey values 0 to 255, got {values.max()}")
-    return Image.fromarray(values.astype(np.uint8).reshape(side, side)).convert("RGB")
-
-
-def to_pixels(image: Image.Image, size: int) -> np.ndarray:
-    """RGB image → uint8 [3,size,size], resized with antialiasing; other shapes are stretched."""
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BILINEAR)
     return np.asarray(image).transpose(2, 0, 1)
 
 
-def in_blocks[T](task: Callable[[int], T], count: int, what: str) -> Iterator[tuple[int, list[T]]]:
-    """Run `task(index)` in a few threads, a block at a time, with a progress bar → (first index, results)."""
-    threads = min(4, os.cpu_count() or 1)
-    with ThreadPoolExecutor(threads) as pool, tqdm(total=count, desc=what, unit="face", disable=None) as bar:
-        for start in range(0, count, BLOCK):
-            indices = range(start, min(start + BLOCK, count))
-            yield start, list(pool.map(task, indices))
-            bar.update(len(indices))
-
-
-def _decoded(sources: Sources, size: int, skip_bad: bool) -> Iterator[tuple[np.ndarray, dict[int, str]]]:
-    """(uint8 [k,3,S,S], what is wrong with the others by index), block after block.
-
-    Raises:
-        DataError: an unreadable picture, unless they are to be skipped.
-    """
-
-    def pixels(index: int) -> np.ndarray | DataError:
-        try:
-            return to_pixels(sources.decode(index), size)
-        except DataError as error:
-            return error
-
-    for start, results in in_blocks(pixels, len(sources), "decoding"):
-        bad = {start + i: str(result) for i, result in enumerate(results) if isinstance(result, DataError)}
-        refuse(bad, skip_bad)
-        good = [result for result in results if isinstance(result, np.ndarray)]
-        yield np.stack(good) if good else np.empty((0, 3, size, size), np.uint8), bad
-
-
-def refuse(bad: dict[int, str], skip_bad: bool) -> None:
-    """Raise DataError for unreadable pictures, unless they are to be skipped."""
-    if bad and not skip_bad:
-        raise DataError(
-            f"unreadable: {some(list(bad.values()))}; mend or remove them, or leave them out with "
-            "skip_bad=True (--skip-bad)"
-        )
-
-
-def decode_all(sources: Sources, size: int | None = None, skip_bad: bool = False):
-    """Decode into memory → (uint8 tensor [M,3,S,S], {index: what is wrong} of those left out).
-
-    Raises:
-        DataError: an unreadable picture, unless `skip_bad`.
-    """
-    size = size or sources.native_size()
-    images = torch.empty(len(sources), 3, size, size, dtype=torch.uint8)
-    filled, bad = 0, {}
-    for block, wrong in _decoded(sources, size, skip_bad):
-        images[filled : filled + len(block)] = torch.from_numpy(block)
-        filled += len(block)
-        bad |= wrong
-    return images[:filled], bad
-
-
-# ---------------------------------------------------------------------------------------------------------
-# The cache
-
-
-def cache_folder() -> Path:
-    """The folder in the variable FER_LAB_CACHE, else `~/.cache/fer_lab`."""
-    named = os.environ.get("FER_LAB_CACHE")
-    return Path(named) if named else Path.home() / ".cache" / "fer_lab"
-
-
-def build_cache(sources: Sources, key: str, size: int | None = None, skip_bad: bool = False):
-    """Map the decoded pictures into memory, decoding them first if that is not done or out of date.
-
-    Out of date means: another name, size or time of change of any file, another `size`, another version of
-    this package's format, or a cache file that is not whole.
+def load_pixels(
+    name: str, root: Path, sources: Sequence[Source], size: int | None = None, *, cache: bool = True
+) -> Pixels:
+    """All pictures of `sources`, from the cache where there is a good one, else decoded now.
 
     Args:
-        key: names the cache file; one cache is kept a key and the older one is removed.
-        size: side in pixels; None as `Sources.native_size`.
-        skip_bad: leave unreadable pictures out.
-
-    Returns:
-        uint8 tensor [M,3,S,S] (copy on write: the file never changes), {index: what is wrong} of the
-        pictures left out.
+        name, root: the data set; they name the cache.
+        sources: M pictures.
+        size: side S in pixels; None is the pictures' own if they all agree, else 112.
+        cache: False decodes into memory and leaves the disk alone.
 
     Raises:
-        DataError: an unreadable picture, unless `skip_bad`.
-        OSError: no space, with the bytes needed and free; nothing is left behind.
+        OSError: the cache cannot be written (no space, no permission).
     """
-    folder = cache_folder()
+    if not cache:
+        return _decode_into_memory(sources, size or native_size(sources))
+    return open_cache(name, root, sources, size) or build_cache(name, root, sources, size)
+
+
+def cache_key(sources: Sequence[Source], size: int | None) -> str:
+    """A digest of everything that decides what a cache holds; it changes when a picture file does."""
+    digest = hashlib.sha256(f"{FORMAT} {size}".encode())
+    known: dict[str, str] = {}
+    for source in sources:
+        if source.path not in known:
+            try:
+                state = os.stat(source.path)
+                known[source.path] = f"{state.st_size} {state.st_mtime_ns}"
+            except (OSError, ValueError):
+                known[source.path] = "missing"
+        line = (source.name, source.path, source.offset, source.length, known[source.path])
+        digest.update(repr(line).encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _card(name: str, root: Path, size: int | None) -> Path:
+    place = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:8]
+    return cache_folder() / f"{name}-{place}-{size or 'native'}.json"
+
+
+def open_cache(name: str, root: Path, sources: Sequence[Source], size: int | None = None) -> Pixels | None:
+    """The cached pictures; None where there are none, or not of these files, this size and this format.
+
+    What a caller writes into the tensor never reaches the disk.
+    """
+    card = _card(name, root, size)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        info = json.loads(card.read_text(encoding="utf-8"))
+        if info["format"] != FORMAT or info["key"] != cache_key(sources, size):
+            return None
+        array = _mapped(card.parent / Path(info["file"]).name)
+        bad = {int(row): str(reason) for row, reason in info["bad"].items()}
+        digest = str(info["digest"])
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    whole = array.ndim == 4 and array.shape[:2] == (len(sources), 3) and array.dtype == np.uint8
+    if not whole:
+        return None
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return Pixels(torch.from_numpy(array), bad, digest)
+
+
+def _mapped(path: Path) -> np.ndarray:
+    """The array in a .npy, copy-on-write so that a stray store in a notebook is no crash."""
+    try:
+        return np.load(path, mmap_mode="c", allow_pickle=False)
     except OSError as error:
-        raise DataError(
-            f"no cache in {folder}: {error.strerror}; set FER_LAB_CACHE to a folder that can be written"
-        ) from error
-    _sweep(folder, key)
-    stats = sources.stats()
-    missing = {i: f"{sources.files[i]} is missing" for i in np.flatnonzero(stats[:, 0] < 0).tolist()}
-    refuse(missing, skip_bad)
-    stamp = _stamp(sources, stats, size)
-    images, record = folder / f"{key}-{stamp}.npy", folder / f"{key}.json"
-    bad = _read_record(record, stamp)
-    if bad is None or (mapped := _map(images, len(sources) - len(bad))) is None:
-        bad = _write_images(sources, images, size or sources.native_size(), skip_bad)
-        _write_record(record, stamp, bad)
-        mapped = _map(images, len(sources) - len(bad))
-        for old in folder.glob(f"{key}-*.npy"):
-            # Windows keeps a file that somebody has mapped
+        # Linux promises memory for every page that could be copied, and may refuse a set larger than RAM.
+        if error.errno != errno.ENOMEM:
+            raise
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def build_cache(name: str, root: Path, sources: Sequence[Source], size: int | None = None) -> Pixels:
+    """Decode all pictures into a new cache that replaces an older one of the same set and size.
+
+    The pixels are written as they come, so memory holds a few hundred pictures at a time.
+
+    Raises:
+        OSError: no space (said before the work begins where it can be known), or no permission.
+    """
+    card, key = _card(name, root, size), cache_key(sources, size)
+    folder = card.parent
+    with _explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for part in folder.glob(".*.part"):
+            # fails where the process that writes it is alive
             with contextlib.suppress(OSError):
-                if old != images:
-                    old.unlink()
-    refuse(bad, skip_bad)
-    return mapped, bad
+                with open(part, "rb") as file:
+                    _lock(file)
+                part.unlink()
+    side = size or native_size(sources)
+    needed = len(sources) * 3 * side * side + 128
+    if needed > (free := shutil.disk_usage(folder).free):
+        raise _no_space(folder, needed, free)
+    pixels = folder / f"{card.stem}-{key[:12]}.npy"
+    with _explained(folder, needed):
+        with _replacing(pixels) as file:
+            # Written, not mapped: on a full disk a write fails, while a store into a map kills the process.
+            header = {"descr": "|u1", "fortran_order": False, "shape": (len(sources), 3, side, side)}
+            np.lib.format.write_array_header_1_0(file, header)
+            bad, digest = _decode(sources, side, lambda row, face: file.write(face.tobytes()))
+        info = {"format": FORMAT, "key": key, "file": pixels.name, "digest": digest, "bad": bad}
+        with _replacing(card) as file:
+            file.write(json.dumps(info, indent=1).encode())
+    for other in folder.glob(f"{card.stem}-*.npy"):
+        if other != pixels:
+            with contextlib.suppress(OSError):  # Windows keeps a file that a process has mapped
+                other.unlink()
+    built = open_cache(name, root, sources, size)
+    if built is None:
+        raise DataError(f"files of {root} changed while they were read; let that end, then run again")
+    return built
 
 
-def _stamp(sources: Sources, stats: np.ndarray, size: int | None) -> str:
-    digest = hashlib.sha256(repr((VERSION, size, sources.table, len(sources))).encode())
-    digest.update(stats.tobytes())
-    digest.update("\n".join(sources.files).encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()[:16]
+def _decode(
+    sources: Sequence[Source], side: int, store: Callable[[int, np.ndarray], Any]
+) -> tuple[dict[int, str], str]:
+    """Decode every source and `store(row, uint8 [3,S,S])` it in order → unreadable rows, digest of bytes."""
+
+    def work(source: Source) -> tuple[np.ndarray, bytes]:
+        data = source.read()
+        return to_square(source.decode(data), side), hashlib.sha256(data).digest()
+
+    bad: dict[int, str] = {}
+    total = hashlib.sha256()
+    blank = np.zeros((3, side, side), np.uint8)
+    block = max(1, min(32, 2**20 // blank.nbytes))
+    for row, result in enumerate(for_each(sources, work, "reading pictures", block)):
+        if isinstance(result, DataError):
+            bad[row] = str(result)
+            result = blank, b"unreadable"
+        store(row, result[0])
+        total.update(result[1])
+    return bad, total.hexdigest()
 
 
-def _read_record(path: Path, stamp: str) -> dict[int, str] | None:
-    """The pictures left out of the cache with this stamp, None where there is no such cache."""
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if record["version"] == VERSION and record["stamp"] == stamp:
-            return {int(index): str(reason) for index, reason in record["left_out"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        pass
-    return None
-
-
-def _write_record(path: Path, stamp: str, bad: dict[int, str]) -> None:
-    record = {"version": VERSION, "stamp": stamp, "left_out": bad}
-    with _whole(path) as file:
-        file.write(json.dumps(record, indent=1).encode())
-
-
-def _map(path: Path, count: int) -> torch.Tensor | None:
-    """The images in a file of `count`, None where it does not hold that."""
-    try:
-        images = np.load(path, mmap_mode="c", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[:2] != (count, 3):
-        return None
-    return torch.from_numpy(images)
-
-
-def _write_images(sources: Sources, path: Path, size: int, skip_bad: bool) -> dict[int, str]:
-    """Decode into a file, block after block; returns what was left out."""
-    bad, kept = {}, 0
-    # Written, not mapped: a full disk is an error on write, but kills the process on a mapped page.
-    with _whole(path, len(sources) * 3 * size * size) as file:
-        file.write(_header(len(sources), size))
-        for block, wrong in _decoded(sources, size, skip_bad):
-            file.write(block.data)
-            kept += len(block)
-            bad |= wrong
-        if not kept:
-            raise DataError(f"no readable picture in {sources.root}")
-        file.seek(0)
-        file.write(_header(kept, size))
-    return bad
-
-
-def _header(count: int, size: int) -> bytes:
-    """NumPy's header, which leaves room for the first axis to change."""
-    buffer = io.BytesIO()
-    shape = (count, 3, size, size)
-    np.lib.format.write_array_header_1_0(buffer, {"descr": "|u1", "fortran_order": False, "shape": shape})
-    return buffer.getvalue()
+def _decode_into_memory(sources: Sequence[Source], side: int) -> Pixels:
+    storage = torch.empty(len(sources), 3, side, side, dtype=torch.uint8)
+    bad, digest = _decode(sources, side, storage.numpy().__setitem__)
+    return Pixels(storage, bad, digest)
 
 
 @contextlib.contextmanager
-def _whole(path: Path, needed: int = 0):
-    """A binary file that takes the name `path` when it is complete and on disk, and else disappears.
-
-    Raises:
-        OSError: ENOSPC with the bytes needed and free in the message.
-    """
-    free = shutil.disk_usage(path.parent).free
-    if needed > free:
-        raise _no_space(path, needed, free)
-    part = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.part")
+def _replacing(path: Path) -> Iterator[Any]:
+    """A file that takes the place of `path` once it is whole and on disk, and is deleted on failure."""
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
-        with open(part, "xb") as file:
-            _lock(file)
+        with open(part, "wb") as file:
+            with contextlib.suppress(OSError):  # a network disk without locks
+                _lock(file)
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
-    except BaseException as error:
-        free = shutil.disk_usage(path.parent).free
+    except BaseException:
         part.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
-            raise _no_space(path, needed, free) from error
         raise
 
 
-def _no_space(path: Path, needed: int, free: int) -> OSError:
-    message = (
-        f"no space for the cache {path}: {needed:,} bytes needed, {free:,} free; make room, or set "
-        "FER_LAB_CACHE to a folder on another disk"
-    )
-    return OSError(errno.ENOSPC, message)
-
-
 def _lock(file) -> None:
-    """Mark a file as being written; the system takes the mark away when the process dies.
-
-    Raises:
-        OSError: another process is writing it.
-    """
-    with contextlib.suppress(ImportError):  # Windows refuses to delete an open file, which serves as well
+    """Hold an open file until it is closed or the process dies; OSError where another holds it."""
+    with contextlib.suppress(ImportError):  # Windows deletes no open file, which serves as well
         import fcntl
 
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def _sweep(folder: Path, key: str) -> None:
-    """Delete what killed builds left behind."""
-    for part in folder.glob(f".{key}*.part"):
-        with contextlib.suppress(OSError), open(part, "rb") as file:
-            _lock(file)
-            file.close()
-            part.unlink()
+@contextlib.contextmanager
+def _explained(folder: Path, needed: int = 0) -> Iterator[None]:
+    """Say what failed and how to go on when the cache cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
+            raise _no_space(folder, needed, shutil.disk_usage(folder).free) from error
+        message = f"cannot write the cache in {folder}: {error.strerror or error}"
+        raise OSError(error.errno, f"{message}; point FER_LAB_CACHE at a folder that can be written") from error
+
+
+def _no_space(folder: Path, needed: int, free: int) -> OSError:
+    return OSError(
+        errno.ENOSPC,
+        f"no space to cache the pictures in {folder}: {needed:,} bytes needed, {free:,} free; "
+        "make room, or point FER_LAB_CACHE at another disk; nothing was left behind",
+    )

@@ -1,0 +1,230 @@
+"""Photographed faces as a FaceSet: RAF-DB, AffectNet, FER+, SFEW 2.0 and labelled folders.
+
+`load_dataset` reads a layout and maps its decoded pictures into memory; `check_dataset` verifies all of it
+and says in one screen what is there and what is wrong. How the sets lie on disk is in `layouts`, decoding in
+`images`, the decoded pictures on disk in `cache`.
+"""
+
+import hashlib
+import time
+import warnings
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fer_lab.data.cache import Pixels, Source, build_cache, for_each, load_pixels
+from fer_lab.data.faces import SPLITS, FaceSet
+from fer_lab.data.images import DataError
+from fer_lab.data.label_files import some
+from fer_lab.data.layouts import LAYOUTS, RULES, Listing, read_layout
+
+__all__ = ["LAYOUTS", "RULES", "DataError", "DatasetReport", "build_cache", "check_dataset", "load_dataset"]
+
+# More lines than these would push the counts off the screen.
+MOST_CLASSES = 24
+MOST_PROBLEMS = 10
+
+
+def load_dataset(
+    name: str,
+    root: str | Path,
+    *,
+    num_classes: int | None = None,
+    label_rule: str = "majority",
+    size: int | None = None,
+    skip_bad: bool = False,
+    cache: bool = True,
+) -> FaceSet:
+    """Read a data set; the first time decodes every picture into a cache, later times map it.
+
+    Subjects are −1: none of these sets names its people.
+
+    Args:
+        name: "ferplus", "rafdb", "affectnet", "sfew" or "folder".
+        root: its folder.
+        num_classes: 7 or 8, canonical order; None is what the set has. Folders may have classes of their own.
+        label_rule: FER+'s "largest", "majority" or "votes" (the faces of "largest"; `votes` is filled by all).
+        size: side S in pixels; None is the pictures' own where all are square and equal, else 112.
+        skip_bad: leave unreadable pictures out, with a warning that counts them.
+        cache: False decodes into memory and writes nothing.
+
+    Returns:
+        images uint8 [N,3,S,S]; the fingerprint does not depend on where the files lie or when they were
+        written.
+
+    Raises:
+        DataError: what is wrong with which file, and what to do.
+        OSError: no space for the cache.
+    """
+    if size is not None and not 8 <= size <= 1024:
+        raise DataError(f"expected a size of 8 to 1024 pixels, got {size}")
+    listing = read_layout(name, root, num_classes, label_rule)
+    pixels = load_pixels(name, listing.root, listing.sources, size, cache=cache)
+    readable = np.array([row not in pixels.bad for row in listing.rows.tolist()])
+    if not readable.all():
+        reasons = [pixels.bad[row] for row in listing.rows[~readable].tolist()]
+        if not (skip_bad and readable.any()):
+            raise DataError(
+                f"{len(reasons):,} of {len(listing):,} pictures cannot be read: {some(reasons)}; mend or "
+                "replace them, or leave them out with skip_bad=True (--skip-bad)"
+            )
+        warnings.warn(
+            f"{len(reasons):,} of {len(listing):,} pictures left out, for they cannot be read: {some(reasons)}",
+            stacklevel=2,
+        )
+    rows, labels, splits = (part[readable] for part in (listing.rows, listing.labels, listing.splits))
+    return FaceSet(
+        storage=pixels.storage,
+        labels=torch.from_numpy(labels),
+        classes=listing.classes,
+        splits=splits,
+        subjects=torch.full((len(rows),), -1),
+        name=name,
+        fingerprint=_fingerprint(listing, pixels, rows, labels),
+        rows=torch.from_numpy(rows),
+        files=np.array([listing.sources[row].name for row in rows.tolist()]),
+        votes=None if listing.votes is None else torch.from_numpy(listing.votes[readable]),
+    )
+
+
+def _fingerprint(listing: Listing, pixels: Pixels, rows: np.ndarray, labels: np.ndarray) -> str:
+    about = (listing.name, listing.rule, listing.classes, pixels.storage.shape[-1], pixels.digest)
+    return hashlib.sha256(repr(about).encode() + rows.tobytes() + labels.tobytes()).hexdigest()[:16]
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Integrity
+
+
+@dataclass(frozen=True, eq=False)
+class DatasetReport:
+    """What `check_dataset` found.
+
+    Attributes:
+        name, root, rule: what was checked; rule is "" for a set without label rules.
+        counts: split → class → readable faces.
+        left_out: reason → faces that have no place in the set by its own rules.
+        bad: what is wrong with each unreadable or missing picture.
+        notes: parts of the layout that are missing, files that do not belong.
+        leaked: pictures whose bytes stand in two splits or more.
+        repeated: pictures whose bytes stand twice or more in one split.
+        relabelled: pictures whose bytes stand twice or more with different labels.
+        sizes: (width, height) → pictures.
+        seconds: how long it took.
+    """
+
+    name: str
+    root: Path
+    rule: str
+    counts: dict[str, dict[str, int]]
+    left_out: dict[str, int]
+    bad: list[str]
+    notes: list[str]
+    leaked: int
+    repeated: int
+    relabelled: int
+    sizes: dict[tuple[int, int], int]
+    seconds: float
+
+    @property
+    def ok(self) -> bool:
+        """Every picture can be read and none stands in two splits."""
+        return not self.bad and not self.leaked
+
+    def text(self) -> str:
+        """All of it in one screen."""
+        rule = f", label rule {self.rule}" if self.rule else ""
+        lines = [f"{self.name} in {self.root}{rule}", "", *self._table(), ""]
+        if self.left_out:
+            reasons = ", ".join(f"{reason} {count:,}" for reason, count in self.left_out.items())
+            lines.append(f"left out by the rules: {reasons}")
+        total = sum(self.sizes.values())
+        shown = [f"{w}×{h}" for w, h in sorted(self.sizes, key=self.sizes.get, reverse=True)]
+        lines.append(f"verified: {total:,} pictures decoded in {self.seconds:.1f} s, {some(shown, 3)} px")
+        lines += [f"note: {note}" for note in self.notes[:MOST_PROBLEMS]]
+        if self.leaked:
+            lines.append(f"LEAKAGE: {self.leaked:,} pictures stand in more than one split, byte for byte")
+        if self.repeated:
+            lines.append(
+                f"note: {self.repeated:,} pictures stand more than once in a split; of all that stand more "
+                f"than once, {self.relabelled:,} have different labels"
+            )
+        if self.bad:
+            lines.append(f"UNREADABLE: {len(self.bad):,} pictures")
+            lines += [f"  {reason}" for reason in self.bad[:MOST_PROBLEMS]]
+            if len(self.bad) > MOST_PROBLEMS:
+                lines.append(f"  … and {len(self.bad) - MOST_PROBLEMS:,} more")
+            lines.append("mend or replace them; --skip-bad leaves them out")
+        else:
+            lines.append("every picture can be read")
+        return "\n".join(lines)
+
+    def _table(self) -> list[str]:
+        splits = [split for split in SPLITS if split in self.counts]
+        classes = list(self.counts[splits[0]])
+        width = max(len("class"), *(len(name) for name in classes[:MOST_CLASSES]))
+        rows = [(name, [self.counts[split][name] for split in splits]) for name in classes]
+        lines = [f"{'class':<{width}}" + "".join(f"{split:>9}" for split in splits)]
+        for name, numbers in rows[:MOST_CLASSES]:
+            lines.append(f"{name:<{width}}" + "".join(f"{number:>9,}" for number in numbers))
+        if len(rows) > MOST_CLASSES:
+            lines.append(f"… and {len(rows) - MOST_CLASSES} more classes")
+        totals = [sum(self.counts[split].values()) for split in splits]
+        return [*lines, f"{'all':<{width}}" + "".join(f"{number:>9,}" for number in totals)]
+
+
+def check_dataset(
+    name: str, root: str | Path, *, num_classes: int | None = None, label_rule: str = "majority"
+) -> DatasetReport:
+    """Read a layout, decode every picture, count, and look for the same picture in two splits.
+
+    Raises:
+        DataError: the layout or a label file cannot be read at all; see `load_dataset`.
+    """
+    started = time.monotonic()
+    listing = read_layout(name, root, num_classes, label_rule)
+
+    def verify(source: Source) -> tuple[bytes, tuple[int, int]]:
+        data = source.read()
+        return hashlib.blake2b(data, digest_size=16).digest(), source.decode(data).size
+
+    bad, sizes, readable = [], Counter(), []
+    places: dict[bytes, list[int]] = {}
+    chosen = [listing.sources[row] for row in listing.rows.tolist()]
+    for index, result in enumerate(for_each(chosen, verify, "verifying")):
+        if isinstance(result, DataError):
+            bad.append(str(result))
+            continue
+        digest, size = result
+        places.setdefault(digest, []).append(index)
+        sizes[size] += 1
+        readable.append(index)
+    twice = [np.array(indices) for indices in places.values() if len(indices) > 1]
+    counts = {}
+    for split in (split for split in SPLITS if (listing.splits == split).any()):
+        labels = listing.labels[readable][listing.splits[readable] == split]
+        numbers = np.bincount(labels, minlength=len(listing.classes)).tolist()
+        counts[split] = dict(zip(listing.classes, numbers, strict=True))
+    return DatasetReport(
+        name=name,
+        root=Path(root),
+        rule=listing.rule,
+        counts=counts,
+        left_out=dict(listing.left_out),
+        bad=bad,
+        notes=listing.notes + _gaps(counts),
+        leaked=sum(len(set(listing.splits[indices])) > 1 for indices in twice),
+        repeated=sum(len(set(listing.splits[indices])) < len(indices) for indices in twice),
+        relabelled=sum(len(set(listing.labels[indices])) > 1 for indices in twice),
+        sizes=dict(sizes),
+        seconds=time.monotonic() - started,
+    )
+
+
+def _gaps(counts: dict[str, dict[str, int]]) -> list[str]:
+    """Notes on classes that a split has no face of."""
+    gaps = {split: [name for name, count in inside.items() if not count] for split, inside in counts.items()}
+    return [f"no {split} face of {some(names, 8)}" for split, names in gaps.items() if names]

@@ -1,0 +1,320 @@
+import errno
+import shutil
+import warnings
+
+import numpy as np
+import pytest
+import small_sets
+import torch
+from PIL import Image
+
+from fer_lab.data import datasets
+from fer_lab.data.datasets import DataError, check_dataset, load_dataset
+from fer_lab.data.expressions import CANONICAL
+
+
+@pytest.fixture(autouse=True)
+def cache_folder(tmp_path, monkeypatch):
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("FER_LAB_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tmp_path / "set"
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:40])
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Pixels, labels and splits together: the grey value of each picture tells its class in the set's own order
+
+
+@pytest.mark.parametrize(
+    ("name", "order"),
+    [
+        ("rafdb", ("", "surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral")),
+        (
+            "affectnet",
+            ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger", "contempt"),
+        ),
+        ("sfew", ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")),
+    ],
+)
+@pytest.mark.parametrize("cache", [True, False])
+def test_every_face_has_its_own_label(root, name, order, cache):
+    getattr(small_sets, f"write_{name}")(root)
+    faces = load_dataset(name, root, cache=cache)
+    for index, label in enumerate(faces.labels):
+        pixels = faces.take([index]).float()
+        assert order[round(float(pixels.mean()) / 20)] == faces.classes[label]
+        assert pixels.std() < 1
+    assert faces.classes == CANONICAL[: faces.num_classes]
+    assert faces.subjects.tolist() == [-1] * len(faces)
+    assert faces.images.shape == (len(faces), 3, 12, 12)
+    assert faces.votes is None
+
+
+def test_ferplus_has_votes_under_every_rule(root):
+    small_sets.write_ferplus(root, {"two.png": [6, 4, 0, 0, 0, 0, 0, 0, 0, 0], "tie.png": [0, 5, 5] + [0] * 7})
+    loaded = {rule: load_dataset("ferplus", root, label_rule=rule) for rule in ("largest", "majority", "votes")}
+    assert {rule: len(faces) for rule, faces in loaded.items()} == {"largest": 18, "majority": 17, "votes": 18}
+    for faces in loaded.values():
+        assert faces.votes.dtype == torch.float32
+        torch.testing.assert_close(faces.votes.sum(1), torch.ones(len(faces)))
+        two = faces.files.tolist().index("FER2013Train/two.png")
+        torch.testing.assert_close(faces.votes[two], torch.tensor([0.6, 0.4] + [0.0] * 6))
+        assert faces.take([two]).unique().tolist() == [200]
+    tie = loaded["largest"].files.tolist().index("FER2013Train/tie.png")
+    assert loaded["largest"].classes[loaded["largest"].labels[tie]] == "happiness"
+    torch.testing.assert_close(loaded["votes"].labels, loaded["largest"].labels)
+    assert len({faces.fingerprint for faces in loaded.values()}) == 3
+
+
+def test_label_rules_and_class_counts_share_one_cache(root, cache_folder):
+    small_sets.write_ferplus(root, {"two.png": [5, 5, 0, 0, 0, 0, 0, 0, 0, 0]})
+    eight, seven = (
+        load_dataset("ferplus", root, label_rule="largest"),
+        load_dataset("ferplus", root, num_classes=7),
+    )
+    assert (len(eight), len(seven)) == (17, 14)
+    assert sorted(path.suffix for path in cache_folder.iterdir()) == [".json", ".npy"]
+    contempt = eight.files.tolist().index("FER2013Train/fer07.png")
+    assert eight.take([contempt]).unique().tolist() == [70]
+    assert "FER2013Train/fer07.png" not in seven.files
+
+
+def test_kaggles_tables_and_the_png_folders_give_the_same_pixels(tmp_path):
+    small_sets.write_kaggle(tmp_path / "tables")
+    faces = load_dataset("ferplus", tmp_path / "tables")
+    assert faces.images.shape[1:] == (3, 48, 48)
+    own = [int(file[3:-4]) for file in faces.files]
+    assert faces.take(range(len(faces)))[:, 1, 3, 5].tolist() == own
+    assert faces.splits.tolist() == ["train"] * 8 + ["valid"] * 8
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Sizes
+
+
+def test_pictures_of_different_sizes_become_112_unless_a_size_is_given(root):
+    small_sets.write_folder(root, ("happy", "sad"))
+    assert load_dataset("folder", root).image_size == 12
+    small_sets.picture(root / "train" / "happy" / "b.png", 77, (20, 30))
+    assert load_dataset("folder", root).image_size == 112
+    faces = load_dataset("folder", root, size=16)
+    assert faces.image_size == 16
+    assert faces.take([faces.files.tolist().index("train/happy/b.png")]).unique().tolist() == [77]
+
+
+def test_shrinking_antialiases(root):
+    small_sets.write_folder(root, ("happy", "sad"))
+    stripes = np.zeros((64, 64), np.uint8)
+    stripes[:, ::2] = 200
+    Image.fromarray(stripes).save(root / "train" / "happy" / "a.png")
+    faces = load_dataset("folder", root, size=16)
+    pixels = faces.take([faces.files.tolist().index("train/happy/a.png")]).float()
+    assert abs(pixels - 100).max() < 15
+
+
+@pytest.mark.parametrize("size", [0, 7, 5000])
+def test_a_size_out_of_range_is_refused(root, size):
+    with pytest.raises(DataError, match=f"8 to 1024 pixels, got {size}"):
+        load_dataset("folder", small_sets.write_folder(root, ("happy", "sad")), size=size)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# The cache
+
+
+def test_the_second_load_decodes_nothing(root, monkeypatch):
+    small_sets.write_rafdb(root)
+    first = load_dataset("rafdb", root)
+
+    def refuse(self, data):
+        raise AssertionError("decoded again")
+
+    monkeypatch.setattr("fer_lab.data.cache.Source.decode", refuse)
+    second = load_dataset("rafdb", root)
+    assert torch.equal(first.images, second.images)
+    assert first.fingerprint == second.fingerprint
+    assert second.storage.dtype == torch.uint8
+
+
+def test_a_changed_picture_is_decoded_anew(root):
+    small_sets.write_rafdb(root)
+    before = load_dataset("rafdb", root)
+    small_sets.picture(root / "Image" / "aligned" / "train_00001_aligned.jpg", 250)
+    after = load_dataset("rafdb", root)
+    assert after.take([0]).float().mean() > 245
+    assert torch.equal(before.images[1:], after.images[1:])
+    assert before.fingerprint != after.fingerprint
+
+
+def test_the_fingerprint_tells_what_was_read_and_not_where_or_how(root, tmp_path):
+    small_sets.write_ferplus(root)
+    faces = load_dataset("ferplus", root)
+    shutil.copytree(root, tmp_path / "copy" / "data", copy_function=shutil.copyfile)
+    assert load_dataset("ferplus", tmp_path / "copy").fingerprint == faces.fingerprint
+    assert load_dataset("ferplus", root, cache=False).fingerprint == faces.fingerprint
+    assert load_dataset("ferplus", root, size=12).fingerprint == faces.fingerprint
+    others = [
+        load_dataset("ferplus", root, size=16),
+        load_dataset("ferplus", root, num_classes=7),
+        load_dataset("ferplus", root, label_rule="votes"),
+    ]
+    assert len({faces.fingerprint, *(other.fingerprint for other in others)}) == 4
+
+
+def test_no_cache_writes_nothing(root, cache_folder):
+    load_dataset("rafdb", small_sets.write_rafdb(root), cache=False)
+    assert not cache_folder.exists()
+
+
+def test_a_full_disk_is_said_before_anything_is_written(root, cache_folder, monkeypatch):
+    small_sets.write_rafdb(root)
+    usage = shutil.disk_usage(root.parent)
+    monkeypatch.setattr("fer_lab.data.cache.shutil.disk_usage", lambda _: usage._replace(free=1000))
+    with pytest.raises(OSError, match=r"bytes needed, 1,000 free") as caught:
+        load_dataset("rafdb", root)
+    assert caught.value.errno == errno.ENOSPC
+    assert list(cache_folder.iterdir()) == []
+
+
+def test_a_mapped_set_is_read_without_a_warning_and_never_changed(root):
+    small_sets.write_rafdb(root)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_dataset("rafdb", root)
+        faces = load_dataset("rafdb", root)
+        faces.images[:] = 0
+        again = load_dataset("rafdb", root)
+    assert again.images.float().mean() > 75
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Bad pictures
+
+
+def break_picture(path, how):
+    if how == "truncated":
+        truncate(path)
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "text":
+        path.write_text("<svg/>")
+    elif how == "missing":
+        path.unlink()
+    elif how == "loop":
+        path.unlink()
+        path.symlink_to(path)
+    elif how == "folder":
+        path.unlink()
+        path.mkdir()
+
+
+@pytest.mark.parametrize("cache", [True, False])
+@pytest.mark.parametrize("how", ["truncated", "empty", "text", "missing", "loop", "folder"])
+def test_a_bad_picture_is_named_or_left_out(root, how, cache):
+    small_sets.write_ferplus(root)
+    small_sets.picture(root / "FER2013Train" / "fer00.png", 0, (12, 12))
+    with open(root / "FER2013Train" / "label.csv", "a") as file:
+        file.write(small_sets.ferplus_row("bad.png", small_sets.votes_for(0)))
+    small_sets.picture(root / "FER2013Train" / "bad.png", 9)
+    break_picture(root / "FER2013Train" / "bad.png", how)
+    with pytest.raises(DataError, match=r"1 of 17 pictures cannot be read: .*bad\.png .*--skip-bad"):
+        load_dataset("ferplus", root, cache=cache)
+    with pytest.warns(UserWarning, match=r"1 of 17 pictures left out, for they cannot be read: .*bad\.png"):
+        faces = load_dataset("ferplus", root, skip_bad=True, cache=cache)
+    assert len(faces) == 16
+    assert "FER2013Train/bad.png" not in faces.files
+    assert [int(faces.take([i])[0, 0, 0, 0]) for i in range(8)] == [0, 10, 20, 30, 40, 50, 60, 70]
+
+
+def test_a_bad_picture_that_the_rule_leaves_out_harms_nobody(root):
+    small_sets.write_ferplus(root, {"bad.png": small_sets.votes_for(9)})
+    truncate(root / "FER2013Train" / "bad.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(load_dataset("ferplus", root)) == 16
+
+
+def test_bad_pixels_in_kaggles_table_are_named_with_their_line(root):
+    small_sets.write_kaggle(root)
+    path = root / "fer2013.csv"
+    path.write_text(path.read_text().replace("0,2 2 2", "0,2 2 300", 1))
+    with pytest.raises(DataError, match=r"fer2013\.csv, line 4: pixels run from 2 to 300"):
+        load_dataset("ferplus", root)
+
+
+def test_a_set_without_one_readable_picture_is_refused(root):
+    small_sets.write_folder(root, ("happy", "sad"), ("train",))
+    for path in root.rglob("*.png"):
+        truncate(path)
+    with pytest.raises(DataError, match="2 of 2 pictures cannot be read"):
+        load_dataset("folder", root, skip_bad=True)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# The report
+
+
+def test_the_report_counts_faces_and_says_what_is_wrong(root):
+    small_sets.write_ferplus(root, {"bad.png": small_sets.votes_for(1), "no.png": small_sets.votes_for(8)})
+    truncate(root / "FER2013Train" / "bad.png")
+    small_sets.picture(root / "FER2013Valid" / "stray.png", 1)
+    shutil.copy(root / "FER2013Train" / "fer03.png", root / "FER2013Valid" / "fer53.png")
+    shutil.copy(root / "FER2013Train" / "fer01.png", root / "FER2013Train" / "fer02.png")
+    report = check_dataset("ferplus", root)
+    assert report.counts == {split: dict.fromkeys(CANONICAL, 1) for split in ("train", "valid")}
+    assert report.left_out == {"unknown": 1}
+    assert (report.leaked, report.repeated, report.relabelled) == (1, 1, 1)
+    assert report.sizes == {(12, 12): 16}
+    assert len(report.bad) == 1
+    assert not report.ok
+    text = report.text()
+    assert "LEAKAGE: 1 pictures stand in more than one split" in text
+    assert "UNREADABLE: 1 pictures" in text
+    assert "bad.png" in text
+    assert "1 pictures in FER2013Valid are not in label.csv: stray.png" in text
+    assert "FER2013Test is not there" in text
+    assert "left out by the rules: unknown 1" in text
+    assert "label rule majority" in text
+
+
+def test_the_report_of_a_good_set(root):
+    report = check_dataset("rafdb", small_sets.write_rafdb(root))
+    assert report.ok
+    assert report.counts["test"] == dict.fromkeys(CANONICAL[:7], 1)
+    lines = report.text().splitlines()
+    assert lines[0] == f"rafdb in {root}"
+    assert lines[2].split() == ["class", "train", "test"]
+    assert lines[3].split() == ["neutral", "1", "1"]
+    assert lines[10].split() == ["all", "7", "7"]
+    assert lines[-1] == "every picture can be read"
+
+
+def test_the_report_names_classes_that_a_split_lacks(root):
+    small_sets.write_folder(root, ("happy", "sad"))
+    shutil.rmtree(root / "val" / "sad")
+    assert "note: no valid face of sadness" in check_dataset("folder", root).text()
+
+
+def test_the_report_fits_one_screen(root):
+    classes = tuple(f"class {i}" for i in range(60))
+    small_sets.write_folder(root, classes)
+    for path in list(root.rglob("*.png"))[:40]:
+        truncate(path)
+    report = check_dataset("folder", root)
+    assert len(report.bad) == 40
+    lines = report.text().splitlines()
+    assert len(lines) <= 48
+    assert "  … and 30 more" in lines
+    assert "… and 36 more classes" in lines
+
+
+def test_every_data_set_has_a_reader():
+    assert list(datasets.LAYOUTS) == ["ferplus", "rafdb", "affectnet", "sfew", "folder"]
