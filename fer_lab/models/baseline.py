@@ -34,9 +34,9 @@ SMOKE = Recipe(
 )
 # For tens of thousands of real faces and no face-recognition weights to start from.
 SCRATCH = Recipe(
-    epochs=20,
+    epochs=15,
     batch_size=128,
-    lr=0.15,
+    lr=0.1,
     weight_decay=5e-4,
     schedule="one_cycle",
     soft_targets=True,

@@ -1,0 +1,89 @@
+import numpy as np
+import pytest
+
+from fer_lab.runs import Predictions
+
+CLASSES = ("neutral", "happiness", "surprise")
+
+
+def random_predictions(n=50, seed=0, **more):
+    rng = np.random.default_rng(seed)
+    probabilities = rng.dirichlet(np.ones(3), n)
+    return Predictions(probabilities, rng.integers(3, size=n), CLASSES, "faces", "f00d", **more)
+
+
+def test_predicted_and_correct():
+    p = Predictions([[0.2, 0.5, 0.3], [0.4, 0.4, 0.2]], [2, 0], CLASSES, "faces", "f")
+    assert p.predicted.tolist() == [1, 0]
+    assert p.correct.tolist() == [False, True]
+    assert p.rows.tolist() == [0, 1]
+    assert p.probabilities.dtype == np.float32
+
+
+def test_saved_and_loaded_is_the_same(tmp_path):
+    p = random_predictions(
+        rows=np.arange(50)[::-1] * 7, embeddings=np.random.default_rng(1).normal(size=(50, 4))
+    )
+    p.save(tmp_path / "p.npz")
+    back = Predictions.load(tmp_path / "p.npz")
+    for key in ("probabilities", "labels", "rows", "embeddings"):
+        assert np.array_equal(getattr(back, key), getattr(p, key)), key
+    assert (back.classes, back.name, back.fingerprint) == (CLASSES, "faces", "f00d")
+
+
+def test_small_files_keep_every_decision(tmp_path):
+    close = np.array([[0.33333, 0.33334, 0.33333], [0.5, 0.49999, 0.00001], [0.00001, 0.49999, 0.5]])
+    assert close.astype(np.float16).argmax(1).tolist() == [0, 0, 1]
+    p = Predictions(close, [1, 0, 2], CLASSES, "faces", "f", embeddings=np.zeros((3, 64)))
+    p.save(tmp_path / "p.npz", small=True)
+    back = Predictions.load(tmp_path / "p.npz")
+    assert back.predicted.tolist() == [1, 0, 2]
+    assert np.abs(back.probabilities - close).max() < 1e-3
+    assert back.embeddings is None
+
+
+def test_small_files_are_small_and_the_same_bytes_each_time(tmp_path):
+    p = random_predictions(3000)
+    for name in ("a.npz", "b.npz"):
+        p.save(tmp_path / name, small=True)
+    p.save(tmp_path / "full.npz")
+    content = (tmp_path / "a.npz").read_bytes()
+    assert content == (tmp_path / "b.npz").read_bytes()
+    assert len(content) < 0.6 * (tmp_path / "full.npz").stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"probabilities": np.ones((2, 4))}, r"expected probabilities \[2,3\]"),
+        ({"labels": [0, 3]}, "labels must lie in 0…2"),
+        ({"labels": [0, -1]}, "labels must lie in 0…2"),
+        ({"rows": [1]}, "one entry for each of the 2 faces"),
+        ({"embeddings": np.ones((3, 2))}, "one entry for each of the 2 faces"),
+    ],
+)
+def test_sizes_and_labels_are_checked(change, message):
+    good = {"probabilities": np.ones((2, 3)) / 3, "labels": [0, 1]}
+    with pytest.raises(ValueError, match=message):
+        Predictions(**{**good, **change}, classes=CLASSES, name="faces", fingerprint="f")
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    path = tmp_path / "p.npz"
+    with pytest.raises(FileNotFoundError, match=r"p\.npz does not exist"):
+        Predictions.load(path)
+    random_predictions(500).save(path)
+    good = path.read_bytes()
+    flipped = bytearray(good)
+    flipped[300] ^= 8
+    for content in (b"", b"no zip", good[: len(good) // 2], bytes(flipped)):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"p\.npz is no readable file of predictions"):
+            Predictions.load(path)
+
+
+def test_pickled_content_is_refused(tmp_path):
+    path = tmp_path / "p.npz"
+    np.savez(path, probabilities=np.array([{"a": 1}], dtype=object), labels=[0], allow_pickle=True)
+    with pytest.raises(ValueError, match=r"p\.npz"):
+        Predictions.load(path)
