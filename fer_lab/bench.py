@@ -1,0 +1,334 @@
+"""What this machine can do: images a second, memory, FLOPs and share of peak of every model; faces a second.
+
+Each model is measured in a process of its own (`python -m fer_lab.bench`), so that one measurement's memory
+does not hide another's. Numbers are of the moment: another program on the same cores changes them.
+"""
+
+import json
+import math
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm.auto import tqdm
+
+from fer_lab.data.batches import KINDS, Loader
+from fer_lab.data.faces import FaceBatch, FaceSet
+from fer_lab.models import create_model, list_models
+from fer_lab.models.baseline import SCRATCH_AUGMENTATION
+from fer_lab.models.method import SIZES, Method, method_class, register_method
+from fer_lab.training import resolve_precision
+
+MODES = ("train", "inference")
+# plain: fp32, eager, contiguous. default: channels_last, and bf16 autocast where precision "auto" gives that.
+PATHS = ("plain", "default")
+BATCHES = {"cpu": {"tiny": 64, "paper": 16}, "cuda": {"tiny": 1024, "paper": 256}}
+COLUMNS = (
+    "model",
+    "size",
+    "mode",
+    "path",
+    "batch",
+    "images_per_s",
+    "ms_per_step",
+    "peak_mb",
+    "gflop_per_image",
+    "share_of_peak",
+    "parameters_m",
+)
+
+
+def bench_models(
+    models: Sequence[str] | None = None,
+    sizes: Sequence[str] = SIZES,
+    modes: Sequence[str] = MODES,
+    *,
+    paths: Sequence[str] = PATHS,
+    batch: int | None = None,
+    seconds: float = 2.0,
+    device: str = "auto",
+    progress: bool | None = None,
+) -> pd.DataFrame:
+    """Speed, memory and cost of models with random weights on random images.
+
+    Args:
+        models: names; None is all of them.
+        sizes, modes, paths: from `SIZES`, `MODES`, `PATHS`.
+        batch: examples a step; None takes what suits the device and size.
+        seconds: how long each row is timed, after warming up; at least three steps.
+        device: "auto", "cpu" or "cuda".
+        progress: show a bar; None shows one where somebody can see it.
+
+    Returns:
+        A row for each combination, with the columns `COLUMNS`:
+        images_per_s counts images, of which a quadruplet has four; ms_per_step is the median step;
+        peak_mb is what the model and its steps add to the process (to the GPU's memory there; NaN where
+        the system does not tell); gflop_per_image is 2 × multiply-adds, backward pass included in training;
+        share_of_peak is against `matmul_peak` at the same precision.
+
+    Raises:
+        ValueError: an unknown model, size, mode or path.
+        RuntimeError: a measurement that failed; the message ends with its last line.
+    """
+    models = list_models() if models is None else list(models)
+    for given, known in ((sizes, SIZES), (modes, MODES), (paths, PATHS)):
+        if wrong := [value for value in given if value not in known]:
+            raise ValueError(f"expected some of {', '.join(known)}, got {', '.join(map(repr, wrong))}")
+    if batch is not None and batch < 2:
+        raise ValueError(f"a batch must have at least 2 examples, as batch normalisation asks for; got {batch}")
+    device = _device(device)
+    jobs = [
+        {
+            "model": name,
+            "code": _code_of(name),
+            "size": size,
+            "mode": mode,
+            "path": path,
+            "batch": batch or BATCHES[device][size],
+            "seconds": seconds,
+            "device": device,
+            "threads": torch.get_num_threads(),
+        }
+        for name in models
+        for size in sizes
+        for mode in modes
+        for path in paths
+    ]
+    bar = tqdm(jobs, desc="bench", disable=None if progress is None else not progress, leave=False)
+    table = pd.DataFrame([{**job, **_in_own_process(job)} for job in bar])
+    # Each process measured the peak too; the best of them is the one that other programs disturbed least.
+    peak = table.groupby("path")["peak_gflops"].transform("max")
+    table["share_of_peak"] = table["images_per_s"] * table["gflop_per_image"] / peak
+    return table[list(COLUMNS)]
+
+
+def matmul_peak(precision: str = "fp32", device: str = "cpu", *, seconds: float = 1.0) -> float:
+    """Fastest product of two large square matrices in `seconds`, in GFLOP/s: the machine's own practical peak.
+
+    Args:
+        precision: "fp32" or "bf16".
+    """
+    n = 2048 if device == "cpu" else 8192
+    kind = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    a, b = (torch.rand(n, n, device=device).to(kind) for _ in range(2))
+    times = _times(lambda: a @ b, device, seconds)
+    return 2 * n**3 / min(times) / 1e9
+
+
+def bench_data(
+    size: int = 112,
+    n: int = 2000,
+    *,
+    dataset: str | None = None,
+    root: str | Path | None = None,
+    batch_size: int = 128,
+    seconds: float = 2.0,
+) -> pd.DataFrame:
+    """Faces a second: rendered at 56 px and at `size`; read from a memory map and augmented to `size`.
+
+    The memory map lies in the system's page cache, as it does from the second epoch on.
+
+    Args:
+        size: side of the images in pixels.
+        n: how many faces are rendered.
+        dataset, root: also measure this data set, out of its cache; see `datasets.load_dataset`.
+        batch_size: faces a batch.
+        seconds: how long reading is timed.
+
+    Returns:
+        Columns what, px (of the result), faces (in the set), faces_per_s.
+
+    Raises:
+        ValueError: a data set without its folder.
+    """
+    if dataset is not None and root is None:
+        raise ValueError(f"data set {dataset!r} needs its folder: give root")
+    # Not at the top: every row of `bench_models` is a process, which would import them again.
+    from fer_lab.data.datasets import load_dataset
+    from fer_lab.data.synthetic import SyntheticFaces
+
+    rows = []
+    for px in dict.fromkeys((56, size)):
+        began = time.perf_counter()
+        faces = SyntheticFaces(n, seed=0, size=px)
+        rows.append(("rendered", px, n, n / (time.perf_counter() - began)))
+    with tempfile.TemporaryDirectory() as folder:
+        mapped = _memory_mapped(faces, Path(folder) / "faces.npy")
+        rows.append(("synthetic, read and augmented", size, n, _read_rate(mapped, size, batch_size, seconds)))
+        del mapped
+    if dataset is not None:
+        real = load_dataset(dataset, root)
+        rate = _read_rate(real, size, batch_size, seconds)
+        rows.append((f"{real.name}, read and augmented", size, len(real), rate))
+    return pd.DataFrame(rows, columns=["what", "px", "faces", "faces_per_s"])
+
+
+def _memory_mapped(faces: FaceSet, path: Path) -> FaceSet:
+    np.save(path, faces.images.numpy())
+    # Copy-on-write, which torch takes without a warning; nothing is written.
+    storage = torch.from_numpy(np.load(path, mmap_mode="c"))
+    return FaceSet(
+        storage, faces.labels, faces.classes, faces.splits, faces.subjects, faces.name, faces.fingerprint
+    )
+
+
+def _read_rate(faces: FaceSet, size: int, batch_size: int, seconds: float) -> float:
+    """Faces a second out of a shuffling loader with the augmentation of training from scratch."""
+    loader = Loader(faces, batch_size=batch_size, size=size, augmentation=SCRATCH_AUGMENTATION)
+    for _ in zip(range(2), loader, strict=False):
+        pass
+    seen, epoch, began = 0, 0, time.perf_counter()
+    while True:
+        loader.set_epoch(epoch)
+        for batch in loader:
+            seen += len(batch)
+            if (passed := time.perf_counter() - began) > seconds:
+                return seen / passed
+        epoch += 1
+
+
+def _device(device: str) -> str:
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("there is no GPU that torch can use; device='cpu' measures the processor")
+    if device not in BATCHES:
+        raise ValueError(f"device must be 'auto', 'cpu' or 'cuda', got {device!r}")
+    return device
+
+
+def _code_of(name: str) -> str:
+    """Where a model's class lies, so that a new process finds one registered by the reader too."""
+    cls = method_class(name)
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def _in_own_process(job: dict) -> dict:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-m", "fer_lab.bench", json.dumps(job)],
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"killed, code {done.returncode}; too little memory?"])[-1]
+        raise RuntimeError(f"measuring {job['model']} {job['size']} {job['mode']} {job['path']} failed: {last}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def measure(job: dict) -> dict:
+    """One row of `bench_models`, measured in this process, and `matmul_peak` under the same conditions."""
+    device, mode, batch = job["device"], job["mode"], job["batch"]
+    torch.set_num_threads(job["threads"])
+    register_method(job["model"], job["code"])
+    torch.backends.cudnn.allow_tf32 = job["path"] != "plain"
+    before = _resident_mb()[0]
+
+    torch.manual_seed(0)
+    model = create_model(job["model"], size=job["size"]).to(device).train(mode == "train")
+    layout = torch.contiguous_format if job["path"] == "plain" else torch.channels_last
+    model.to(memory_format=layout)
+    precision = resolve_precision("fp32" if job["path"] == "plain" else "auto", device)
+    group = KINDS[model.batch_kind] if mode == "train" else 1
+    with FlopCounterMode(display=False) as counter:
+        make_step(model, mode, 2, device)()
+    step = make_step(model, mode, batch, device, bf16=precision == "bf16")
+    for _ in range(2):
+        step()
+    times = _times(step, device, job["seconds"])
+    median = statistics.median(times)
+    peak = torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else _resident_mb()[1] - before
+    return {
+        "images_per_s": batch * group / median,
+        "ms_per_step": median * 1000,
+        "peak_mb": peak,
+        "gflop_per_image": counter.get_total_flops() / (2 * group) / 1e9,
+        "peak_gflops": matmul_peak(precision, device, seconds=job["seconds"] / 2),
+        "parameters_m": sum(p.numel() for p in model.parameters()) / 1e6,
+    }
+
+
+def make_step(
+    model: Method, mode: str, batch: int, device: str = "cpu", *, bf16: bool = False
+) -> Callable[[], None]:
+    """A function that does one step on the same random faces each time.
+
+    Training is forward, backward and SGD with momentum; inference is `forward` alone.
+    """
+    autocast = torch.autocast(device, torch.bfloat16) if bf16 else nullcontext()
+    faces = random_batch(model, batch, device)
+    if mode == "inference":
+        images = faces.images.reshape(-1, *faces.images.shape[-3:])[:batch]
+
+        def infer() -> None:
+            with torch.inference_mode(), autocast:
+                model(images)
+
+        return infer
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+
+    def train() -> None:
+        with autocast:
+            loss = model.training_losses(faces)["total"]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    return train
+
+
+def random_batch(model: Method, batch: int, device: str = "cpu") -> FaceBatch:
+    """Noise in the shape that the method trains on; positives share the anchor's class, negatives do not."""
+    group = KINDS[model.batch_kind]
+    side = model.image_size
+    shape = (batch, 3, side, side) if group == 1 else (batch, group, 3, side, side)
+    anchor = torch.arange(batch, device=device) % model.num_classes
+    other = (anchor + 1) % model.num_classes
+    labels = anchor if group == 1 else torch.stack([anchor, anchor, other, other][:group], 1)
+    indices = torch.arange(labels.numel()).view(labels.shape)
+    return FaceBatch(torch.randn(shape, device=device), labels, indices)
+
+
+def _times(step: Callable[[], object], device: str, seconds: float) -> list[float]:
+    """Seconds of each call, for `seconds` in all and at least three calls."""
+    times, began = [], time.perf_counter()
+    while len(times) < 3 or time.perf_counter() - began < seconds:
+        start = time.perf_counter()
+        step()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return times
+
+
+def _resident_mb() -> tuple[float, float]:
+    """(now, high-water mark) of this process's resident memory in MB; NaN where the system does not tell."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Not getrusage: its mark is inherited from the process that started this one.
+        found = dict(re.findall(r"^(VmRSS|VmHWM):\s+(\d+) kB", status.read_text(), re.M))
+        if len(found) == 2:
+            return int(found["VmRSS"]) / 1024, int(found["VmHWM"]) / 1024
+    try:
+        import resource
+    except ImportError:
+        return math.nan, math.nan
+    # Bytes on macOS, kilobytes elsewhere.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    return peak, peak
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(json.loads(sys.argv[1]))))

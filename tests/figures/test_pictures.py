@@ -1,0 +1,181 @@
+"""Figures of faces show the pixels, points and heat that they were given, in the right place."""
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+import torch
+
+from fer_lab import figures
+from fer_lab.data.expressions import CANONICAL, COLORS
+from fer_lab.data.faces import FaceSet
+from fer_lab.figures.pictures import STROKES, heat_over
+from fer_lab.figures.style import HEAT
+
+
+def face_images(n, size=8):
+    return torch.randint(
+        0, 256, (n, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+
+
+def face_set(labels, splits=None):
+    n = len(labels)
+    return FaceSet(
+        face_images(n),
+        torch.tensor(labels),
+        CANONICAL[:3],
+        np.array(splits or ["train"] * n),
+        torch.full((n,), -1),
+        "toy",
+        "0",
+    )
+
+
+def shown(fig):
+    """(left, top) → pixels of every picture, on the axis whose unit is a picture's side."""
+    return {
+        (round(image.get_extent()[0], 2), round(image.get_extent()[3], 2)): np.asarray(image.get_array())
+        for image in fig.axes[0].images
+    }
+
+
+def texts(fig):
+    return [text.get_text() for text in fig.axes[0].texts]
+
+
+def test_face_grid_lays_the_faces_out_in_rows():
+    images = face_images(5)
+    tiles = shown(figures.face_grid(images, columns=3))
+    expected = {(round((i % 3) * 1.06, 2), round((i // 3) * 1.06, 2)): images[i] for i in range(5)}
+    assert tiles.keys() == expected.keys()
+    for place, image in expected.items():
+        assert (tiles[place] == image.permute(1, 2, 0).numpy()).all()
+
+
+def test_face_grid_puts_each_title_above_its_face():
+    fig = figures.face_grid(face_images(4), ["a", "b", "c", "d"], columns=2)
+    places = list(shown(fig))
+    assert texts(fig) == ["a", "b", "c", "d"]
+    for text, (left, top) in zip(fig.axes[0].texts, places, strict=True):
+        x, y = text.get_position()
+        assert x == pytest.approx(left + 0.5)
+        assert top - 0.1 < y < top
+
+
+@pytest.mark.parametrize("columns", [1, 8, 30])
+def test_no_grid_is_wider_than_a_page(columns):
+    assert figures.face_grid(face_images(30), columns=columns).get_size_inches()[0] <= 9
+
+
+@pytest.mark.parametrize(
+    ("images", "titles", "message"),
+    [
+        (torch.zeros(2, 3, 8, 8), None, r"uint8 \[N,3,S,S\], got float32"),
+        (torch.zeros(2, 8, 8, 3, dtype=torch.uint8), None, r"got uint8 \[2, 8, 8, 3\]"),
+        (torch.zeros(0, 3, 8, 8, dtype=torch.uint8), None, "no faces"),
+        (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), ["a"], "1 titles for 2 faces"),
+    ],
+)
+def test_face_grid_refuses_what_are_no_faces(images, titles, message):
+    with pytest.raises(ValueError, match=message):
+        figures.face_grid(images, titles)
+
+
+def test_faces_by_class_spreads_over_each_class():
+    faces = face_set([0, 1, 0, 0, 0, 1])  # no face of class 2
+    fig = figures.faces_by_class(faces, per_class=2)
+    tiles = shown(fig)
+    wanted = {(0, 0): 0, (1, 0): 3, (0, 1): 1, (1, 1): 5}  # (column, row) → face
+    assert len(tiles) == 4
+    for (column, row), face in wanted.items():
+        picture = tiles[round(column * 1.06, 2), round(row * 1.06, 2)]
+        assert (picture == faces.storage[face].permute(1, 2, 0).numpy()).all()
+    assert texts(fig) == ["neutral", "4 faces", "happiness", "2 faces", "surprise", "0 faces"]
+    assert [line.get_color() for line in fig.axes[0].lines] == [COLORS[name] for name in CANONICAL[:3]]
+
+
+def test_class_counts_stacks_the_splits():
+    faces = face_set([0, 0, 0, 1, 1, 0], ["train", "train", "test", "train", "test", "valid"])
+    fig = figures.class_counts(faces)
+    bars = [(bar.get_x(), bar.get_width()) for bar in fig.axes[0].patches]
+    train, valid, test = bars[:3], bars[3:6], bars[6:]
+    assert train == [(0, 2), (0, 1), (0, 0)]
+    assert valid == [(2, 1), (1, 0), (0, 0)]
+    assert test == [(3, 1), (1, 1), (0, 0)]
+    assert mpl.colors.to_hex(fig.axes[0].patches[1].get_facecolor()) == COLORS["happiness"]
+    assert [text.strip() for text in texts(fig)] == ["4  (67%)", "2  (33%)", "0  (0%)"]
+
+
+def test_landmarks_are_joined_by_part_and_lie_where_they_are():
+    points = np.random.default_rng(0).uniform(0, 8, (68, 2))
+    fig = figures.landmarks_on_face(face_images(1)[0], points)
+    drawn = [line.get_xydata() for line in fig.axes[0].lines]
+    strokes = [stroke for part in STROKES.values() for stroke in part]
+    assert len(drawn) == len(strokes)
+    for line, (first, last, closed) in zip(drawn, strokes, strict=True):
+        assert (line[: last - first + 1] == points[first : last + 1]).all()
+        assert closed == (line[-1] == points[first]).all()
+    assert sum(last - first + 1 for first, last, _ in strokes) == 68
+    assert fig.axes[0].get_ylim() == (8, 0)  # y downwards, as in the image
+    with pytest.raises(ValueError, match=r"68 landmarks \[68,2\], got \[5, 2\]"):
+        figures.landmarks_on_face(face_images(1)[0], points[:5])
+
+
+def test_heat_over_a_face():
+    face = np.full((2, 2, 3), (100, 200, 50), dtype=np.uint8)
+    heat = np.array([[0.0, 1.0], [0.0, 0.25]])
+    over = heat_over(face, heat).astype(int)
+    grey = 0.299 * 100 + 0.587 * 200 + 0.114 * 50
+    assert (over[:, 0] == round(grey)).all()
+    assert over[0, 1] == pytest.approx(0.25 * grey + 0.75 * 255 * np.array(HEAT(1.0)[:3]), abs=1)
+    assert over[1, 1] == pytest.approx(0.8125 * grey + 0.1875 * 255 * np.array(HEAT(0.25)[:3]), abs=1)
+
+
+def test_attention_overlay_has_the_face_and_then_its_maps():
+    images, maps = face_images(2, size=14), torch.zeros(2, 2, 7, 7)
+    maps[0, 1, 0, 0] = 5.0
+    maps[1, 0] = 3.0  # constant: nothing to show
+    fig = figures.attention_overlay(images, maps, ["first", "second"], ["head 1", "head 2"])
+    tiles = list(shown(fig).values())[:6]
+    bare = [heat_over(image.permute(1, 2, 0).numpy(), np.zeros((14, 14))) for image in images]
+    for row, image in enumerate(images):
+        assert (tiles[3 * row] == image.permute(1, 2, 0).numpy()).all()
+    assert (tiles[1] == bare[0]).all()
+    assert (tiles[4] == bare[1]).all()
+    changed = (tiles[2] != bare[0]).any(2)
+    assert changed[:2, :2].all()
+    assert not changed[7:, 7:].any()
+    assert texts(fig)[:5] == ["face", "head 1", "head 2", "first", "second"]
+
+
+def test_attention_overlay_scales_every_map_on_its_own():
+    images, maps = face_images(1, size=14), torch.rand(1, 1, 7, 7)
+    tiles = [list(shown(figures.attention_overlay(images, m)).values())[1] for m in (maps, 1000 * maps - 3)]
+    assert np.abs(tiles[0].astype(int) - tiles[1]).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("shape", "rows", "columns", "message"),
+    [
+        ((3, 2, 7, 7), None, None, r"maps \[2,K,h,w\], got \[3, 2, 7, 7\]"),
+        ((2, 7, 7), None, None, r"got \[2, 7, 7\]"),
+        ((2, 2, 7, 7), ["a"], None, "2 row titles"),
+        ((2, 2, 7, 7), None, ["a"], "2 column titles"),
+    ],
+)
+def test_attention_overlay_refuses_what_does_not_fit(shape, rows, columns, message):
+    with pytest.raises(ValueError, match=message):
+        figures.attention_overlay(face_images(2), torch.rand(shape), rows, columns)
+
+
+def test_feature_maps_show_the_first_channels():
+    features = torch.arange(5 * 2 * 2.0).view(5, 2, 2)
+    fig = figures.feature_maps(features, columns=2, limit=3)
+    tiles = list(shown(fig).values())
+    assert len(tiles) == 3
+    # Every channel runs from its least to its most: 0, 1/3, 2/3, 1.
+    for tile in tiles:
+        np.testing.assert_allclose(tile, HEAT(np.array([[0, 1 / 3], [2 / 3, 1]]))[..., :3], atol=0.02)
+    assert texts(fig) == ["0", "1", "2"]
+    with pytest.raises(ValueError, match=r"\[C,h,w\]"):
+        figures.feature_maps(features[None])

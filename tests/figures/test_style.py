@@ -1,0 +1,85 @@
+"""PNGs with a palette, the same bytes each time; colours that stay what they are."""
+
+import io
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from fer_lab.data.expressions import COLORS
+from fer_lab.figures import face_grid, png, save, show, style
+
+
+def noisy_faces(n=6):
+    return np.random.default_rng(0).integers(0, 256, (n, 3, 40, 40), dtype=np.uint8)
+
+
+def chart():
+    fig = Figure(figsize=(3, 2))
+    ax = fig.subplots()
+    ax.barh(range(len(COLORS)), range(1, len(COLORS) + 1), color=list(COLORS.values()))
+    return fig
+
+
+def test_a_saved_figure_has_a_palette_and_its_bytes_repeat(tmp_path):
+    first = save(face_grid(noisy_faces()), tmp_path / "new" / "a.png")
+    second = save(face_grid(noisy_faces()), tmp_path / "b.png")
+    assert first == tmp_path / "new" / "a.png"
+    assert first.read_bytes() == second.read_bytes()
+    picture = Image.open(first)
+    assert picture.mode == "P"
+    assert set(picture.info) <= {"dpi"}  # no date, no version
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.png"]
+
+
+def test_only_png_is_written(tmp_path):
+    with pytest.raises(ValueError, match=r"got 'a\.pdf'"):
+        save(chart(), tmp_path / "a.pdf")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bars_keep_the_expressions_exact_colours_and_the_paper_is_white():
+    picture = Image.open(io.BytesIO(png(chart()))).convert("RGB")
+    found = {color for _, color in picture.getcolors(100_000)}
+    wanted = {tuple(int(color[i : i + 2], 16) for i in (1, 3, 5)) for color in COLORS.values()}
+    assert wanted <= found
+    assert picture.getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_flat_colours_stay_exact_beside_faces():
+    shades = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    shades[:20] = (230, 159, 0)
+    shades[20:40] = 255
+    picture = style._with_palette(Image.fromarray(shades), soft=True)
+    drawn = np.asarray(picture.convert("RGB"))
+    assert picture.mode == "P"
+    assert (drawn[:40] == shades[:40]).all()
+    # 256 colours cannot be exact elsewhere, but must be close: a random colour would be off by 85.
+    assert np.abs(drawn[40:].astype(int) - shades[40:]).mean() < 30
+
+
+def test_few_colours_are_kept_as_they_are():
+    pixels = np.zeros((10, 10, 3), dtype=np.uint8)
+    pixels[:5] = (204, 121, 167)
+    assert (np.asarray(style._with_palette(Image.fromarray(pixels), soft=True).convert("RGB")) == pixels).all()
+
+
+def test_the_style_does_not_leak_and_ignores_the_readers_settings():
+    plain = png(face_grid(noisy_faces(), title="Faces"))
+    with mpl.rc_context({"font.size": 22, "figure.facecolor": "black", "font.style": "italic"}):
+        before = mpl.rcParams.copy()
+        assert png(face_grid(noisy_faces(), title="Faces")) == plain
+        assert mpl.rcParams == before
+
+
+def test_show_displays_the_saved_bytes_at_the_size_in_inches(monkeypatch):
+    import IPython.display
+
+    shown = []
+    monkeypatch.setattr(IPython.display, "display", shown.append)
+    fig = chart()
+    show(fig, alt="eight bars")
+    assert shown[0].data == png(fig)
+    assert (shown[0].format, shown[0].width, shown[0].alt) == ("png", 288, "eight bars")

@@ -1,0 +1,266 @@
+"""Speeds are never asserted: they belong to the machine. What is counted, and how, is."""
+
+import dataclasses
+import math
+import subprocess
+import sys
+from types import SimpleNamespace
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fer_lab import bench
+from fer_lab.data.faces import FaceSet
+from fer_lab.models import create_model, method
+from fer_lab.models.method import Method
+
+
+class Four(Method):
+    """Takes quadruplets, does one product of 12 numbers with 2 an image, and remembers how it was called."""
+
+    batch_kind = "quadruplet"
+    calls: ClassVar[list] = []
+
+    def __init__(self, num_classes=7, size="tiny"):
+        super().__init__(num_classes, size)
+        self.image_size = 2
+        self.fc = nn.Linear(12, 2)
+        self.conv = nn.Conv2d(3, 3, 2)
+
+    def forward(self, images):
+        layout = self.conv.weight.is_contiguous(memory_format=torch.channels_last)
+        self.calls.append((len(images), self.training, torch.is_autocast_enabled("cpu"), layout))
+        return self.fc(images.flatten(1))
+
+    def training_losses(self, batch):
+        return {"total": self(batch.images.flatten(0, 1)).sum()}
+
+
+def measured(**changes):
+    job = {
+        "model": "baseline",
+        "code": "fer_lab.models.baseline:Baseline",
+        "size": "tiny",
+        "mode": "inference",
+        "path": "plain",
+        "batch": 2,
+        "seconds": 0.01,
+        "device": "cpu",
+        "threads": 1,
+    }
+    return bench.measure(job | changes)
+
+
+def test_the_table_has_a_row_for_each_combination():
+    table = bench.bench_models(["baseline"], ["tiny"], ["inference"], paths=["default"], batch=2, seconds=0.01)
+    assert tuple(table.columns) == bench.COLUMNS
+    names = ["model", "size", "mode", "path", "batch"]
+    assert table[names].values.tolist() == [["baseline", "tiny", "inference", "default", 2]]
+    assert (table.drop(columns=names) > 0).all(axis=None)
+    np.testing.assert_allclose(table["images_per_s"], 2 / table["ms_per_step"] * 1000)
+
+
+def test_share_of_peak_is_against_the_best_peak_of_the_same_path(monkeypatch):
+    peaks = {("train", "plain"): 100.0, ("inference", "plain"): 50.0}
+    peaks |= {("train", "default"): 300.0, ("inference", "default"): 400.0}
+    measured = []
+
+    def one(job):
+        measured.append((job["model"], job["size"], job["batch"]))
+        return {
+            "images_per_s": 10.0,
+            "ms_per_step": 1.0,
+            "peak_mb": 1.0,
+            "gflop_per_image": 2.0,
+            "parameters_m": 1.0,
+            "peak_gflops": peaks[job["mode"], job["path"]],
+        }
+
+    monkeypatch.setattr(bench, "_in_own_process", one)
+    table = bench.bench_models(["dan"], ["paper"], device="cpu")
+    assert measured == [("dan", "paper", 16)] * 4
+    assert table["share_of_peak"].tolist() == [0.2, 0.05, 0.2, 0.05]
+
+
+def test_flops_and_parameters_of_the_tiny_baseline():
+    row = measured()
+    # 2 × multiply-adds of the convolutions and the classifier, layer by layer: inputs · outputs · k² · side².
+    stem = 3 * 32 * 9 * 28**2
+    first = 4 * 32 * 32 * 9 * 28**2
+    second = (32 * 64 * 9 + 3 * 64 * 64 * 9 + 32 * 64) * 14**2
+    third = (64 * 128 * 9 + 3 * 128 * 128 * 9 + 64 * 128) * 7**2
+    assert row["gflop_per_image"] == pytest.approx(2 * (stem + first + second + third + 128 * 7) / 1e9)
+    assert row["parameters_m"] == sum(p.numel() for p in create_model("baseline").parameters()) / 1e6
+
+
+def test_training_counts_the_backward_pass():
+    # The gradient of weights and of inputs cost as much as the forward pass each, but for the first layer's
+    # inputs, which need none.
+    forward = measured()["gflop_per_image"]
+    stem = 2 * 3 * 32 * 9 * 28**2 / 1e9
+    assert measured(mode="train")["gflop_per_image"] == pytest.approx(3 * forward - stem)
+
+
+@pytest.mark.parametrize("path", bench.PATHS)
+@pytest.mark.parametrize("mode", bench.MODES)
+def test_a_method_of_quadruplets_is_counted_by_the_image(path, mode, monkeypatch):
+    monkeypatch.setitem(method._METHODS, "four", f"{__name__}:Four")
+    monkeypatch.setattr(Four, "calls", [])
+    monkeypatch.setattr(bench, "resolve_precision", lambda precision, device: precision.replace("auto", "bf16"))
+    monkeypatch.setattr(bench, "_times", lambda step, device, seconds: [step(), 4.0][1:] * 3)
+    row = measured(model="four", code=f"{__name__}:Four", mode=mode, path=path, batch=6)
+    training = mode == "train"
+    # The data need no gradient, so the backward pass costs one product more, that of the weights.
+    assert row["gflop_per_image"] == pytest.approx((1 + training) * 2 * 12 * 2 / 1e9)
+    assert row["images_per_s"] == (4 if training else 1) * 6 / 4.0
+    assert row["ms_per_step"] == 4000
+    images, *how = zip(*Four.calls, strict=True)
+    assert images == (((8,) + (24,) * 3) if training else ((2,) + (6,) * 3))
+    assert how[0] == (training,) * 4
+    assert how[1] == (False,) + (path == "default",) * 3
+    assert how[2] == (path == "default",) * 4
+
+
+@pytest.mark.parametrize("name", ["baseline", "dan"])
+def test_a_training_step_moves_the_weights_and_inference_does_not(name):
+    torch.manual_seed(0)
+    model = create_model(name)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    model.eval()
+    bench.make_step(model, "inference", 2)()
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    model.train()
+    bench.make_step(model, "train", 4)()
+    assert [key for key, value in model.named_parameters() if value.grad is None] == []
+    assert not torch.equal(model.trunk.conv1.weight, before["trunk.conv1.weight"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "labels"),
+    [
+        ("single", (3, 3, 56, 56), [0, 1, 2]),
+        ("pair", (3, 2, 3, 56, 56), [[0, 0], [1, 1], [2, 2]]),
+        ("quadruplet", (3, 4, 3, 56, 56), [[0, 0, 1, 1], [1, 1, 2, 2], [2, 2, 3, 3]]),
+    ],
+)
+def test_a_random_batch_has_the_shape_that_the_method_trains_on(kind, shape, labels):
+    model = create_model("baseline")
+    model.batch_kind = kind
+    batch = bench.random_batch(model, 3)
+    assert batch.images.shape == shape
+    assert batch.labels.tolist() == labels
+    assert batch.indices.shape == batch.labels.shape
+
+
+def test_memory_grows_by_what_is_allocated():
+    before = bench._resident_mb()
+    kept = torch.ones(16 * 2**20)
+    after = bench._resident_mb()
+    if math.isnan(after[1]):
+        pytest.skip("this system does not tell")
+    assert kept.nbytes == 64 * 2**20
+    assert after[1] >= after[0]
+    assert after[1] - before[0] > 60
+
+
+def test_matmul_peak_is_operations_over_time(monkeypatch):
+    monkeypatch.setattr(bench, "_times", lambda step, device, seconds: [4.0, 2.0, 8.0])
+    assert bench.matmul_peak() == pytest.approx(2 * 2048**3 / 2.0 / 1e9)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"models": ["resnet"]}, "unknown model 'resnet'"),
+        ({"sizes": ["huge"]}, "expected some of tiny, paper, got 'huge'"),
+        ({"modes": ["sleep"]}, "expected some of train, inference, got 'sleep'"),
+        ({"batch": 1}, "at least 2 examples"),
+        ({"device": "abacus"}, "got 'abacus'"),
+    ],
+)
+def test_a_wrong_request_is_refused_before_anything_runs(arguments, message, monkeypatch):
+    monkeypatch.setattr(bench, "_in_own_process", lambda job: pytest.fail("a measurement ran"))
+    with pytest.raises(ValueError, match=message):
+        bench.bench_models(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("code", "stderr", "message"),
+    [
+        (1, "Traceback …\nMemoryError: no more", "measuring dan tiny train plain failed: MemoryError: no more"),
+        (-9, "", "failed: killed, code -9; too little memory"),
+    ],
+)
+def test_a_measurement_that_fails_is_named(code, stderr, message, monkeypatch):
+    done = subprocess.CompletedProcess([], code, stdout="", stderr=stderr)
+    monkeypatch.setattr(bench.subprocess, "run", lambda *_, **__: done)
+    with pytest.raises(RuntimeError, match=message):
+        bench._in_own_process({"model": "dan", "size": "tiny", "mode": "train", "path": "plain"})
+
+
+def rendered(n, seed=0, size=112):
+    return FaceSet(
+        torch.zeros(n, 3, size, size, dtype=torch.uint8),
+        torch.arange(n) % 2,
+        ("neutral", "happiness"),
+        np.array(["train"] * n),
+        torch.full((n,), -1),
+        "synthetic",
+        "0",
+    )
+
+
+def test_data_rates(monkeypatch):
+    sizes = []
+
+    def renderer(n, seed, size):
+        sizes.append((n, size))
+        return rendered(n, size=size)
+
+    monkeypatch.setitem(sys.modules, "fer_lab.data.synthetic", SimpleNamespace(SyntheticFaces=renderer))
+    real = dataclasses.replace(rendered(12, size=48), name="ferplus")
+    monkeypatch.setattr(
+        "fer_lab.data.datasets.load_dataset", lambda name, root: {("ferplus", "there"): real}[name, root]
+    )
+    table = bench.bench_data(n=20, dataset="ferplus", root="there", batch_size=10, seconds=0.01)
+    assert table[["what", "px", "faces"]].values.tolist() == [
+        ["rendered", 56, 20],
+        ["rendered", 112, 20],
+        ["synthetic, read and augmented", 112, 20],
+        ["ferplus, read and augmented", 112, 12],
+    ]
+    assert (table["faces_per_s"] > 0).all()
+    assert sizes == [(20, 56), (20, 112)]
+
+
+def test_the_faces_that_are_read_have_the_size_asked_for(monkeypatch):
+    renderer = SimpleNamespace(SyntheticFaces=rendered)
+    monkeypatch.setitem(sys.modules, "fer_lab.data.synthetic", renderer)
+    monkeypatch.setattr(bench, "_read_rate", lambda faces, size, batch_size, seconds: float(faces.image_size))
+    assert bench.bench_data(48, 10)["faces_per_s"].iloc[-1] == 48
+
+
+def test_a_data_set_needs_its_folder():
+    with pytest.raises(ValueError, match="'ferplus' needs its folder"):
+        bench.bench_data(dataset="ferplus")
+
+
+def test_reading_counts_every_face_of_every_epoch(monkeypatch):
+    # A clock that ticks once a reading: begun at 0, then 1 after each batch of 10, until 5 has passed 4.
+    clock = iter(range(100))
+    monkeypatch.setattr(bench.time, "perf_counter", lambda: next(clock))
+    epochs = []
+    monkeypatch.setattr(bench.Loader, "set_epoch", lambda self, epoch: epochs.append(epoch))
+    assert bench._read_rate(rendered(20, size=56), 56, batch_size=10, seconds=4) == 50 / 5
+    assert epochs == [0, 1, 2]
+
+
+def test_the_memory_map_holds_the_same_pixels(tmp_path):
+    faces = rendered(5, size=8)
+    faces.storage.random_(0, 256)
+    mapped = bench._memory_mapped(faces.subset([3, 1]), tmp_path / "faces.npy")
+    assert torch.equal(mapped.images, faces.storage[[3, 1]])
+    assert mapped.labels.tolist() == [1, 1]
