@@ -1,0 +1,60 @@
+# make           install, run the whole book headless, say where it lies
+# make test      lint, unit tests, every notebook, two notebooks with another parameter
+# make lab       JupyterLab on the first notebook
+# make notebooks run the notebooks with their defaults and keep the outputs in them
+# make figures   the full profile; what README and notebooks show, under figures/
+# make weights   the small weights that ship
+# make clean     remove what the above made, but not .venv
+
+PYTHON ?= python3
+JOBS ?= 2
+NOTEBOOKS ?=
+BIN := .venv/bin
+STAMP := .venv/.installed
+# Two processes with two threads each on two cores run at a tenth of their speed.
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
+SHIPPED := baseline dan
+
+.PHONY: book test lint lab notebooks figures weights clean
+.DELETE_ON_ERROR:
+
+book: $(STAMP)
+	$(BIN)/fer-lab reproduce --out book $(if $(NOTEBOOKS),--notebooks $(NOTEBOOKS))
+
+# Some systems split venv's own pip off; then the system's pip brings one in.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=…")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv > /dev/null 2>&1 || \
+	    { $(PYTHON) -m venv --clear --without-pip .venv && $(PYTHON) -m pip --python $(BIN)/python install -q pip; }
+	@echo "installing into .venv (a few minutes the first time)"
+	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]' > .venv/pip.log 2>&1 || { tail -n 40 .venv/pip.log; exit 1; }
+	@touch $@
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+test: lint
+	$(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS)
+	$(ONE_THREAD) TQDM_DISABLE=1 FER_LAB_QUIET=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadscope \
+	    --nbval-lax --nbval-current-env --nbval-cell-timeout 300 notebooks
+	$(BIN)/fer-lab reproduce --notebooks 00,02 -p seed=1 --out runs/rerun -j $(JOBS)
+
+lab: $(STAMP)
+	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
+
+notebooks: $(STAMP)
+	$(BIN)/fer-lab notebooks --execute $(if $(NOTEBOOKS),--only $(NOTEBOOKS))
+
+figures: $(STAMP)
+	$(BIN)/fer-lab reproduce --profile full --out runs/full $(if $(NOTEBOOKS),--notebooks $(NOTEBOOKS))
+	cp runs/full/runs/*/figures/*.png figures/
+
+weights: $(STAMP)
+	for model in $(SHIPPED); do \
+	    $(BIN)/fer-lab train $$model --dataset synthetic --ship fer_lab/weights/synthetic/$$model.safetensors || exit 1; \
+	done
+
+clean:
+	rm -rf book runs build dist .pytest_cache .ruff_cache .hypothesis *.egg-info
+	find fer_lab tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,407 @@
+"""The workbook, run headless: papermill over the notebooks, a grid of seeds, one table, a book in HTML.
+
+A notebook of the book has one cell tagged `parameters` with one assignment of a literal a line, among them
+those of `STANDARD`; it records its headline numbers by `headline` and writes files under `run_folder(run_dir)`
+alone.
+"""
+
+import ast
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from fer_lab.book import format_numbers, write_index
+from fer_lab.worker import HEADLINE, KERNEL, NotebookResult, read_notebook
+
+# profile → seconds that one cell may take; None is no limit
+PROFILES: dict[str, int | None] = {"smoke": 300, "full": None, "paper": None}
+STANDARD = ("profile", "dataset", "data_root", "seed", "run_dir")
+
+
+# ---------------------------------------------------------------------------------------------------------
+# What notebooks call
+
+
+def headline(**numbers: float | int | str) -> None:
+    """Show a notebook's headline numbers and record them for the book's table.
+
+    Several calls add up; a name given twice keeps its last value.
+    """
+    plain = {name: value if isinstance(value, int | str) else float(value) for name, value in numbers.items()}
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    if shell is None:
+        print(format_numbers(plain))
+        return
+    from IPython.display import display
+
+    display({HEADLINE: plain, "text/plain": format_numbers(plain)}, raw=True)
+
+
+def check_answer(answer: float | None, expected: float, *, tolerance: float = 1e-3) -> None:
+    """Say whether an exercise's answer is right; an answer of None has not been given yet.
+
+    Args:
+        tolerance: how far off, in the answer's own units, still counts as right.
+    """
+    if answer is None:
+        print("Your turn: put your answer in place of None and run this cell again.")
+    elif abs(float(answer) - float(expected)) <= tolerance:
+        print("Right.")
+    else:
+        print(f"Not yet: {answer} is too {'small' if answer < expected else 'large'}.")
+
+
+def run_folder(run_dir: str | os.PathLike = "") -> Path:
+    """The folder a notebook writes to: `run_dir`, made if missing, or a fresh temporary one for ""."""
+    if not str(run_dir):
+        return Path(tempfile.mkdtemp(prefix="fer_lab-"))
+    folder = Path(run_dir).expanduser().resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Finding notebooks and reading their parameters
+
+
+def notebooks_folder() -> Path:
+    """Where the book's notebooks lie: beside the package in a checkout, inside it once installed."""
+    package = Path(__file__).resolve().parent
+    for folder in (package / "notebooks", package.parent / "notebooks"):
+        if any(folder.glob("[0-9][0-9]_*.ipynb")):
+            return folder
+    raise FileNotFoundError(f"no notebooks in {package.parent / 'notebooks'}; install the package again")
+
+
+def results_folder() -> Path:
+    """The results store that the notebooks show: figures/results in a checkout, else the package's copy."""
+    package = Path(__file__).resolve().parent
+    checkout = package.parent / "figures" / "results"
+    return checkout if checkout.is_dir() else package / "results"
+
+
+def lay_out(folder: str | os.PathLike) -> list[Path]:
+    """Copy the book's notebooks (and what explains them) into `folder`.
+
+    Raises:
+        FileExistsError: one of the files is already there; nothing is copied then.
+    """
+    target = Path(folder)
+    source = notebooks_folder()
+    files = sorted(p for p in source.iterdir() if p.suffix in (".ipynb", ".md"))
+    if present := [p.name for p in files if (target / p.name).exists()]:
+        raise FileExistsError(f"{target} already has {', '.join(present)}; choose another folder or move them")
+    target.mkdir(parents=True, exist_ok=True)
+    return [Path(shutil.copy(path, target / path.name)) for path in files]
+
+
+def select_notebooks(
+    wanted: Sequence[str] | None = None, folder: str | os.PathLike | None = None
+) -> list[Path]:
+    """Notebooks in reading order; `wanted` names them by number ("02") or stem ("02_dan"), None is all.
+
+    Raises:
+        ValueError: a name that no notebook has; the message lists those there are.
+    """
+    known = sorted(Path(folder or notebooks_folder()).glob("[0-9][0-9]_*.ipynb"))
+    if wanted is None:
+        return known
+    names = {str(name).strip().removesuffix(".ipynb") for name in wanted}
+    found = [path for path in known if path.stem in names or path.stem[:2] in names]
+    matched = {path.stem for path in found} | {path.stem[:2] for path in found}
+    if unknown := sorted(names - matched):
+        raise ValueError(f"no notebook {', '.join(unknown)}; there are {', '.join(p.stem for p in known)}")
+    return found
+
+
+def read_parameters(path: str | os.PathLike) -> dict:
+    """Names and defaults in a notebook's cell tagged `parameters`.
+
+    Raises:
+        ValueError: no such cell, a line that is not `name = literal`, or a standard name missing.
+    """
+    path = Path(path)
+    cells = read_notebook(path)["cells"]
+    tagged = [c for c in cells if "parameters" in c["metadata"].get("tags", ())]
+    if len(tagged) != 1:
+        raise ValueError(f"{path.name} must have one cell tagged 'parameters', it has {len(tagged)}")
+    parameters = {}
+    for node in ast.parse(tagged[0]["source"]).body:
+        try:
+            (target,) = node.targets if isinstance(node, ast.Assign) else (node.target,)
+            parameters[target.id] = ast.literal_eval(node.value)
+        except (AttributeError, ValueError, TypeError):
+            raise ValueError(
+                f"{path.name}, parameters cell, line {node.lineno}: expected `name = literal`, "
+                f"got {ast.unparse(node)!r}"
+            ) from None
+    if missing := [name for name in STANDARD if name not in parameters]:
+        raise ValueError(f"{path.name} has no parameter {', '.join(missing)}; every notebook needs them")
+    return parameters
+
+
+def native(name: str, value, default):
+    """`value` in the type of the notebook's default; text, as it comes from a command line, is read.
+
+    A text parameter is passed on as it is, whatever it contains.
+    """
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if default is None or (isinstance(default, str) and isinstance(value, str)):
+        return value
+    read = value
+    if isinstance(value, str):
+        try:
+            read = ast.literal_eval(
+                {"true": "True", "false": "False"}.get(value.strip().lower(), value.strip())
+            )
+        except (ValueError, SyntaxError):
+            read = value
+    if isinstance(default, float) and isinstance(read, int) and not isinstance(read, bool):
+        read = float(read)
+    if isinstance(default, list | tuple) and isinstance(read, list | tuple):
+        read = default = list(read)
+    if type(read) is not type(default):
+        raise ValueError(f"parameter {name} takes {type(default).__name__} such as {default!r}, got {value!r}")
+    return read
+
+
+def format_table(results: Sequence[NotebookResult]) -> str:
+    """One line a notebook: name, seconds, memory, figures, headline numbers or what stopped it."""
+    rows = [("notebook", "seconds", "MB", "figures", "headline numbers")]
+    for r in results:
+        numbers = f"FAILED in {r.error}" if r.error else format_numbers(r.headline)
+        rows.append((r.notebook, f"{r.seconds:.1f}", str(r.peak_mb or ""), str(r.figures), numbers))
+    seconds, figures = sum(r.seconds for r in results), sum(r.figures for r in results)
+    rows.append(("total", f"{seconds:.1f}", "", str(figures), ""))
+    width = max(len(row[0]) for row in rows)
+    lines = (
+        f"{name:<{width}}  {took:>7}  {mb:>5}  {count:>7}  {numbers}" for name, took, mb, count, numbers in rows
+    )
+    return "\n".join(line.rstrip() for line in lines)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Running
+
+
+def reproduce(
+    profile: str = "smoke",
+    notebooks: Sequence[str] | None = None,
+    parameters: Mapping | None = None,
+    dataset: str = "synthetic",
+    data_root: str | os.PathLike | None = None,
+    seeds: Iterable[int] = (0,),
+    out: str | os.PathLike = "book",
+    jobs: int = 1,
+    *,
+    folder: str | os.PathLike | None = None,
+    on_result: Callable[[NotebookResult], None] = lambda result: None,
+) -> list[NotebookResult]:
+    """Run notebooks headless and write `out`/index.html, html/, notebooks/ (executed) and runs/ (their files).
+
+    Args:
+        profile: one of `PROFILES`, given to every notebook.
+        notebooks: numbers or stems; None is the whole book.
+        parameters: further parameters by name. Every chosen notebook must know every name.
+        dataset: "synthetic", or a data set that `load_dataset` knows, lying in `data_root`.
+        seeds: every notebook runs once a seed.
+        out: folder of the book, made if missing.
+        jobs: notebooks at a time; each gets cores ÷ jobs threads.
+        folder: other notebooks than the book's.
+        on_result: called with each result as it comes, from the thread of the caller.
+
+    Returns:
+        One result a notebook and seed, in reading order; a failed notebook has its `error` set, and the
+        others have run.
+
+    Raises:
+        ValueError: an unknown profile, notebook or parameter, or a value of the wrong type; nothing has run.
+        FileNotFoundError: no folder `data_root`.
+    """
+    if profile not in PROFILES:
+        raise ValueError(f"unknown profile {profile!r}; expected one of {', '.join(PROFILES)}")
+    if jobs < 1:
+        raise ValueError(f"jobs must be at least 1, got {jobs}")
+    if dataset != "synthetic" and not data_root:
+        raise ValueError(f"data set {dataset!r} needs its folder: give data_root")
+    if data_root and not Path(data_root).is_dir():
+        raise FileNotFoundError(f"no folder {data_root}; data_root is where {dataset} was unpacked")
+    given, seeds = dict(parameters or {}), list(dict.fromkeys(seeds))
+    if not seeds:
+        raise ValueError("seeds is empty; give at least one")
+    if fixed := [name for name in ("profile", "dataset", "data_root", "run_dir") if name in given]:
+        raise ValueError(f"{', '.join(fixed)} cannot be set as a parameter; there is an option for it")
+    if "seed" in given:
+        if seeds != [0]:
+            raise ValueError("give either seeds or the parameter seed, not both")
+        seeds = [native("seed", given.pop("seed"), 0)]
+
+    out = Path(out).resolve()
+    cells = []
+    for path in select_notebooks(notebooks, folder):
+        known = read_parameters(path)
+        if unknown := [name for name in given if name not in known]:
+            raise ValueError(
+                f"{path.stem} has no parameter {', '.join(unknown)}; it has {', '.join(known)}. "
+                "Choose the notebooks that have it."
+            )
+        own = {name: native(name, value, known[name]) for name, value in given.items()}
+        for seed in seeds:
+            name = path.stem if len(seeds) == 1 else f"{path.stem}_seed{seed}"
+            cells.append(
+                {
+                    "name": name,
+                    "source": str(path),
+                    "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+                    "output": str(out / "notebooks" / f"{name}.ipynb"),
+                    "page": str(out / "html" / f"{name}.html"),
+                    "run_dir": str(out / "runs" / name),
+                    "timeout": PROFILES[profile],
+                    "parameters": {
+                        "profile": profile,
+                        "dataset": dataset,
+                        "data_root": str(Path(data_root).resolve()) if data_root else "",
+                        "seed": seed,
+                        "run_dir": str(out / "runs" / name),
+                        **own,
+                    },
+                }
+            )
+    for sub in ("notebooks", "html", "runs"):
+        (out / sub).mkdir(parents=True, exist_ok=True)
+    results = _run_all(cells, jobs, on_result)
+    write_index(out / "index.html", results, f"Profile {profile}, faces: {dataset}.")
+    return results
+
+
+def refresh(
+    notebooks: Sequence[str] | None = None,
+    *,
+    folder: str | os.PathLike | None = None,
+    on_result: Callable[[NotebookResult], None] = lambda result: None,
+) -> list[NotebookResult]:
+    """Run notebooks with their own defaults and keep the outputs in them, as they are published.
+
+    A notebook that fails stays as it was. Timings and widget state are not kept.
+    """
+    import nbformat
+
+    with tempfile.TemporaryDirectory(prefix="fer_lab-") as scratch:
+        cells = [
+            {
+                "name": path.stem,
+                "source": str(path),
+                "output": f"{scratch}/{path.name}",
+                "run_dir": f"{scratch}/runs/{path.stem}",
+                "timeout": PROFILES["smoke"],
+                "parameters": {},
+            }
+            for path in select_notebooks(notebooks, folder)
+        ]
+        results = _run_all(cells, 1, on_result)
+        for cell, result in zip(cells, results, strict=True):
+            if result.error:
+                continue
+            notebook = nbformat.read(cell["output"], as_version=4)
+            notebook.metadata.pop("papermill", None)
+            notebook.metadata.pop("widgets", None)
+            for one in notebook.cells:
+                one.metadata.pop("papermill", None)
+                one.metadata.pop("execution", None)
+                if not one.metadata.get("tags", True):
+                    del one.metadata["tags"]
+            nbformat.write(notebook, cell["output"])
+            staged = f"{cell['source']}.part"
+            shutil.copyfile(cell["output"], staged)
+            os.replace(staged, cell["source"])
+    return [replace(result, path=cell["source"]) for cell, result in zip(cells, results, strict=True)]
+
+
+def _run_all(cells: list[dict], jobs: int, on_result: Callable) -> list[NotebookResult]:
+    running: set[subprocess.Popen] = set()
+    with _clean_environment(jobs) as environment, ThreadPoolExecutor(jobs) as pool:
+        futures = [pool.submit(_run_one, cell, environment, running) for cell in cells]
+        try:
+            results = []
+            for future in futures:
+                results.append(future.result())
+                on_result(results[-1])
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            # Killed, not asked: a worker that ends in order leaves a result, as if its notebook had failed.
+            for worker in list(running):
+                worker.kill()
+            raise
+    return results
+
+
+def _run_one(cell: dict, environment: dict, running: set) -> NotebookResult:
+    """Run one notebook in a worker of its own; a worker that dies is a failed notebook."""
+    run_dir = Path(cell["run_dir"])
+    request, answer = run_dir / "request.json", run_dir / "result.json"
+    wanted = json.dumps(cell, indent=1)
+    # What an interrupted run of the same notebook left is continued; anything else there is from another day.
+    interrupted = request.exists() and request.read_text() == wanted and not answer.exists()
+    if request.exists() and not interrupted:
+        shutil.rmtree(run_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    request.write_text(wanted)
+    start = time.monotonic()
+    with open(run_dir / "log.txt", "w+") as log:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "fer_lab.worker", str(request)],
+            env=environment,
+            cwd=run_dir,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        running.add(worker)
+        try:
+            code = worker.wait()
+        finally:
+            running.discard(worker)
+        if code == 0:
+            return NotebookResult(**json.loads(answer.read_text()))
+        log.seek(0)
+        return NotebookResult(
+            cell["name"],
+            seconds=time.monotonic() - start,
+            error=f"the process that ran it ended with code {code}",
+            traceback=log.read()[-4000:],
+        )
+
+
+@contextmanager
+def _clean_environment(jobs: int):
+    """What workers see: this interpreter's kernel, nobody's IPython start-up files, threads = cores ÷ jobs."""
+    from ipykernel.kernelspec import write_kernel_spec
+
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    with tempfile.TemporaryDirectory(prefix="fer_lab-kernel-") as scratch:
+        write_kernel_spec(Path(scratch) / "kernels" / KERNEL)
+        environment = {key: value for key, value in os.environ.items() if key != "MPLBACKEND"}
+        for key in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+            environment[key] = str(threads)
+        source = str(Path(__file__).resolve().parent.parent)
+        yield environment | {
+            "OMP_WAIT_POLICY": "PASSIVE",
+            "JUPYTER_PATH": scratch,
+            "IPYTHONDIR": f"{scratch}/ipython",
+            "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+            "TQDM_DISABLE": "1",
+            "FER_LAB_QUIET": "1",
+            "PYTHONPATH": os.pathsep.join(filter(None, (source, os.environ.get("PYTHONPATH")))),
+        }

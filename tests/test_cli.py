@@ -1,0 +1,152 @@
+"""The command line: what it passes on, what it prints, how it ends; one training from end to end."""
+
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from fer_lab import cli, workbook
+from fer_lab.workbook import NotebookResult
+
+RUNNER = CliRunner()
+
+
+def run(*words, **options):
+    return RUNNER.invoke(cli.app, [str(word) for word in words], **options)
+
+
+def run_main(monkeypatch, *words) -> int:
+    """As from a shell: → exit code."""
+    monkeypatch.setattr(sys, "argv", ["fer-lab", *map(str, words)])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    return end.value.code
+
+
+# ---------------------------------------------------------------------------------------------------------
+# reproduce, notebooks
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What `reproduce` was asked for; its answer is one notebook that works and one that does not."""
+    calls = []
+
+    def answer(*args, on_result, **kwargs):
+        calls.append(args)
+        results = [
+            NotebookResult("00_start_here", seconds=3.0, headline={"accuracy": 0.5}, figures=4),
+            NotebookResult("02_dan", seconds=1.0, error="cell 3 of 9: ValueError: no", traceback="a trace"),
+        ]
+        for result in results[: 1 if args[1] == ["00"] else 2]:
+            on_result(result)
+        return results[: 1 if args[1] == ["00"] else 2]
+
+    monkeypatch.setattr(workbook, "reproduce", answer)
+    return calls
+
+
+def test_reproduce_passes_on_what_was_asked(asked, tmp_path):
+    choice = ["--profile", "full", "--notebooks", "00", "--seeds", "0,1,2", "-j", "2"]
+    given = ["-p", "lr=1e-4", "-p", "text=a=b", "--dataset", "ferplus", "--data-root", tmp_path]
+    done = run("reproduce", *choice, *given, "--out", tmp_path / "book")
+    assert done.exit_code == 0, done.output
+    parameters = {"lr": "1e-4", "text": "a=b"}
+    assert asked == [("full", ["00"], parameters, "ferplus", tmp_path, [0, 1, 2], tmp_path / "book", 2)]
+    assert "00_start_here      3.0               4  accuracy 0.5" in done.output
+    assert str(tmp_path / "book" / "index.html") in done.output
+    assert str(tmp_path / "book" / "notebooks") in done.output
+
+
+def test_reproduce_runs_the_whole_book_in_the_smoke_profile_if_nothing_is_said(asked):
+    run("reproduce")
+    assert asked[0][:6] == ("smoke", None, {}, "synthetic", None, [0])
+
+
+def test_a_failed_notebook_is_named_and_the_exit_code_is_one(asked):
+    done = run("reproduce")
+    assert done.exit_code == 1
+    assert "02_dan: cell 3 of 9: ValueError: no\na trace" in done.output
+    assert "1 of 2 failed: 02_dan" in done.output
+    assert "accuracy 0.5" in done.output
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["reproduce", "--seeds", "a"], "expected whole numbers"),
+        (["reproduce", "-p", "lr"], "expected name=value, got 'lr'"),
+        (["reproduce", "-p", "1x=2"], "expected name=value"),
+        (["reproduce", "--jobs", "many"], "jobs"),
+        (["notebooks"], "give either a folder or --execute"),
+        (["nothing"], "nothing"),
+    ],
+)
+def test_a_wrong_option_exits_with_two(words, said):
+    done = run(*words)
+    assert done.exit_code == 2
+    assert said in " ".join(done.output.replace("│", " ").split())
+
+
+def test_notebooks_are_copied(monkeypatch, tmp_path):
+    monkeypatch.setattr(workbook, "notebooks_folder", lambda: tmp_path / "book")
+    (tmp_path / "book").mkdir()
+    (tmp_path / "book" / "00_start_here.ipynb").write_text("{}")
+    done = run("notebooks", tmp_path / "mine")
+    assert done.exit_code == 0
+    assert (tmp_path / "mine" / "00_start_here.ipynb").read_text() == "{}"
+    assert str(tmp_path / "mine" / "00_start_here.ipynb") in done.output
+
+
+# ---------------------------------------------------------------------------------------------------------
+# How it ends
+
+
+def test_a_users_error_is_one_line(monkeypatch, capsys):
+    assert run_main(monkeypatch, "reproduce", "--profile", "quick") == 1
+    said = capsys.readouterr().err
+    assert said == "fer-lab: unknown profile 'quick'; expected one of smoke, full, paper\n"
+
+
+def test_a_missing_folder_is_one_line(monkeypatch, capsys, tmp_path):
+    words = ["--dataset", "ferplus", "--data-root", tmp_path / "gone"]
+    assert run_main(monkeypatch, "reproduce", *words) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"fer-lab: no folder {tmp_path / 'gone'}")
+    assert said.count("\n") == 1
+
+
+def test_the_traceback_shows_when_asked_for(monkeypatch):
+    monkeypatch.setenv("FER_LAB_DEBUG", "1")
+    monkeypatch.setattr(sys, "argv", ["fer-lab", "reproduce", "--profile", "quick"])
+    with pytest.raises(ValueError, match="unknown profile"):
+        cli.main()
+
+
+def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch):
+    def broken(*args, **kwargs):
+        raise TypeError("ours")
+
+    monkeypatch.setattr(workbook, "reproduce", broken)
+    monkeypatch.setattr(sys, "argv", ["fer-lab", "reproduce"])
+    with pytest.raises(TypeError, match="ours"):
+        cli.main()
+
+
+def test_an_interrupt_is_one_line_and_130(monkeypatch, capsys):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(workbook, "reproduce", interrupted)
+    assert run_main(monkeypatch, "reproduce") == 130
+    assert capsys.readouterr().err == "interrupted; the same command goes on where it can\n"
+
+
+def test_help_does_not_wait_for_torch():
+    code = (
+        "import sys, fer_lab.cli\n"
+        "print([name for name in ('torch', 'papermill', 'pandas', 'matplotlib') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

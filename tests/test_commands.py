@@ -1,0 +1,267 @@
+"""Training, measuring and looking at pictures, as the command line does it."""
+
+import shlex
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from fer_lab import cli, commands
+from fer_lab.commands import Seen, Source, Training, changed, look, overlay, predict_picture
+from fer_lab.models import create_model
+from fer_lab.models.method import method_class
+from fer_lab.runs import ResultsStore, Run, load_model, read_card
+
+COUNT = 80
+CHANGES = ["--set", "epochs=1", "--set", "batch_size=16", "--set", "augmentation.flip=0.25"]
+
+
+def run(*words):
+    return CliRunner().invoke(cli.app, [str(word) for word in words], catch_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def faces():
+    """The faces that the trainings below render for themselves."""
+    return Source(count=COUNT).load()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """(folder, what was printed) of a training of one epoch, recorded and shipped."""
+    folder = tmp_path_factory.mktemp("trained")
+    places = ["--out", folder / "run", "--store", folder / "store", "--ship", folder / "small.safetensors"]
+    words = ["train", "baseline", "--faces", COUNT, *CHANGES, "--seed", "3", "--record", "quick", *places]
+    done = run(*words)
+    assert done.exit_code == 0, done.output
+    return folder, done.output
+
+
+def test_train_writes_the_run_that_was_asked_for(trained):
+    folder, _ = trained
+    made = Run(folder / "run")
+    assert made.is_finished
+    assert made.config["recipe"]["epochs"] == 1
+    assert made.config["recipe"]["seed"] == 3
+    assert made.config["recipe"]["augmentation"]["flip"] == 0.25
+    assert made.config["variant"] == "quick"
+
+
+def test_training_never_sees_the_faces_reported_on(trained, faces):
+    folder, output = trained
+    reported = faces.split("valid")
+    assert f"baseline on {len(reported)} valid faces of synthetic" in output
+    predictions = Run(folder / "run").load_predictions()
+    assert predictions.fingerprint == reported.fingerprint
+    assert Run(folder / "run").config["fingerprint"] == faces.split("train").holdout()[0].fingerprint
+
+
+def test_train_records_what_it_prints(trained):
+    folder, output = trained
+    store = ResultsStore(folder / "store")
+    row = store.runs().iloc[0]
+    assert (row["method"], row["variant"], row["split"], row["seed"]) == ("baseline", "quick", "valid", 3)
+    numbers = store.metrics().query("metric == 'accuracy'").iloc[0]
+    shown = f"{numbers['value']:.3f}  [{numbers['low']:.3f}, {numbers['high']:.3f}]"
+    assert " ".join(f"accuracy {shown}".split()) in " ".join(output.split())
+    assert numbers["value"] == store.predictions(row["id"]).correct.mean()
+
+
+def test_the_recorded_command_repeats_the_training(trained, tmp_path):
+    folder, _ = trained
+    command = ResultsStore(folder / "store").runs().iloc[0]["command"]
+    program, *words = shlex.split(command)
+    assert program == "fer-lab"
+    places = ["--out", str(tmp_path / "run"), "--store", str(tmp_path / "store")]
+    done = run(*words, *places)
+    assert done.exit_code == 0, done.output
+    assert ResultsStore(tmp_path / "store").runs().iloc[0]["command"] == command
+    first, second = Run(folder / "run").load_model(), Run(tmp_path / "run").load_model()
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, second.state_dict()[name]), name
+
+
+def test_shipped_weights_are_half_precision_with_a_card(trained):
+    folder, _ = trained
+    card = read_card(folder / "small.safetensors")
+    assert card["dataset"] == "synthetic"
+    assert card["seed"] == 3
+    assert card["command"].startswith("fer-lab train baseline --dataset synthetic")
+    assert card["score"]["accuracy"] == round(Run(folder / "run").load_predictions().correct.mean(), 4)
+    whole = (folder / "run" / "weights.safetensors").stat().st_size
+    assert (folder / "small.safetensors").stat().st_size < 0.6 * whole
+
+
+def test_evaluate_gives_the_numbers_of_the_training(trained):
+    folder, output = trained
+    done = run("evaluate", str(folder / "run"), "--faces", COUNT)
+    assert done.exit_code == 0
+    assert done.output.splitlines()[1:] == output.strip().splitlines()[1 : len(done.output.splitlines())]
+
+
+def test_results_prints_a_table_and_latex(trained):
+    folder, _ = trained
+    plain = run("results", "--store", str(folder / "store"), "--metrics", "accuracy")
+    value = ResultsStore(folder / "store").summary("accuracy")["mean"].iloc[0]
+    assert plain.output.splitlines()[0] == "accuracy"
+    assert f"{value:.3f}" in plain.output
+    latex = run("results", "--store", str(folder / "store"), "--latex")
+    assert r"\begin{tabular}" in latex.output
+    assert r"\caption{mean class recall}" in latex.output
+
+
+# ---------------------------------------------------------------------------------------------------------
+# What was asked for
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"model": "resnet"}, "unknown model 'resnet'"),
+        ({"recipe": "fast"}, "baseline has no recipe 'fast'; it has smoke"),
+        ({"changes": {"epoch": "3"}}, "no recipe field epoch"),
+        ({"changes": {"epochs": "many"}}, "parameter epochs takes int"),
+        ({"changes": {"augmentation.spin": "3"}}, "augmentation.spin"),
+        ({"changes": {"lr": "-1"}}, "lr must be above 0"),
+        ({"source": Source(dataset="ferplus")}, "ferplus needs its folder: --data-root"),
+    ],
+)
+def test_a_wrong_request_is_refused(request_, message, tmp_path):
+    request = Training(**{"model": "baseline", "source": Source(count=40), **request_})
+    with pytest.raises(ValueError, match=message):
+        commands.train(request, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_changes_take_the_types_of_the_fields():
+    recipe = method_class("baseline").recipes["smoke"]
+    found = changed(
+        recipe, {"lr": "1", "soft_targets": "true", "augmentation.scale": "(0.8, 1.2)", "epochs": "3"}
+    )
+    assert (found.lr, found.soft_targets, found.epochs) == (1.0, True, 3)
+    assert tuple(found.augmentation.scale) == (0.8, 1.2)
+    assert found.augmentation.flip == recipe.augmentation.flip
+
+
+def test_the_command_of_real_data_hides_the_readers_folder(tmp_path):
+    source = Source(dataset="ferplus", root=tmp_path, rule="votes", classes=8)
+    request = Training(
+        model="dan",
+        source=source,
+        seed=2,
+        changes={"lr": "0.05"},
+        options={"heads": "2"},
+        weights=tmp_path / "a b.safetensors",
+        variant="two",
+    )
+    assert request.command() == (
+        "fer-lab train dan --dataset ferplus --data-root $FER_DATA --rule votes --classes 8 --size tiny "
+        "--recipe scratch --seed 2 --set lr=0.05 --option heads=2 --weights 'a b.safetensors' --record two"
+    )
+
+
+def test_the_seed_of_rendered_faces_is_theirs_alone():
+    first, again, other = (Source(count=8, size=56, seed=seed).load() for seed in (5, 5, 6))
+    assert torch.equal(first.images, again.images)
+    assert not torch.equal(first.images, other.images)
+    assert Source(count=8, seed=5).words() == ["--dataset", "synthetic", "--faces", "8", "--faces-seed", "5"]
+
+
+def test_different_requests_get_different_folders():
+    def folder(**more):
+        return Training(model="dan", source=Source(), **more).folder()
+
+    folders = {
+        folder(),
+        folder(seed=1),
+        folder(size="paper"),
+        folder(options={"heads": "2"}),
+        folder(changes={"lr": "0.1"}),
+        folder(variant="x/y"),
+    }
+    assert len(folders) == 6
+    assert {path.parent.name for path in folders} == {"runs"}
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Pictures
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return create_model("baseline").eval()
+
+
+def test_look_gives_every_box_its_own_answer(model):
+    noise = np.random.default_rng(0).integers(0, 256, (112, 112, 3), dtype=np.uint8)
+    picture = Image.new("RGB", (300, 150))
+    picture.paste(Image.fromarray(noise), (20, 30))
+    noisy, black = look(model, picture, [(20, 30, 132, 142), (160, 10, 230, 80)])
+    alone = look(model, Image.fromarray(noise), [(0, 0, 112, 112)])[0]
+    assert list(noisy.probabilities) == list(model.classes)
+    assert sum(noisy.probabilities.values()) == pytest.approx(1, abs=1e-5)
+    assert list(noisy.probabilities.values()) == pytest.approx(list(alone.probabilities.values()), abs=1e-4)
+    assert list(black.probabilities.values()) != pytest.approx(list(noisy.probabilities.values()), abs=1e-4)
+    assert noisy.heat.shape == (7, 7)
+    assert (noisy.heat.min(), noisy.heat.max()) == (0, 1)
+
+
+def test_an_overlay_heats_the_face_alone():
+    heat = np.zeros((7, 7), dtype=np.float32)
+    heat[0, 6] = 1
+    face = Seen((50, 60, 150, 160), {"fear": 0.25, "happiness": 0.75}, heat)
+    picture = Image.new("RGB", (200, 200), (10, 10, 10))
+    drawn = np.asarray(overlay(picture, [face])).astype(int)
+    assert (np.asarray(picture) == 10).all()
+    assert drawn[66, 144].sum() > 300
+    assert drawn[145, 65].sum() < 60
+    assert (drawn[170:, :] == 10).all()
+    assert (drawn[40:58, 52:140] != 10).any()
+
+
+def test_predict_takes_a_whole_crop_and_writes_an_overlay(trained, faces, tmp_path):
+    folder, _ = trained
+    face = faces.images[0]
+    path = tmp_path / "my face.png"
+    Image.fromarray(face.permute(1, 2, 0).numpy()).save(path)
+    words = ["predict", path, "--whole", "--weights", folder / "small.safetensors", "--out", tmp_path / "out"]
+    done = run(*words)
+    assert done.exit_code == 0, done.output
+    shown = done.output.splitlines()[0].partition("]")[2].split()
+    names, numbers = shown[::2], [float(number) for number in shown[1::2]]
+    assert sum(numbers) == pytest.approx(1, abs=0.004)
+    assert numbers == sorted(numbers, reverse=True)
+    expected = predict_picture(load_model(folder / "small.safetensors"), path, whole=True)[1][0].probabilities
+    assert names[0] == max(expected, key=expected.get)
+    assert Image.open(tmp_path / "out" / "000-my face.png").size == (112, 112)
+
+
+def test_predict_says_where_there_is_no_face(trained, tmp_path):
+    folder, _ = trained
+    path = tmp_path / "wall.png"
+    Image.new("RGB", (200, 160), (120, 130, 140)).save(path)
+    words = ["predict", path, "--weights", folder / "run", "--out", tmp_path / "out"]
+    done = run(*words)
+    assert done.exit_code == 1
+    assert "wall.png: no face found; --whole takes the picture as one face" in done.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_without_weights_in_the_package_is_refused(monkeypatch, tmp_path):
+    with pytest.raises(ValueError, match="no weights come with nothing; give --weights FILE"):
+        commands.shipped_weights("nothing")
+
+
+def test_render_and_check_and_cache_agree(tmp_path):
+    words = ["data", "render", tmp_path / "faces", "--faces", "60", "--size", "56", "--knob", "imbalance=0"]
+    done = run(*words)
+    assert done.exit_code == 0, done.output
+    assert len(list((tmp_path / "faces").rglob("*.png"))) == 60
+    checked = run("data", "check", "folder", tmp_path / "faces")
+    assert checked.exit_code == 0
+    assert "60" in checked.output
+    cached = run("data", "cache", "folder", tmp_path / "faces")
+    assert "60 faces of 56×56 px" in cached.output
