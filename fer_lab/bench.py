@@ -21,10 +21,10 @@ import numpy as np
 import pandas as pd
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from tqdm.auto import tqdm
 
 from fer_lab.data.batches import KINDS, Loader
 from fer_lab.data.faces import FaceBatch, FaceSet
+from fer_lab.data.progress import progress as progress_bar
 from fer_lab.models import create_model, list_models
 from fer_lab.models.baseline import SCRATCH_AUGMENTATION
 from fer_lab.models.method import SIZES, Method, method_class, register_method
@@ -105,7 +105,7 @@ def bench_models(
         for mode in modes
         for path in paths
     ]
-    bar = tqdm(jobs, desc="bench", disable=None if progress is None else not progress, leave=False)
+    bar = progress_bar(jobs, "bench", shown=progress)
     table = pd.DataFrame([{**job, **_in_own_process(job)} for job in bar])
     # Each process measured the peak too; the best of them is the one that other programs disturbed least.
     peak = table.groupby("path")["peak_gflops"].transform("max")

@@ -22,7 +22,7 @@ from fer_lab.data.faces import FaceSet
 from fer_lab.data.photos import crop_face, find_faces, open_image
 from fer_lab.data.synthetic import SyntheticFaces
 from fer_lab.evaluation import evaluate, predict, structure
-from fer_lab.models.method import Method, create_model, method_class
+from fer_lab.models.method import IMAGE_SIZES, Method, create_model, method_class
 from fer_lab.models.recipes import Recipe
 from fer_lab.runs import Predictions, ResultsStore, Run, load_model, load_weights, save_model
 from fer_lab.training import fit
@@ -52,7 +52,7 @@ class Source:
         skip_bad: leave unreadable images out.
         count: how many faces to render.
         seed: of the rendered faces.
-        size: side in pixels; None is native (112 for "synthetic").
+        size: side in pixels; None is native, and for "synthetic" what the model takes (112 without one).
     """
 
     dataset: str = "synthetic"
@@ -152,6 +152,12 @@ class Training:
             raise ValueError(f"{self.model} has no recipe {self.recipe_name!r}; it has {known}")
         return changed(recipes[self.recipe_name].replace(seed=self.seed), self.changes)
 
+    def source_for_model(self) -> Source:
+        """The source, with rendered faces in the size that the model takes unless another was asked for."""
+        if self.source.dataset != "synthetic" or self.source.size:
+            return self.source
+        return dataclasses.replace(self.source, size=IMAGE_SIZES.get(self.size, IMAGE_SIZES["paper"]))
+
     def folder(self) -> Path:
         """Where the run goes if nobody says: a folder of its own for every different request."""
         changes = [f"{name}={value}" for name, value in {**self.options, **self.changes}.items()]
@@ -191,6 +197,7 @@ def train(
     ship: Path | None = None,
     fresh: bool = False,
     device: str = "auto",
+    faces: FaceSet | None = None,
 ) -> Trained:
     """Train, then report once on a split that took part in no choice.
 
@@ -202,12 +209,13 @@ def train(
         store: results store to record in, under the request's variant.
         ship: also write the weights in half precision, with their card.
         fresh: start anew where there is a run in the folder.
+        faces: what the request's source has loaded before, to spare a second reading.
 
     Raises:
         ValueError: an unknown model, recipe, field, option or split; and as `Source.load`.
     """
     recipe = request.chosen_recipe()
-    faces = request.source.load()
+    faces = request.source_for_model().load() if faces is None else faces
     split = split or ("valid" if (faces.splits == "valid").any() else "test")
     reported = faces.split(split)
     training, held_out = faces.split("train").holdout()

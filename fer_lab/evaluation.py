@@ -26,10 +26,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from tqdm.auto import tqdm
 
 from fer_lab.data.batches import Loader
 from fer_lab.data.faces import FaceSet
+from fer_lab.data.progress import progress
 from fer_lab.models.method import Method
 from fer_lab.runs import Predictions
 
@@ -86,7 +86,7 @@ def predict(
     model.eval().to(device)
     outputs, embedded = [], []
     try:
-        for batch in tqdm(loader, desc="predict", leave=False, disable=None):
+        for batch in progress(loader, "predict"):
             outputs.append(model(batch.images).float().softmax(1).cpu())
             if embeddings:
                 embedded.append(model.embed(batch.images).float().cpu())

@@ -7,7 +7,6 @@ step), a training that was killed goes on from it in the same bits, on CPU in fp
 
 import logging
 import math
-import os
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -16,10 +15,10 @@ from pathlib import Path
 import pandas as pd
 import torch
 from torch import nn
-from tqdm.auto import tqdm
 
 from fer_lab.data.batches import Loader
 from fer_lab.data.faces import FaceBatch, FaceSet
+from fer_lab.data.progress import progress as progress_bar
 from fer_lab.models.method import Method
 from fer_lab.models.recipes import Recipe
 from fer_lab.runs import Run, model_card
@@ -127,14 +126,8 @@ def _fit(model, train, valid, recipe, run, resume, device, config, on_epoch, pro
 
     wrapped = fabric.setup_module(model, move_to_device=False)
     wrapped.mark_forward_method("training_losses")
-    bar = tqdm(
-        total=recipe.epochs * len(loader),
-        initial=start * len(loader),
-        disable=_quiet(progress),
-        desc=model.name,
-        leave=False,
-        mininterval=0.5,
-    )
+    steps = {"total": recipe.epochs * len(loader), "initial": start * len(loader)}
+    bar = progress_bar(description=model.name, shown=progress, **steps)
     with bar:
         for epoch in range(start, recipe.epochs):
             torch.manual_seed(recipe.seed * 1_000_003 + epoch)
@@ -374,10 +367,3 @@ def _check_same(wanted: dict, found: dict, run: Run) -> None:
                 f"{run.folder} holds a training with another {key} ({found.get(key)!r}, now {value!r}); "
                 "choose another folder, or start anew with resume=False"
             )
-
-
-def _quiet(progress: bool | None) -> bool | None:
-    """tqdm's `disable`: headless runs stay silent."""
-    if progress is not None:
-        return not progress
-    return True if os.environ.get("FER_LAB_QUIET") else None

@@ -12,6 +12,7 @@ ORDER = [
     "fer_lab.data",
     "fer_lab.data.expressions",
     "fer_lab.data.faces",
+    "fer_lab.data.progress",
     "fer_lab.data.synthetic.anatomy",
     "fer_lab.data.synthetic.canvas",
     "fer_lab.data.synthetic.action_units",

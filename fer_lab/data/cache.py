@@ -23,9 +23,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from PIL import Image
-from tqdm.auto import tqdm
 
 from fer_lab.data.images import DataError, decode, open_header, read_limited
+from fer_lab.data.progress import progress
 
 FORMAT = 1
 # Side where the pictures differ in size and no side was asked for.
@@ -121,7 +121,7 @@ def for_each(
     threads = min(4, os.cpu_count() or 1)
     with (
         ThreadPoolExecutor(threads) as pool,
-        tqdm(total=len(sources), desc=title, unit="face", disable=None) as bar,
+        progress(description=title, total=len(sources), unit="face") as bar,
     ):
         for start in range(0, len(sources), 16 * block):
             window = sources[start : start + 16 * block]

@@ -24,7 +24,7 @@ from fer_lab.figures.pictures import (
     feature_maps,
     landmarks_on_face,
 )
-from fer_lab.figures.style import png, save, show
+from fer_lab.figures.style import new_figure, png, save, show, styled
 
 __all__ = [
     "ablation",
@@ -38,11 +38,13 @@ __all__ = [
     "feature_maps",
     "head_overlap_figure",
     "landmarks_on_face",
+    "new_figure",
     "per_class_recall",
     "png",
     "reliability",
     "save",
     "show",
+    "styled",
     "training_curves",
     "umap_embedding",
 ]

@@ -214,9 +214,16 @@ def head_overlap_figure(values_by_variant: Mapping[str, Sequence[float]], title:
 
 @styled
 def embedding_map(
-    xy: np.ndarray, labels: Sequence[int], classes: Sequence[str], title: str | None = None
+    xy: np.ndarray,
+    labels: Sequence[int],
+    classes: Sequence[str],
+    title: str | None = None,
+    axis: str = "UMAP",
 ) -> Figure:
     """Points [N,2] in their classes' colours; each class's name stands at the median of its points.
+
+    Args:
+        axis: what the two directions are called.
 
     Raises:
         ValueError: another number of points than labels.
@@ -239,7 +246,7 @@ def embedding_map(
             ax.text(x, y, name, ha="center", va="center", weight="bold", fontsize=9.5, path_effects=halo)
             ax.plot([], [], "o", color=color, label=f"{name}, {len(members):,}")
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), handletextpad=0.2)
-    ax.set(xticks=[], yticks=[], xlabel="UMAP 1 (no unit)", ylabel="UMAP 2 (no unit)")
+    ax.set(xticks=[], yticks=[], xlabel=f"{axis} 1 (no unit)", ylabel=f"{axis} 2 (no unit)")
     ax.set_title(title or f"Embeddings of {len(xy):,} faces, laid out by neighbourhood")
     return fig
 

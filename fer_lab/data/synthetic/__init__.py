@@ -1,0 +1,35 @@
+"""Faces rendered from the Facial Action Coding System, whose truth is known and whose difficulty has knobs."""
+
+from fer_lab.data.synthetic.action_units import (
+    NUMBERS,
+    PROTOTYPES,
+    UNITS,
+    ActionUnit,
+    action_units,
+    expression_units,
+    unit_index,
+)
+from fer_lab.data.synthetic.anatomy import BEARDS, GLASSES, HAIR_STYLES, Identity, Nuisance
+from fer_lab.data.synthetic.drawing import Rendering, render
+from fer_lab.data.synthetic.generator import KNOBS, Knob, SyntheticFaces, write_folder
+
+__all__ = [
+    "BEARDS",
+    "GLASSES",
+    "HAIR_STYLES",
+    "KNOBS",
+    "NUMBERS",
+    "PROTOTYPES",
+    "UNITS",
+    "ActionUnit",
+    "Identity",
+    "Knob",
+    "Nuisance",
+    "Rendering",
+    "SyntheticFaces",
+    "action_units",
+    "expression_units",
+    "render",
+    "unit_index",
+    "write_folder",
+]

@@ -1,0 +1,431 @@
+"""Who a face is and where its features lie: identity, nuisances, the neutral face, and the 68 landmarks.
+
+Lengths are in face units: at scale 1 the picture spans -1…1 both ways, x to the picture's right, y down.
+Everything that a face has twice is a tensor [B,2] whose columns are the face's own left (the picture's right)
+and its own right, as in the Facial Action Coding System; its x is measured outwards from the midline.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import torch
+
+# The picture's direction of "outwards" for the face's own left and right.
+SIDE = torch.tensor([1.0, -1.0])
+
+HAIR_STYLES = ("shaved", "crop", "side part", "curly", "bob", "long", "wavy", "bun", "quiff", "scarf")
+BEARDS = ("none", "stubble", "moustache", "goatee", "full")
+GLASSES = ("none", "round", "square")
+
+# sRGB, light to dark; Identity.skin_tone 0…1 runs along it.
+SKIN_TONES = torch.tensor(
+    [
+        [0.985, 0.860, 0.780],
+        [0.960, 0.790, 0.680],
+        [0.910, 0.705, 0.565],
+        [0.820, 0.590, 0.435],
+        [0.680, 0.455, 0.315],
+        [0.520, 0.335, 0.230],
+        [0.385, 0.245, 0.175],
+    ]
+)
+HAIR_COLORS = torch.tensor(
+    [
+        [0.075, 0.065, 0.070],
+        [0.170, 0.105, 0.075],
+        [0.300, 0.180, 0.110],
+        [0.470, 0.290, 0.160],
+        [0.780, 0.590, 0.340],
+        [0.640, 0.270, 0.120],
+        [0.700, 0.690, 0.680],
+    ]
+)
+IRIS_COLORS = torch.tensor(
+    [
+        [0.270, 0.150, 0.080],
+        [0.420, 0.250, 0.110],
+        [0.450, 0.400, 0.190],
+        [0.270, 0.450, 0.300],
+        [0.290, 0.480, 0.660],
+        [0.450, 0.530, 0.580],
+    ]
+)
+CLOTHES = torch.tensor(
+    [
+        [0.20, 0.29, 0.42],
+        [0.55, 0.22, 0.23],
+        [0.24, 0.40, 0.36],
+        [0.85, 0.82, 0.76],
+        [0.22, 0.22, 0.25],
+        [0.72, 0.55, 0.25],
+        [0.46, 0.34, 0.52],
+        [0.50, 0.60, 0.70],
+    ]
+)
+
+
+class _Parameters:
+    """What Identity and Nuisance share: one tensor a field, first dimension the face."""
+
+    def __len__(self) -> int:
+        return len(getattr(self, dataclasses.fields(self)[0].name))
+
+    def take(self, rows: torch.Tensor):
+        """The parameters of some faces, in the order of `rows` (int64 [K])."""
+        rows = torch.as_tensor(rows)
+        return type(self)(**{f.name: getattr(self, f.name)[rows] for f in dataclasses.fields(self)})
+
+    def to(self, device: torch.device | str):
+        """The same parameters on another device."""
+        return type(self)(**{f.name: getattr(self, f.name).to(device) for f in dataclasses.fields(self)})
+
+    def replace(self, **changes):
+        """A copy with some fields set, for every face, to a number or a tensor.
+
+        Raises:
+            ValueError: an unknown field, named beside those that there are.
+        """
+        known = [f.name for f in dataclasses.fields(self)]
+        if unknown := set(changes) - set(known):
+            raise ValueError(
+                f"unknown {type(self).__name__} field {sorted(unknown)}; there are {', '.join(known)}"
+            )
+        for key, value in changes.items():
+            old = getattr(self, key)
+            changes[key] = torch.as_tensor(value, dtype=old.dtype).expand(old.shape).clone()
+        return dataclasses.replace(self, **changes)
+
+
+@dataclass(frozen=True)
+class Identity(_Parameters):
+    """Who B people are. Tensors [B]; shapes are about -1…1 around the mean face unless said otherwise.
+
+    Attributes:
+        skin_tone: 0 light … 1 dark.
+        undertone: rosy (-1) to golden (1).
+        age: 0 young … 1 old: lines, folds, greying.
+        softness: 0 angular (heavy brows, wide jaw) … 1 soft (fuller lips, longer lashes).
+        width, length, jaw, chin, cheeks: of the head: wide, long, square, broad-chinned, high-cheeked.
+        eye_size, eye_distance, eye_tilt, eye_fold: opening, spacing, outer corner up, lid crease height.
+        brow_weight, brow_height, brow_arch: thick, high, arched.
+        nose_length, nose_width, nose_bridge: long, wide, high-ridged.
+        mouth_width, lip_fullness: wide, full.
+        iris, hair, clothes: float [B,3] colours 0…1.
+        hair_style, beard, glasses: int64, index into `HAIR_STYLES`, `BEARDS`, `GLASSES`.
+        hair_volume, hairline: full, high.
+        freckles, lipstick, ears: 0…1.
+        seed: int64, where freckles and hair waves lie.
+    """
+
+    skin_tone: torch.Tensor
+    undertone: torch.Tensor
+    age: torch.Tensor
+    softness: torch.Tensor
+    width: torch.Tensor
+    length: torch.Tensor
+    jaw: torch.Tensor
+    chin: torch.Tensor
+    cheeks: torch.Tensor
+    eye_size: torch.Tensor
+    eye_distance: torch.Tensor
+    eye_tilt: torch.Tensor
+    eye_fold: torch.Tensor
+    brow_weight: torch.Tensor
+    brow_height: torch.Tensor
+    brow_arch: torch.Tensor
+    nose_length: torch.Tensor
+    nose_width: torch.Tensor
+    nose_bridge: torch.Tensor
+    mouth_width: torch.Tensor
+    lip_fullness: torch.Tensor
+    iris: torch.Tensor
+    hair: torch.Tensor
+    clothes: torch.Tensor
+    hair_style: torch.Tensor
+    beard: torch.Tensor
+    glasses: torch.Tensor
+    hair_volume: torch.Tensor
+    hairline: torch.Tensor
+    freckles: torch.Tensor
+    lipstick: torch.Tensor
+    ears: torch.Tensor
+    seed: torch.Tensor
+
+    @classmethod
+    def sample(cls, n: int, seed: int = 0, spread: float = 1.0) -> "Identity":
+        """Draw n people.
+
+        Args:
+            spread: 1 draws clearly different people, 0 n times the same plain person; above 1 caricatures.
+        """
+        g = torch.Generator().manual_seed(seed)
+
+        def uniform():
+            return torch.rand(n, generator=g)
+
+        def normal():
+            return torch.randn(n, generator=g).clamp(-1.8, 1.8) * 0.55 * spread
+
+        def pick(weights):
+            return torch.multinomial(weights, 1, generator=g).squeeze(1)
+
+        skin_tone = (0.4 + spread * (uniform() - 0.4)).clamp(0, 1)
+        age = (spread * uniform() ** 1.5).clamp(0, 1)
+        softness = (0.5 + spread * (torch.sigmoid(torch.randn(n, generator=g) * 2.4) - 0.5)).clamp(0, 1)
+        soft = softness[:, None]
+        shapes = {key: normal() for key in _SHAPES}
+        shapes["jaw"] = shapes["jaw"] + 0.5 - softness
+        shapes["brow_weight"] = shapes["brow_weight"] + 0.7 * (0.5 - softness)
+        shapes["lip_fullness"] = shapes["lip_fullness"] + 0.6 * (softness - 0.5) + 0.5 * (skin_tone - 0.4)
+        shapes["nose_width"] = shapes["nose_width"] + 0.5 * (skin_tone - 0.4)
+
+        # Darker skin goes with darker hair and eyes more often than not, never always.
+        dark = skin_tone[:, None].clamp(0, 1)
+        hair_weights = torch.cat(
+            [
+                2 + 6 * dark,
+                2 + dark,
+                2 - 1.6 * dark,
+                *(k * (1 - dark) ** 2.5 for k in (2.2, 2.6, 1.4)),
+            ],
+            1,
+        )
+        hair = HAIR_COLORS[pick(hair_weights)]
+        grey = ((age - 0.60) / 0.3).clamp(0, 1) * (uniform() < 0.8)
+        hair = torch.lerp(hair, HAIR_COLORS[6].expand(n, 3), grey[:, None] * 0.85)
+        hair = (hair * (0.85 + 0.3 * uniform()[:, None])).clamp(0, 1)
+        iris = IRIS_COLORS[pick(torch.cat([1 + 4 * dark, 1.2 + dark, *[(1.2 - 1.15 * dark)] * 4], 1))]
+        short, long = (1 - soft), soft
+        styles = pick(
+            torch.cat(
+                [0.7 * short, 2.2 * short + 0.1, 1.6 * short + 0.3, 0.5 + 0.8 * dark, 1.5 * long, 1.8 * long,
+                 1.6 * long, 1.2 * long, 1.3 * short, 0.35 * long],
+                1,
+            )
+        )  # fmt: skip
+        beards = pick(torch.tensor([[1.1, 1.0, 0.5, 0.5, 0.9]]).expand(n, 5)) * (softness < 0.38)
+        glasses = pick(torch.tensor([[0.72, 0.15, 0.13]]).expand(n, 3))
+        clothes = CLOTHES[pick(torch.ones(n, len(CLOTHES)))]
+        same = uniform() >= spread
+        plain = torch.tensor([2])
+        return cls(
+            skin_tone=skin_tone,
+            undertone=normal(),
+            age=age,
+            softness=softness,
+            **shapes,
+            iris=torch.where(same[:, None], IRIS_COLORS[:1], iris),
+            hair=torch.where(same[:, None], HAIR_COLORS[1:2], hair),
+            clothes=torch.where(same[:, None], CLOTHES[:1], clothes),
+            hair_style=torch.where(same, plain, styles),
+            beard=torch.where(same, 0, beards),
+            glasses=torch.where(same, 0, glasses),
+            hair_volume=normal(),
+            hairline=normal() + 0.6 * age * (softness < 0.5),
+            freckles=((uniform() < 0.22 * spread) * uniform() * (skin_tone < 0.6)),
+            lipstick=((uniform() < 0.55 * softness * spread) * uniform()),
+            ears=(0.5 + spread * (uniform() - 0.5)).clamp(0, 1),
+            seed=torch.randint(0, 2**31, (n,), generator=g) * (1 if spread else 0),
+        )
+
+    def table(self) -> dict[str, list]:
+        """The attributes worth splitting a test set by, one column each."""
+        return {
+            "skin_tone": self.skin_tone.tolist(),
+            "age": self.age.tolist(),
+            "age_marks": (self.age > 0.5).tolist(),
+            "glasses": (self.glasses > 0).tolist(),
+            "beard": [BEARDS[i] for i in self.beard.tolist()],
+            "hair_style": [HAIR_STYLES[i] for i in self.hair_style.tolist()],
+            "freckles": (self.freckles > 0).tolist(),
+        }
+
+
+_SHAPES = [
+    "width",
+    "length",
+    "jaw",
+    "chin",
+    "cheeks",
+    "eye_size",
+    "eye_distance",
+    "eye_tilt",
+    "eye_fold",
+    "brow_weight",
+    "brow_height",
+    "brow_arch",
+    "nose_length",
+    "nose_width",
+    "nose_bridge",
+    "mouth_width",
+    "lip_fullness",
+]
+
+
+@dataclass(frozen=True)
+class Nuisance(_Parameters):
+    """How B pictures were taken. Tensors [B] unless said otherwise.
+
+    Attributes:
+        roll, yaw, pitch: degrees; roll turns the picture clockwise, yaw the face to the picture's right,
+            pitch downwards.
+        scale: 1 lets the head fill most of the picture.
+        shift: float [B,2], in picture half-widths.
+        light: float [B,2], where the light comes from, right and down, each about -1…1.
+        ambient: 0…1, how much light comes from everywhere.
+        contrast, brightness: 1 and 0 leave the picture as it is.
+        background: float [B,2,3], colours of top and bottom.
+        occlusion: 0 none … 1 an object as wide as the face.
+        occluder: float [B,6]: place x, y, angle in radians, colour.
+        blur: standard deviation in hundredths of the picture's width.
+        noise: standard deviation of grey values 0…1.
+        grey: 0 in colour … 1 in grey levels.
+        gaze: float [B,2], where the eyes look, right and down, each about -1…1.
+        seed: int64, of background spots and noise.
+    """
+
+    roll: torch.Tensor
+    yaw: torch.Tensor
+    pitch: torch.Tensor
+    scale: torch.Tensor
+    shift: torch.Tensor
+    light: torch.Tensor
+    ambient: torch.Tensor
+    contrast: torch.Tensor
+    brightness: torch.Tensor
+    background: torch.Tensor
+    occlusion: torch.Tensor
+    occluder: torch.Tensor
+    blur: torch.Tensor
+    noise: torch.Tensor
+    grey: torch.Tensor
+    gaze: torch.Tensor
+    seed: torch.Tensor
+
+    @classmethod
+    def none(cls, n: int) -> "Nuisance":
+        """n portraits: upright, frontal, soft light from the upper left, plain background, no noise."""
+        zero = torch.zeros(n)
+        return cls(
+            **dict.fromkeys(("roll", "yaw", "pitch", "brightness", "occlusion", "blur", "noise", "grey"), zero),
+            scale=zero + 1,
+            contrast=zero + 1,
+            ambient=zero + 0.45,
+            shift=torch.zeros(n, 2),
+            light=torch.tensor([-0.45, -0.55]).repeat(n, 1),
+            background=torch.tensor([[0.80, 0.84, 0.87], [0.62, 0.68, 0.73]]).repeat(n, 1, 1),
+            occluder=torch.zeros(n, 6),
+            gaze=torch.zeros(n, 2),
+            seed=torch.zeros(n, dtype=torch.int64),
+        )
+
+
+def neutral_face(who: Identity) -> SimpleNamespace:
+    """The relaxed face of B people: every length that an action unit may change.
+
+    Sided fields are [B,2], midline fields [B]. Folds are depths, 0 none … 1 deep; `age` deepens them.
+    """
+
+    def sided(x):
+        return x[:, None].repeat(1, 2)
+
+    w, size, age = who.width, who.eye_size, who.age
+    eye_x = 0.262 + 0.016 * w + 0.018 * who.eye_distance
+    eye_y = -0.085
+    brow_y = eye_y - 0.198 - 0.022 * who.brow_height - 0.010 * size
+    nose_base = 0.235 + 0.035 * who.nose_length
+    mouth_y = 0.455 + 0.018 * who.length + 0.012 * who.nose_length
+    zero = torch.zeros_like(w)
+    return SimpleNamespace(
+        head_width=0.600 + 0.042 * w,
+        head_top=-0.850 - 0.020 * who.length,
+        head_middle=zero + 0.02,
+        jaw_square=(0.32 + 0.24 * who.jaw).clamp(-0.1, 0.75),
+        jaw_taper=(0.13 - 0.07 * who.chin - 0.04 * who.jaw).clamp(0.0, 0.30),
+        chin_y=0.780 + 0.055 * who.length,
+        brow_inner_x=sided(eye_x - 0.140),
+        brow_inner_y=sided(brow_y + 0.024),
+        brow_mid_x=sided(eye_x + 0.055),
+        brow_mid_y=sided(brow_y - 0.020 - 0.018 * who.brow_arch),
+        brow_outer_x=sided(eye_x + 0.192),
+        brow_outer_y=sided(brow_y + 0.038 + 0.006 * who.brow_arch),
+        brow_thick=sided(0.030 + 0.010 * who.brow_weight),
+        eye_x=sided(eye_x),
+        eye_y=sided(zero + eye_y),
+        eye_half=sided(0.146 + 0.010 * size),
+        eye_tilt=sided(0.012 + 0.018 * who.eye_tilt),
+        lid_upper=sided(0.074 + 0.012 * size - 0.008 * age),
+        lid_lower=sided(0.049 + 0.006 * size),
+        lid_crease=sided(0.036 + 0.014 * who.eye_fold),
+        lid_bag=sided(0.15 + 0.55 * age),
+        iris_radius=sided(0.073 + 0.002 * size),
+        cheek_x=sided(0.350 + 0.03 * w),
+        cheek_y=sided(zero + 0.19),
+        cheek_raise=sided(0.35 + 0.25 * who.cheeks),
+        nose_tip_y=0.170 + 0.035 * who.nose_length,
+        nose_base_y=nose_base,
+        nose_wing_x=sided(0.112 + 0.020 * who.nose_width),
+        nose_wing_y=sided(nose_base - 0.035),
+        corner_x=sided(0.222 + 0.024 * who.mouth_width),
+        corner_y=sided(mouth_y - 0.014 + 0.014 * age),
+        mouth_y=mouth_y,
+        upper_lip=0.047 + 0.014 * who.lip_fullness,
+        lower_lip=0.066 + 0.017 * who.lip_fullness,
+        upper_open=sided(zero),
+        lower_open=sided(zero),
+        lip_raise=sided(zero),
+        lip_press=zero.clone(),
+        lip_stretch=zero.clone(),
+        jaw_drop=zero.clone(),
+        chin_boss=zero.clone(),
+        nasolabial=sided(0.18 + 0.42 * age),
+        forehead_inner=sided(0.42 * age),
+        forehead_outer=sided(0.36 * age),
+        glabella=sided(0.25 * age),
+        nose_wrinkle=sided(0.05 * age),
+        crow_feet=sided(0.45 * age),
+        marionette=sided(0.45 * age),
+        dimple=sided(zero),
+    )
+
+
+def head_halfwidth(face: SimpleNamespace, y: torch.Tensor) -> torch.Tensor:
+    """Half-width of the head [B,K] at the heights y [B,K]; see `drawing.head_distance`."""
+    middle = face.head_middle[:, None]
+    t = (y - middle) / (face.chin_y[:, None] - middle)
+    u = (middle - y) / (middle - face.head_top[:, None])
+    square, taper = face.jaw_square[:, None], face.jaw_taper[:, None]
+    lower = ((1 - t * t).clamp(min=0) / (1 - square * t * t)).sqrt() * (1 - taper * t)
+    upper = (1 - u * u).clamp(min=0).sqrt()
+    return face.head_width[:, None] * torch.where(t > 0, lower, upper)
+
+
+def project(x: torch.Tensor, y: torch.Tensor, how: Nuisance, depth: float | torch.Tensor = 0.0):
+    """Turn points on the face's surface by yaw and pitch; orthographic.
+
+    Args:
+        x, y: [B,…] on the frontal face, x to the picture's right.
+        depth: how far the point stands out from the head's ellipsoid (the nose's tip: 0.2).
+
+    Returns:
+        x, y [B,…] where the points are seen, still without roll, scale and shift.
+    """
+    shape = (-1,) + (1,) * (x.ndim - 1)
+    yaw, pitch = (torch.deg2rad(a).view(shape) for a in (how.yaw, how.pitch))
+    z = 0.50 * (1 - (x / 0.85) ** 2 - (y / 1.15) ** 2).clamp(min=0.02).sqrt() + depth
+    return x * yaw.cos() + z * yaw.sin(), y * pitch.cos() + z * pitch.sin()
+
+
+def to_picture(x: torch.Tensor, y: torch.Tensor, how: Nuisance):
+    """Face units → picture coordinates -1…1: roll, scale, shift."""
+    shape = (-1,) + (1,) * (x.ndim - 1)
+    roll = torch.deg2rad(how.roll).view(shape)
+    c, s = how.scale.view(shape) * roll.cos(), how.scale.view(shape) * roll.sin()
+    dx, dy = (how.shift[:, i].view(shape) for i in (0, 1))
+    return c * x - s * y + dx, s * x + c * y + dy
+
+
+def frontal_pairs(face: SimpleNamespace, name: str, how: Nuisance, depth: float = 0.0):
+    """Projected x, y [B,2] of the sided point `name` (fields `name_x`, `name_y`)."""
+    return project(getattr(face, f"{name}_x") * SIDE.to(how.yaw), getattr(face, f"{name}_y"), how, depth)

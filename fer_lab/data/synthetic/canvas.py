@@ -1,0 +1,142 @@
+"""The tools that drawing uses: pixel coordinates, soft edges, windows into the picture, fields of blobs.
+
+Split from drawing.py, which knows what a face looks like; nothing here does.
+"""
+
+import torch
+
+from fer_lab.data.synthetic.anatomy import Nuisance, to_picture
+
+
+def edge(distance: torch.Tensor, pixel: torch.Tensor | float) -> torch.Tensor:
+    """Coverage 0…1 of a pixel whose centre lies `distance` inside (+) or outside (-) an edge."""
+    return (distance / pixel + 0.5).clamp(0, 1)
+
+
+def ramp(x: torch.Tensor, low: float | torch.Tensor, high: float | torch.Tensor) -> torch.Tensor:
+    """0 below `low`, 1 above `high`, smooth (3t²-2t³) between."""
+    t = ((x - low) / (high - low)).clamp(0, 1)
+    return t * t * (3 - 2 * t)
+
+
+def bell(x: torch.Tensor, width: torch.Tensor | float) -> torch.Tensor:
+    """exp(-(x/width)²): 1 on a line, falling softly beside it."""
+    return torch.exp(-((x / width) ** 2))
+
+
+def paint(picture: torch.Tensor, color: torch.Tensor, alpha: torch.Tensor) -> None:
+    """Blend a colour over a picture, in place.
+
+    Args:
+        picture: [B,3,…]. color: broadcastable to it. alpha: [B,…] coverage 0…1.
+    """
+    torch.lerp(picture, color.expand_as(picture), alpha.unsqueeze(1), out=picture)
+
+
+class Canvas:
+    """B square pictures of S pixels: colours [B,3,S,S] and region bits [B,S,S].
+
+    Attributes:
+        x, y: [B,S,S], face units at every pixel's centre.
+        pixel: [B,1,1], a pixel's side in face units.
+    """
+
+    def __init__(self, how: Nuisance, size: int):
+        self.how, self.size = how, size
+        n, device = len(how), how.roll.device
+        self.colors = torch.empty(n, 3, size, size, device=device)
+        self.regions = torch.zeros(n, size, size, dtype=torch.uint8, device=device)
+        self.axis = (torch.arange(size, device=device) + 0.5) * (2 / size) - 1
+        self.pixel = (2 / size / how.scale).view(n, 1, 1)
+        self.x, self.y = self.face_units(self.axis[None, None, :], self.axis[None, :, None])
+
+    def face_units(self, px: torch.Tensor, py: torch.Tensor):
+        """Picture coordinates (columns px, rows py, broadcastable to [B,h,w]) → face units."""
+        roll = torch.deg2rad(self.how.roll).view(-1, 1, 1)
+        scale = self.how.scale.view(-1, 1, 1)
+        c, s = roll.cos() / scale, roll.sin() / scale
+        px, py = px - self.how.shift[:, 0].view(-1, 1, 1), py - self.how.shift[:, 1].view(-1, 1, 1)
+        return c * px + s * py, c * py - s * px
+
+    def field(self, x, y, radius, weights) -> torch.Tensor:
+        """Sums of round Gaussian blobs, as one matrix product.
+
+        Args:
+            x, y, radius: [B,K] centres and standard deviations, face units.
+            weights: [B,F,K].
+
+        Returns:
+            [B,F,S,S].
+        """
+        gx, gy, _, _, _ = self._blobs(x, y, radius)
+        return self._product([gy * w[..., None] for w in weights.unbind(1)], gx)
+
+    def relief(self, x, y, radius, height, *weights):
+        """Slopes along the picture's axes of a relief made of blobs, and fields of the same blobs.
+
+        Args:
+            x, y, radius, height: [B,K]; each of `weights` [B,K] makes one field.
+
+        Returns:
+            [B,S,S] slope to the right, then a tuple of [B,S,S]: slope downwards and the fields.
+        """
+        gx, gy, dx, dy, radius = self._blobs(x, y, radius)
+        steep = (-height / radius**2)[..., None]
+        along = torch.bmm(gy.mT, gx * (dx * steep))
+        rows = [gy * (dy * steep), *(gy * w[..., None] for w in weights)]
+        return along, self._product(rows, gx).unbind(1)
+
+    def _product(self, rows, gx):
+        stacked = torch.cat([r.mT for r in rows], 1)
+        return torch.bmm(stacked, gx).view(len(gx), len(rows), self.size, self.size)
+
+    def _blobs(self, x, y, radius):
+        # Round blobs stay round under roll, so each is a product of a row and a column of the picture.
+        radius = torch.maximum(radius, 0.7 * self.pixel.squeeze(2))
+        px, py = to_picture(x, y, self.how)
+        place = torch.stack([px, py])[..., None]
+        offset = (self.axis - place) / self.how.scale[:, None, None]
+        # Below exp(-40) a product of two would be a denormal number, which processors handle slowly.
+        gx, gy = (offset * offset * (-0.5 / radius**2)[..., None]).clamp_(min=-40).exp_()
+        return gx, gy, *offset, radius
+
+    def window(self, x, y, half_width: float, half_height: float) -> "Window":
+        """A window in every picture around its point x, y [B], for every picture's scale and roll."""
+        return Window(self, x, y, half_width, half_height)
+
+
+class Window:
+    """Cut-outs of one size around one point in each picture; edit `colors`, then `close`.
+
+    Attributes:
+        x, y: [B,h,w] face units.
+        colors: [B,3,h,w], a copy of the canvas.
+        pixel: [B,1,1], a pixel's side in face units.
+    """
+
+    def __init__(self, canvas: Canvas, x, y, half_width: float, half_height: float):
+        self.canvas, self.pixel = canvas, canvas.pixel
+        n, size, how = len(canvas.colors), canvas.size, canvas.how
+        roll, scale = torch.deg2rad(how.roll.abs().max()), how.scale.max()
+        c, s = (roll.cos() * scale).item(), (roll.sin() * scale).item()
+        w = min(size, int((half_width * c + half_height * s) * size) + 2)
+        h = min(size, int((half_height * c + half_width * s) * size) + 2)
+        px, py = to_picture(x, y, how)
+        left = ((px + 1) / 2 * size - w / 2).round().long().clamp(0, size - w)
+        top = ((py + 1) / 2 * size - h / 2).round().long().clamp(0, size - h)
+        columns = left[:, None] + torch.arange(w, device=left.device)
+        rows = top[:, None] + torch.arange(h, device=left.device)
+        self.index = (rows[:, :, None] * size + columns[:, None, :]).view(n, 1, h * w)
+        self.colors = canvas.colors.view(n, 3, -1).gather(2, self.index.expand(-1, 3, -1)).view(n, 3, h, w)
+        self.x, self.y = canvas.face_units(canvas.axis[columns][:, None, :], canvas.axis[rows][:, :, None])
+
+    def mark(self, bit: int, inside: torch.Tensor) -> None:
+        """Set a region bit where `inside` [B,h,w] is true."""
+        flat, index = self.canvas.regions.flatten(1), self.index[:, 0]
+        value = flat.gather(1, index) | (inside.flatten(1).to(torch.uint8) << bit)
+        flat.scatter_(1, index, value)
+
+    def close(self) -> None:
+        """Write the colours back."""
+        colors = self.canvas.colors.view(len(self.colors), 3, -1)
+        colors.scatter_(2, self.index.expand(-1, 3, -1), self.colors.flatten(2))

@@ -1,0 +1,187 @@
+"""From shapes to pixels: `render` paints the parts from the background to the camera.
+
+The parts themselves are in skin.py (neck, ears, head), hair.py and features.py (eyes, brows, nose, mouth).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from fer_lab.data.faces import REGIONS
+from fer_lab.data.synthetic import features
+from fer_lab.data.synthetic.action_units import UNITS, action_units, move
+from fer_lab.data.synthetic.anatomy import HAIR_STYLES, SIDE, Identity, Nuisance, neutral_face, project
+from fer_lab.data.synthetic.canvas import Canvas, edge, paint, ramp
+from fer_lab.data.synthetic.hair import HAIR, draw_bun, hair_color, hair_distances
+from fer_lab.data.synthetic.skin import draw_body, draw_ears, draw_head, light_direction, skin_base
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """B drawn faces and what is known of them.
+
+    Attributes:
+        images: uint8 [B,3,S,S], RGB.
+        landmarks: float32 [B,68,2], x and y in pixels (whole numbers are pixel centres), iBUG order.
+        regions: uint8 [B,S,S], bit i set where the pixel belongs to `faces.REGIONS[i]`.
+    """
+
+    images: torch.Tensor
+    landmarks: torch.Tensor
+    regions: torch.Tensor
+
+
+def draw_background(canvas: Canvas, how: Nuisance) -> None:
+    """A vertical gradient and four soft spots."""
+    t = ((canvas.axis + 1) / 2).view(1, 1, -1, 1)
+    top, bottom = (how.background[:, i, :, None, None] for i in (0, 1))
+    n = len(how)
+    k = torch.arange(4, device=t.device)
+    seed = (how.seed % 9973).to(t)[:, None]
+    x, y = 1.1 * torch.sin(seed * 0.37 + 2.1 * k), 1.0 * torch.cos(seed * 0.61 + 1.7 * k)
+    weight = 0.14 * torch.sin(seed * 1.3 + k) * (seed > 0)
+    spots = canvas.field(x, y, torch.full_like(x, 0.30), weight.view(n, 1, 4))
+    canvas.colors.copy_((top * (1 - t) + bottom * t + spots).clamp(0, 1))
+
+
+def mark_regions(canvas: Canvas, face, units, how, cover) -> None:
+    """Region bits of nose, cheeks and what the active units move; other bits come with their features."""
+    n = len(cover)
+    x, y, radius, weights = [], [], [], []
+    device = cover.device
+
+    def add(px, py, r, field, weight, depth=0.0):
+        px, py = project(px, py, how, depth)
+        x.append(px), y.append(py)
+        radius.append(torch.full_like(px, r))
+        w = torch.zeros(n, 3, px.shape[1], device=device)
+        w[:, field] = weight
+        weights.append(w)
+
+    zero = torch.zeros(n, 1, device=device)
+    for t in torch.linspace(0, 1, 5).tolist():
+        nose_y = -0.06 + t * (face.nose_base_y[:, None] - 0.02 + 0.06)
+        add(zero, nose_y, 0.042 + 0.02 * t, 0, 1.0, 0.03 + 0.15 * t)
+    side = SIDE.to(device)
+    add((face.nose_wing_x - 0.04) * side, face.nose_wing_y, 0.045, 0, 1.0, 0.10)
+    add(face.cheek_x * side, face.cheek_y + 0.03, 0.105, 1, 1.0)
+    add((face.cheek_x + 0.06) * side, face.cheek_y - 0.02, 0.075, 1, 0.6)
+    for i, unit in enumerate(UNITS):
+        for place_x, place_y, r in unit.places:
+            add(place_x * side + zero, place_y + torch.zeros(n, 2, device=device), r * 0.75, 2, units[:, i])
+    field = canvas.field(torch.cat(x, 1), torch.cat(y, 1), torch.cat(radius, 1), torch.cat(weights, 2))
+    on_head = cover > 0.5
+    limits = {"nose": 0.45, "cheeks": 0.45, "moved": 0.30}
+    for k, (name, limit) in enumerate(limits.items()):
+        canvas.regions |= ((field[:, k] > limit) & on_head).to(torch.uint8) << REGIONS.index(name)
+
+
+def draw_occluder(canvas: Canvas, how: Nuisance) -> None:
+    """A flat object with rounded corners before the face."""
+    x0, y0, angle = (how.occluder[:, i].view(-1, 1, 1) for i in range(3))
+    size = how.occlusion.view(-1, 1, 1)
+    x, y = canvas.x - x0, canvas.y - y0
+    u, v = x * angle.cos() + y * angle.sin(), y * angle.cos() - x * angle.sin()
+    half_u, half_v, corner = 0.62 * size, 0.40 * size, 0.12 * size
+    du, dv = (u.abs() - half_u + corner).clamp(min=0), (v.abs() - half_v + corner).clamp(min=0)
+    d = corner - (du * du + dv * dv).sqrt()
+    shown = (size > 0).to(x)
+    canvas.colors *= (1 - 0.35 * ramp(d, -0.09, 0.0) * shown)[:, None]
+    tone = 0.92 + 0.10 * torch.sin(26 * v) - 0.12 * v / (half_v + 1e-3)
+    color = how.occluder[:, 3:, None, None] * tone[:, None]
+    paint(canvas.colors, color, edge(d, canvas.pixel) * shown)
+
+
+def photograph(canvas: Canvas, how: Nuisance) -> torch.Tensor:
+    """What the camera makes of it: blur, contrast, grey, noise; uint8 [B,3,S,S]."""
+    picture, size = canvas.colors, canvas.size
+    sigma = (how.blur / 100 * size).clamp(min=1e-3)
+    if bool((how.blur > 0).any()):
+        reach = int(min(size // 2 - 1, (2.5 * sigma.max()).ceil().item()))
+        taps = torch.arange(-reach, reach + 1, device=picture.device)
+        kernel = torch.exp(-0.5 * (taps / sigma[:, None]) ** 2)
+        kernel = (kernel / kernel.sum(1, keepdim=True))[..., None, None, None]
+        for dim in (2, 3):
+            pad = [reach, reach, 0, 0] if dim == 3 else [0, 0, reach, reach]
+            wide = torch.nn.functional.pad(picture, pad, mode="replicate")
+            picture = sum(kernel[:, i] * wide.narrow(dim, i, size) for i in range(2 * reach + 1))
+    contrast, brightness, noise, grey = (
+        getattr(how, key).view(-1, 1, 1, 1) for key in ("contrast", "brightness", "noise", "grey")
+    )
+    if bool((how.grey > 0).any()):
+        luma = (picture * torch.tensor([0.299, 0.587, 0.114]).to(picture).view(1, 3, 1, 1)).sum(1, keepdim=True)
+        picture = torch.lerp(picture, luma.expand_as(picture), grey)
+    picture = (picture - 0.5) * contrast + (0.5 + brightness)
+    if bool((how.noise > 0).any()):
+        for i, seed in enumerate(how.seed.tolist()):
+            grain = torch.randn(3, size, size, generator=torch.Generator().manual_seed(seed)).to(picture)
+            grain = torch.lerp(grain, grain[:1].expand_as(grain), how.grey[i])
+            picture[i] += noise[i] * grain
+    return (picture.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def render(
+    units: torch.Tensor | Mapping,
+    identity: Identity | int = 0,
+    nuisance: Nuisance | None = None,
+    size: int = 112,
+) -> Rendering:
+    """Draw faces.
+
+    Args:
+        units: intensities [U,2] or [B,U,2] (own left, own right), or {unit: intensity} for one face.
+        identity: B people, or one; a whole number draws one person from that seed.
+        nuisance: how the pictures are taken; None is a plain portrait. Drawing runs where `identity` lies.
+        size: side S in pixels, at least 32.
+
+    Raises:
+        ValueError: an unknown unit, an intensity outside 0…1, a size below 32, batch sizes that do not match.
+    """
+    if not isinstance(size, int) or size < 32:
+        raise ValueError(f"size must be a whole number of pixels, at least 32, got {size!r}")
+    units = action_units(units)
+    who = Identity.sample(1, identity) if isinstance(identity, int) else identity
+    how = Nuisance.none(1) if nuisance is None else nuisance
+    n = max(len(units), len(who), len(how))
+    if any(k not in (1, n) for k in (len(units), len(who), len(how))):
+        raise ValueError(
+            f"expected one or equally many, got {len(units)} rows of units, {len(who)} identities, "
+            f"{len(how)} nuisances"
+        )
+    device = who.skin_tone.device
+    units, how = units.to(device).expand(n, -1, -1), how.to(device)
+    who, how = (p if len(p) == n else p.take(torch.zeros(n, dtype=torch.int64)) for p in (who, how))
+    with torch.no_grad():
+        return _render(units, who, how, size)
+
+
+def _render(units, who, how, size):
+    face = move(neutral_face(who), units)
+    canvas = Canvas(how, size)
+    x, y = canvas.x, canvas.y
+    skin, light = skin_base(who), light_direction(how)
+    flat = [light[:, i].view(-1, 1, 1) for i in range(2)]
+    row = HAIR.to(x)[who.hair_style]
+    back_end, side_end, hair_alpha = (row[:, i].view(-1, 1, 1) for i in (2, 3, 9))
+    outer, opening = hair_distances(face, who, how, x, y)
+    strands = ((who.hair_style != HAIR_STYLES.index("scarf")).view(-1, 1, 1)) & (hair_alpha > 0.9)
+    hair = hair_color(who, x, y, outer, flat)
+
+    draw_background(canvas, how)
+    tips = 0.035 * torch.sin(17 * x + 3) * (side_end > 0.07)
+    back = edge(outer, canvas.pixel) * ramp(back_end + tips - y, -0.01, 0.02) * hair_alpha
+    jag = 0.012 * torch.sin(47 * x + 3 * torch.sin(19 * x)) * strands
+    front = edge(outer, canvas.pixel) * edge(jag - opening, 0.020 + canvas.pixel)
+    front = front * ramp(side_end + tips - y, -0.015, 0.03) * hair_alpha
+    paint(canvas.colors, hair * 0.62, back)
+    draw_bun(canvas, face, who, hair)
+    draw_body(canvas, face, who, how, skin, flat)
+    draw_ears(canvas, face, who, how, skin)
+    cover = draw_head(canvas, face, who, how, skin, light, opening, hair_alpha)
+    mark_regions(canvas, face, units, how, cover * (1 - front))
+    points = features.draw_features(canvas, face, who, how, skin, flat)
+    paint(canvas.colors, hair, front)
+    features.draw_glasses(canvas, face, who, how)
+    draw_occluder(canvas, how)
+    return Rendering(photograph(canvas, how), features.landmarks(face, points, how, size), canvas.regions)

@@ -1,0 +1,368 @@
+"""Whole sets of rendered faces: who is in them, what they do, how the pictures were taken, and the knobs.
+
+The knobs carry the names that the papers give to the problems of expression recognition: inter-class
+similarity, intra-class variance and scale sensitivity (POSTER, arXiv 2204.04083), class imbalance and label
+noise. Each turns one thing: with the same seed, the people, poses and lights stay what they were.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+
+from fer_lab.data.expressions import class_names
+from fer_lab.data.faces import FaceSet
+from fer_lab.data.progress import progress
+from fer_lab.data.synthetic.action_units import NUMBERS, expression_units
+from fer_lab.data.synthetic.anatomy import Identity, Nuisance
+from fer_lab.data.synthetic.drawing import render
+
+# Raise it when the same seed gives other pictures: fingerprints and shipped weights hang on it.
+VERSION = 1
+# Faces are drawn in chunks of this many, each from its own seed.
+CHUNK = 32
+# Training faces of RAF-DB's basic set (Li & Deng, CVPR 2017). It has no contempt, which counts here as its
+# rarest class does.
+RAFDB_COUNTS = {
+    "neutral": 2524,
+    "happiness": 4772,
+    "surprise": 1290,
+    "sadness": 1982,
+    "anger": 705,
+    "disgust": 717,
+    "fear": 281,
+    "contempt": 281,
+}
+# Share of the people that goes to each of the validation and test splits.
+HELD_OUT = 0.15
+PICTURE_ATTRIBUTES = ("roll", "yaw", "pitch", "scale", "occlusion", "blur", "noise", "grey")
+
+
+# What people take an expression for when they take it for another.
+CONFUSED = {
+    "neutral": ("sadness", "anger"),
+    "happiness": ("neutral", "contempt"),
+    "surprise": ("fear", "happiness"),
+    "sadness": ("neutral", "disgust"),
+    "anger": ("disgust", "neutral"),
+    "disgust": ("anger", "sadness"),
+    "fear": ("surprise", "sadness"),
+    "contempt": ("happiness", "neutral"),
+}
+# Units of a prototype that EMFACS lists in brackets: the share of faces that show them.
+OPTIONAL = {("happiness", 25): 0.65, ("disgust", 10): 0.7, ("disgust", 4): 0.5, ("sadness", 17): 0.5}
+
+
+@dataclass(frozen=True)
+class Knob:
+    """A setting of `SyntheticFaces`: its default, its range (both ends included) and what it means."""
+
+    default: float | tuple[float, float]
+    low: float
+    high: float
+    meaning: str
+
+
+KNOBS: dict[str, Knob] = {
+    "inter_class_similarity": Knob(0.15, 0, 1, "how faint expressions are, and how near to another class's"),
+    "intra_class_variance": Knob(0.3, 0, 1, "how much people, and their ways to show one class, differ"),
+    "scale_range": Knob((0.95, 1.12), 0.4, 1.6, "smallest and largest head; 1 nearly fills the height"),
+    "imbalance": Knob(1.0, 0, 3, "power of RAF-DB's class counts: 0 equal classes, 1 as there"),
+    "label_noise": Knob(0.0, 0, 1, "share of training labels swapped; validation and test stay true"),
+    "rotation": Knob(8.0, 0, 90, "largest roll of the head, degrees"),
+    "head_turn": Knob(10.0, 0, 30, "largest yaw of the head, degrees; pitch goes half as far"),
+    "shift": Knob(0.03, 0, 0.5, "largest shift of the face, in half-widths of the picture"),
+    "lighting": Knob(0.5, 0, 1, "how much light and contrast differ; 0 is a portrait studio"),
+    "background": Knob(0.8, 0, 1, "how much backgrounds differ"),
+    "occlusion": Knob(0.05, 0, 1, "share of faces with something in front"),
+    "blur": Knob(0.4, 0, 5, "largest blur, standard deviation in hundredths of the picture's side"),
+    "noise": Knob(0.015, 0, 0.5, "largest pixel noise, standard deviation as a share of black to white"),
+    "grey": Knob(0.08, 0, 1, "share of pictures without colour"),
+    "faces_per_subject": Knob(10.0, 1, 1000, "pictures of one person, on average"),
+}
+
+
+def check_knobs(knobs: Mapping) -> dict:
+    """All of `KNOBS`, as given or by default.
+
+    Raises:
+        ValueError: an unknown knob, or a value out of its range.
+    """
+    if unknown := sorted(set(knobs) - set(KNOBS)):
+        raise ValueError(f"unknown knob {', '.join(unknown)}; there are {', '.join(KNOBS)}")
+    values = {}
+    for name, knob in KNOBS.items():
+        value = knobs.get(name, knob.default)
+        pair = isinstance(knob.default, tuple)
+        numbers = tuple(value) if pair and isinstance(value, list | tuple) else (value,)
+        fits = len(numbers) == 1 + pair and all(
+            isinstance(v, int | float) and not isinstance(v, bool) and knob.low <= v <= knob.high
+            for v in numbers
+        )
+        if not fits or list(numbers) != sorted(numbers):
+            wanted = "(smallest, largest) within" if pair else "a number in"
+            raise ValueError(
+                f"{name} must be {wanted} {knob.low:g}…{knob.high:g} ({knob.meaning}), got {value!r}"
+            )
+        values[name] = tuple(map(float, numbers)) if pair else float(value)
+    return values
+
+
+def _generator(*key) -> torch.Generator:
+    """A generator of its own for every key, such as (seed, "labels") or (seed, 3)."""
+    digest = hashlib.sha256(repr(key).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+def class_counts(n: int, classes: Sequence[str], imbalance: float) -> list[int]:
+    """How many of n faces each class gets: RAF-DB's counts to the power `imbalance`, largest remainders."""
+    weights = np.array([RAFDB_COUNTS[name] for name in classes], dtype=float) ** imbalance
+    share = n * weights / weights.sum()
+    counts = np.floor(share).astype(int)
+    counts[np.argsort(counts - share, kind="stable")[: n - counts.sum()]] += 1
+    return counts.tolist()
+
+
+def _uniform(g: torch.Generator, *shape: int) -> torch.Tensor:
+    return torch.rand(*shape, generator=g)
+
+
+def _normal(g: torch.Generator, *shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=g).clamp(-2, 2)
+
+
+def sample_units(
+    labels: torch.Tensor, classes: Sequence[str], knobs: Mapping, g: torch.Generator
+) -> torch.Tensor:
+    """Unit intensities [B,U,2] of faces that show the classes `labels` [B].
+
+    A prototype at a drawn strength, with units that waver, differ between the sides, are missing or come on
+    top (intra-class variance), drawn toward a prototype that it is confused with (inter-class similarity).
+    """
+    n, u = len(labels), len(NUMBERS)
+    alike, varied = knobs["inter_class_similarity"], knobs["intra_class_variance"]
+    own = torch.stack([expression_units(name) for name in classes])[labels]
+    rivals = torch.stack([torch.stack([expression_units(r) for r in CONFUSED[name]]) for name in classes])
+    rival = rivals[labels, (_uniform(g, n) < 0.5).long()]
+    for (name, number), share in OPTIONAL.items():
+        absent = _uniform(g, n) > 1 - (1 - share) * min(1.0, 2 * varied)
+        if name in classes:
+            own[absent & (labels == classes.index(name)), NUMBERS.index(number)] = 0
+    flip = _uniform(g, n) < 0.5
+    own[flip], rival[flip] = own[flip].flip(2), rival[flip].flip(2)
+
+    toward = 0.75 * alike * _uniform(g, n, 1, 1)
+    strength = (1 - 0.6 * varied * _uniform(g, n, 1, 1)) * (1 - 0.35 * alike)
+    waver = 1 + 0.25 * varied * _normal(g, n, u, 1)
+    uneven = 1 + 0.15 * varied * _normal(g, n, u, 2)
+    kept = _uniform(g, n, u, 1) >= 0.1 * varied
+    added = (_uniform(g, n, u, 1) < 0.1 * varied) * 0.3 * _uniform(g, n, u, 1)
+    shown = ((1 - toward) * own + toward * rival) * strength * waver * kept
+    return ((shown + added) * uneven).clamp(0, 1)
+
+
+def sample_nuisance(n: int, knobs: Mapping, g: torch.Generator) -> Nuisance:
+    """How n pictures were taken."""
+
+    def either(*shape):
+        return 2 * _uniform(g, n, *shape) - 1
+
+    plain = Nuisance.none(n)
+    low, high = knobs["scale_range"]
+    mix = knobs["lighting"]
+    # Light comes from above more often than from below.
+    light = torch.stack([either(), -0.35 + 0.65 * either()], 1)
+    backdrop = 0.18 + 0.7 * _uniform(g, n, 1, 1) + 0.12 * either(2, 3) + 0.08 * either(2, 1)
+    covered = _uniform(g, n) < knobs["occlusion"]
+    # What comes before a face comes from below or from the side more often than from above.
+    angle = math.pi * (0.1 + 0.8 * _uniform(g, n))
+    place = torch.stack([angle.cos() * 0.55, angle.sin() * 0.55], 1)
+    tone = 0.2 + 0.5 * _uniform(g, n, 1) + 0.12 * either(3)
+    return Nuisance(
+        roll=knobs["rotation"] * either(),
+        yaw=knobs["head_turn"] * either(),
+        pitch=knobs["head_turn"] / 2 * either(),
+        scale=low + (high - low) * _uniform(g, n),
+        shift=knobs["shift"] * either(2),
+        light=plain.light + mix * (light - plain.light),
+        ambient=plain.ambient + mix * 0.22 * either(),
+        contrast=1 + mix * 0.25 * either(),
+        brightness=mix * 0.12 * either(),
+        background=plain.background + knobs["background"] * (backdrop.clamp(0.04, 0.96) - plain.background),
+        occlusion=covered * (0.28 + 0.24 * _uniform(g, n)),
+        occluder=torch.cat([place, math.pi * either(1), tone], 1),
+        # Half of the pictures are sharp.
+        blur=knobs["blur"] * either().clamp(min=0),
+        noise=knobs["noise"] * _uniform(g, n),
+        grey=(_uniform(g, n) < knobs["grey"]).float(),
+        gaze=0.4 * either(2) * torch.tensor([1.0, 0.5]),
+        seed=torch.randint(0, 2**31, (n,), generator=g),
+    )
+
+
+def sample_people(n: int, knobs: Mapping, seed: int) -> Identity:
+    """n persons, as different as `intra_class_variance` says: at 0 all the same, beyond 0.5 extreme."""
+    varied = knobs["intra_class_variance"]
+    people = Identity.sample(n, seed, spread=2 * varied if varied < 0.5 else 0.75 + 0.5 * varied)
+    bounded = ("age", "softness", "skin_tone", "freckles", "lipstick", "ears")
+    return people.replace(**{key: getattr(people, key).clamp(0, 1) for key in bounded})
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A set before it is drawn: everything that is small, for all faces."""
+
+    labels: torch.Tensor
+    true_labels: torch.Tensor
+    subjects: torch.Tensor
+    splits: np.ndarray
+    people: Identity
+
+
+def _plan(n: int, seed: int, classes: tuple[str, ...], knobs: Mapping) -> _Plan:
+    counts = torch.tensor(class_counts(n, classes, knobs["imbalance"]))
+    order = torch.randperm(n, generator=_generator(seed, "order"))
+    true_labels = torch.arange(len(classes)).repeat_interleave(counts)[order]
+
+    # Few faces still need several people, or there would be none for two of the splits.
+    count = min(n, max(7, round(n / knobs["faces_per_subject"])))
+    subjects = (torch.arange(n) % count)[torch.randperm(n, generator=_generator(seed, "subjects"))]
+    held = round(HELD_OUT * count)
+    split_of = np.array(["test"] * held + ["valid"] * held + ["train"] * (count - 2 * held))
+    splits = split_of[torch.randperm(count, generator=_generator(seed, "splits")).numpy()][subjects.numpy()]
+
+    g = _generator(seed, "label noise")
+    rank, step = torch.randperm(n, generator=g), torch.randint(1, len(classes), (n,), generator=g)
+    training = torch.from_numpy(np.flatnonzero(splits == "train"))
+    swapped = training[rank[training].argsort()[: round(knobs["label_noise"] * len(training))]]
+    labels = true_labels.clone()
+    labels[swapped] = (labels[swapped] + step[swapped]) % len(classes)
+    faces_seed = torch.randint(0, 2**31, (), generator=_generator(seed, "people"))
+    return _Plan(labels, true_labels, subjects, splits, sample_people(count, knobs, int(faces_seed)))
+
+
+def _draw_chunk(index: int, plan: _Plan, seed: int, size: int, classes: tuple[str, ...], knobs: Mapping):
+    """Rows, units, nuisances and pictures of one chunk."""
+    rows = torch.arange(index * CHUNK, min((index + 1) * CHUNK, len(plan.labels)))
+    # The last chunk is filled up: the last bit of an exponential depends on a value's place among others, so
+    # equal bytes need equal chunks.
+    filled = torch.cat([rows, rows[-1:].expand(CHUNK - len(rows))])
+    units = sample_units(plan.true_labels[filled], classes, knobs, _generator(seed, "units", index))
+    how = sample_nuisance(CHUNK, knobs, _generator(seed, "nuisance", index))
+    drawn = render(units, plan.people.take(plan.subjects[filled]), how, size)
+    return rows, units, how, drawn
+
+
+def SyntheticFaces(n: int, seed: int = 0, size: int = 112, num_classes: int = 7, **knobs) -> FaceSet:
+    """Render a labelled set of faces: the same arguments give the same bytes, on any number of threads.
+
+    Beyond the result, memory is bounded by the chunk, not by n.
+
+    Args:
+        n: how many faces.
+        seed: of everything that is drawn by chance.
+        size: side in pixels, at least 32.
+        num_classes: the first so many canonical expressions, 2 to 8.
+        knobs: any of `KNOBS`, which holds their defaults, ranges and meanings.
+
+    Returns:
+        A set named "synthetic" with labels, true labels, action units, landmarks, regions, attributes,
+        subjects, and splits that no subject crosses: about 70, 15 and 15 % of the people.
+
+    Raises:
+        ValueError: an unknown knob or one out of its range, n below 1, a size below 32.
+    """
+    knobs, classes = check_knobs(knobs), class_names(num_classes)
+    for name, value, least in (("n", n, 1), ("size", size, 32), ("seed", seed, 0)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    plan = _plan(n, seed, classes, knobs)
+    images = torch.empty(n, 3, size, size, dtype=torch.uint8)
+    regions = torch.empty(n, size, size, dtype=torch.uint8)
+    landmarks = torch.empty(n, 68, 2)
+    action_units = torch.empty(n, len(NUMBERS), 2)
+    taken = {key: torch.empty(n) for key in PICTURE_ATTRIBUTES}
+
+    def draw(index: int) -> None:
+        rows, units, how, drawn = _draw_chunk(index, plan, seed, size, classes, knobs)
+        k = len(rows)
+        images[rows], regions[rows], landmarks[rows] = drawn.images[:k], drawn.regions[:k], drawn.landmarks[:k]
+        action_units[rows] = units[:k]
+        for key, column in taken.items():
+            column[rows] = getattr(how, key)[:k]
+
+    # An operation that is split over threads rounds differently from one that is whole; so torch stays on
+    # one thread within a chunk, and threads take chunks.
+    threads, chunks = torch.get_num_threads(), range(math.ceil(n / CHUNK))
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            for _ in progress(pool.map(draw, chunks), "rendering", total=len(chunks)):
+                pass
+    finally:
+        torch.set_num_threads(threads)
+
+    people = pd.DataFrame(plan.people.table()).iloc[plan.subjects.numpy()].reset_index(drop=True)
+    settings = {"n": n, "seed": seed, "size": size, "num_classes": num_classes, **knobs}
+    source = json.dumps([VERSION, settings], sort_keys=True)
+    return FaceSet(
+        storage=images,
+        labels=plan.labels,
+        classes=classes,
+        splits=plan.splits,
+        subjects=plan.subjects,
+        name="synthetic",
+        fingerprint=hashlib.sha256(source.encode()).hexdigest()[:16],
+        true_labels=plan.true_labels,
+        action_units=action_units,
+        landmarks=landmarks,
+        regions=regions,
+        attributes=people.assign(**{key: column.numpy() for key, column in taken.items()}),
+        knobs=settings,
+    )
+
+
+def write_folder(faces: FaceSet, folder: str | Path) -> Path:
+    """Write rendered faces as split/class/000123.png and a table faces.csv beside them.
+
+    The table has a row a face: file, label, true_label, subject, split, and a column for each action unit's
+    left and right intensity (`AU12_left`, …).
+
+    Args:
+        faces: a set with splits and class names; true labels and units are written where it has them.
+        folder: made if absent.
+
+    Returns:
+        The table's path.
+
+    Raises:
+        ValueError: a folder that already holds something.
+    """
+    folder = Path(folder)
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise ValueError(f"{folder} is not an empty folder; give another one, or empty it first")
+    names = [faces.classes[label] for label in faces.labels.tolist()]
+    places = zip(faces.splits, names, strict=True)
+    files = [f"{split}/{name}/{i:06d}.png" for i, (split, name) in enumerate(places)]
+    for parent in sorted({str(Path(file).parent) for file in files}):
+        (folder / parent).mkdir(parents=True, exist_ok=True)
+    for i, file in enumerate(progress(files, "writing")):
+        Image.fromarray(faces.take([i])[0].permute(1, 2, 0).numpy()).save(folder / file)
+    table = {"file": files, "label": names}
+    if faces.true_labels is not None:
+        table["true_label"] = [faces.classes[label] for label in faces.true_labels.tolist()]
+    table |= {"subject": faces.subjects.numpy(), "split": faces.splits}
+    if faces.action_units is not None:
+        for u, number in enumerate(NUMBERS):
+            for side, word in enumerate(("left", "right")):
+                table[f"AU{number}_{word}"] = faces.action_units[:, u, side].numpy().round(4)
+    path = folder / "faces.csv"
+    pd.DataFrame(table).to_csv(path, index=False)
+    return path

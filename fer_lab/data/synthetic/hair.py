@@ -1,0 +1,107 @@
+"""Hair and beard: where they lie, how they shine."""
+
+import torch
+
+from fer_lab.data.synthetic.anatomy import BEARDS, HAIR_STYLES, project
+from fer_lab.data.synthetic.canvas import bell, edge, paint, ramp
+
+# How hair lies, one row a style of HAIR_STYLES: rise above the skull, width beside it, where the back hair and
+# the hair beside the face end (y), hairline (y), half-width of the open face (of the head's), slope of the
+# hairline, round (1) or square (0) opening, curl, opacity.
+HAIR = torch.tensor(
+    [
+        [0.012, 0.004, 0.00, -0.10, -0.55, 0.93, 0.00, 0.3, 0.000, 0.62],
+        [0.060, 0.022, 0.10, 0.02, -0.53, 0.91, 0.00, 0.2, 0.006, 1.00],
+        [0.095, 0.030, 0.12, 0.04, -0.50, 0.91, 0.17, 0.4, 0.000, 1.00],
+        [0.170, 0.170, 0.22, 0.10, -0.46, 0.88, 0.00, 0.6, 0.033, 1.00],
+        [0.080, 0.105, 0.52, 0.50, -0.37, 0.86, 0.04, 0.0, 0.000, 1.00],
+        [0.070, 0.075, 1.60, 1.60, -0.58, 0.84, 0.00, 1.0, 0.000, 1.00],
+        [0.100, 0.170, 1.02, 0.90, -0.54, 0.86, 0.15, 0.8, 0.018, 1.00],
+        [0.045, 0.012, 0.05, -0.06, -0.54, 0.93, 0.05, 0.7, 0.000, 1.00],
+        [0.165, 0.012, 0.08, 0.02, -0.56, 0.92, -0.08, 0.2, 0.010, 1.00],
+        [0.070, 0.095, 1.60, 1.60, -0.52, 0.87, 0.00, 0.9, 0.000, 1.00],
+    ]
+)
+
+
+def hair_distances(face, who, how, x, y):
+    """How far points lie inside the hair's outer outline and inside the face's opening in it: two [B,h,w]."""
+    row = HAIR.to(x)[who.hair_style]
+    rise, beside, _, _, line, half, slope, roundness, curl, _ = (c.view(-1, 1, 1) for c in row.unbind(1))
+    volume = 1 + 0.35 * who.hair_volume.view(-1, 1, 1)
+    rise, beside = rise * volume, beside * volume
+    line = line - 0.035 * who.hairline.view(-1, 1, 1)
+    width, top = face.head_width.view(-1, 1, 1), face.head_top.view(-1, 1, 1)
+    phase = (who.seed % 63).view(-1, 1, 1).to(x)
+    bumps = curl * torch.sin(23 * x + phase) * torch.sin(21 * y + 2 * phase)
+    middle = -0.12
+    u = x / (width + beside)
+    v = ((y - middle) / (top - rise - middle)).clamp(min=0)
+    g = u * u + v * v
+    outer = (1 - g) * 0.5 * 0.70 / g.clamp(min=0.3).sqrt() + bumps
+    ox, oy = project(torch.zeros_like(width), torch.zeros_like(width), how)
+    side = torch.where(who.seed.view(-1, 1, 1) % 2 == 0, 1.0, -1.0)
+    x, y = x - 0.7 * ox, y - 0.7 * oy
+    y = y - slope * side * x
+    middle = -0.05
+    u = x / (width * half)
+    v = ((y - middle) / (line - middle)).clamp(min=0)
+    scarf = (who.hair_style == HAIR_STYLES.index("scarf")).view(-1, 1, 1)
+    below = ((y - middle) / (face.chin_y.view(-1, 1, 1) - 0.01 - middle)).clamp(min=0)
+    v = v + torch.where(scarf, below, 0.0)
+    u2, v2 = u * u, v * v
+    g = torch.lerp(u2 * u2 + v2 * v2, u2 + v2, roundness)
+    opening = (1 - g) * 0.5 * 0.55 / g.clamp(min=0.3).sqrt() + 0.6 * bumps
+    return outer, opening
+
+
+def hair_color(who, x, y, outer, light):
+    """Strands and sheen: [B,3,h,w]."""
+    phase = (who.seed % 101).view(-1, 1, 1).to(x)
+    scarf = (who.hair_style == HAIR_STYLES.index("scarf")).view(-1, 1, 1)
+    curl = HAIR.to(x)[who.hair_style][:, 8].view(-1, 1, 1)
+    fan = (x + (0.02 + curl) * torch.sin(11 * y + phase)) / (0.42 + 0.5 * (y + 0.9).clamp(0, 1))
+    strands = 0.5 * torch.sin(31 * fan + phase) + 0.5 * torch.sin(74 * fan + 3 * torch.sin(9 * fan) + 2 * phase)
+    strands = torch.where(scarf, 0.5 * torch.sin(9 * fan + 6 * y), strands)
+    sheen = bell(outer - 0.15, 0.07) * (0.6 + 0.4 * strands) * ramp(-y, -0.1, 0.5)
+    tone = 0.80 + 0.16 * strands + 0.6 * (outer - 0.04).clamp(-0.3, 0.25) + 0.22 * (x * light[0] + y * light[1])
+    base = torch.where(who.hair_style[:, None] == HAIR_STYLES.index("scarf"), who.clothes, who.hair)[
+        ..., None, None
+    ]
+    return base * tone[:, None].clamp(0.25, 1.6) + (0.09 + 0.24 * base) * sheen[:, None]
+
+
+def draw_bun(canvas, face, who, hair) -> None:
+    """A bun on top of the head, behind it."""
+    style = (who.hair_style == HAIR_STYLES.index("bun")).view(-1, 1, 1)
+    d = 0.19 - (canvas.x**2 + (canvas.y - face.head_top.view(-1, 1, 1) + 0.04) ** 2).sqrt()
+    paint(canvas.colors, hair * (0.75 + 1.2 * d.clamp(0, 0.2))[:, None], edge(d, canvas.pixel) * style)
+
+
+def beard_cover(face, who, x, y):
+    """Opacity of the beard, how far it stands out of the outline, its lightness: three [B,h,w]."""
+    alpha, extra, bristle = torch.zeros_like(x), torch.zeros_like(x), torch.ones_like(x)
+    rows = (who.beard > 0).nonzero().squeeze(1)
+    if not len(rows):
+        return alpha, extra, bristle
+    x, y = x[rows], y[rows]
+    kind = who.beard[rows].view(-1, 1, 1)
+    index = {name: kind == i for i, name in enumerate(BEARDS)}
+    corner, mouth, chin = (v[rows].view(-1, 1, 1) for v in (face.corner_y.mean(1), face.mouth_y, face.chin_y))
+    wave = 0.010 * torch.sin(31 * x) * torch.sin(27 * y)
+    aside = x.abs()
+    below = y - (corner + 0.03 - 2.1 * (aside - 0.13).clamp(min=0) ** 2) + wave
+    jaw, shadow = ramp(below, -0.05, 0.05), ramp(below, -0.14, 0.16)
+    moustache = 1 - (aside / 0.235) ** 2 - ((y - mouth + 0.082 - 0.9 * x * x) / 0.046) ** 2
+    moustache = ramp(moustache + 6 * wave, 0.0, 0.35)
+    goatee = ramp(1 - (aside / 0.20) ** 2 - ((y - chin + 0.11) / 0.16) ** 2 + 6 * wave, 0.0, 0.3)
+    alpha[rows] = (
+        index["stubble"] * torch.maximum(shadow, 0.7 * moustache) * 0.24
+        + index["moustache"] * (moustache * 0.92 + jaw * 0.08)
+        + index["goatee"] * torch.maximum(goatee, moustache) * 0.90
+        + index["full"] * torch.maximum(jaw, moustache) * 0.93
+    )
+    extra[rows] = index["full"] * 0.035 * ramp(y, corner - 0.2, chin)
+    hairs = torch.sin(170 * x + 5 * torch.sin(17 * y)) * torch.sin(61 * y + 3 * torch.sin(29 * x))
+    bristle[rows] = 0.86 + 0.14 * hairs
+    return alpha, extra, bristle
