@@ -141,6 +141,7 @@ def train(
     changes: Annotated[list[str] | None, typer.Option("--set", help="field=value of the recipe.")] = None,
     option: Annotated[list[str] | None, typer.Option(help="name=value of the model, such as heads=2.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Safetensors to start from.")] = None,
+    trunk: Annotated[Path | None, typer.Option(help="Run or weights whose trunk to start from.")] = None,
     record: Annotated[str, typer.Option(help="Name of the variant in the results store.")] = "",
     store: Annotated[Path, typer.Option(help="The results store.")] = STORE,
     split: Annotated[str, typer.Option(help="Reported on at the end. Default: valid, else test.")] = "",
@@ -174,6 +175,7 @@ def train(
         changes=_pairs(changes, "--set"),
         options=_pairs(option, "--option"),
         weights=weights,
+        trunk=trunk,
         variant=record,
     )
     done = commands.train(request, out=out, split=split, store=store, ship=ship, fresh=fresh, device=device)
@@ -220,7 +222,7 @@ def evaluate(
         count=count,
         seed=faces_seed,
     )
-    faces = source.load().split(split)
+    faces = source.sized(model.image_size).load().split(split)
     metrics = evaluation.evaluate(evaluation.predict(model, faces))
     typer.echo(f"{model.name} on {len(faces)} {split} faces of {faces.name}\n{_format_metrics(metrics)}")
 

@@ -85,6 +85,12 @@ class Source:
             size=self.size,
         )
 
+    def sized(self, pixels: int) -> "Source":
+        """The same faces for a model: rendered ones at its size, unless another was asked for."""
+        if self.dataset != "synthetic" or self.size:
+            return self
+        return dataclasses.replace(self, size=pixels)
+
     def words(self) -> list[str]:
         """As options of a command, with $FER_DATA for the reader's folder."""
         words = ["--dataset", self.dataset]
@@ -123,6 +129,7 @@ class Training:
         changes: fields of the recipe, as text.
         options: keyword options of the model, as text.
         weights: safetensors to start from.
+        trunk: a run's folder or a file of weights whose trunk to start from, whatever method it is of.
         variant: name in the results store; "" if it is not recorded.
     """
 
@@ -134,11 +141,17 @@ class Training:
     changes: Mapping[str, str] = dataclasses.field(default_factory=dict)
     options: Mapping[str, str] = dataclasses.field(default_factory=dict)
     weights: Path | None = None
+    trunk: Path | None = None
     variant: str = ""
 
     @property
     def recipe_name(self) -> str:
         return self.recipe or ("smoke" if self.source.dataset == "synthetic" else "scratch")
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images that the model will take, in pixels."""
+        return IMAGE_SIZES.get(self.size, IMAGE_SIZES["paper"])
 
     def chosen_recipe(self) -> Recipe:
         """The recipe with its changes.
@@ -151,12 +164,6 @@ class Training:
             known = ", ".join(recipes)
             raise ValueError(f"{self.model} has no recipe {self.recipe_name!r}; it has {known}")
         return changed(recipes[self.recipe_name].replace(seed=self.seed), self.changes)
-
-    def source_for_model(self) -> Source:
-        """The source, with rendered faces in the size that the model takes unless another was asked for."""
-        if self.source.dataset != "synthetic" or self.source.size:
-            return self.source
-        return dataclasses.replace(self.source, size=IMAGE_SIZES.get(self.size, IMAGE_SIZES["paper"]))
 
     def folder(self) -> Path:
         """Where the run goes if nobody says: a folder of its own for every different request."""
@@ -173,6 +180,7 @@ class Training:
         words += [word for name, value in self.options.items() for word in ("--option", f"{name}={value}")]
         # the name alone: the folder is the reader's own
         words += ["--weights", self.weights.name] if self.weights else []
+        words += ["--trunk", f"runs/{self.trunk.name}"] if self.trunk else []
         words += ["--record", self.variant] if self.variant else []
         return " ".join(word if word == "$FER_DATA" else shlex.quote(word) for word in words)
 
@@ -215,7 +223,7 @@ def train(
         ValueError: an unknown model, recipe, field, option or split; and as `Source.load`.
     """
     recipe = request.chosen_recipe()
-    faces = request.source_for_model().load() if faces is None else faces
+    faces = request.source.sized(request.image_size).load() if faces is None else faces
     split = split or ("valid" if (faces.splits == "valid").any() else "test")
     reported = faces.split(split)
     training, held_out = faces.split("train").holdout()
@@ -224,6 +232,8 @@ def train(
     model = create_model(request.model, num_classes=faces.num_classes, size=request.size, **options)
     if request.weights:
         load_weights(model, request.weights)
+    if request.trunk:
+        start_from_trunk(model, open_model(request.trunk))
 
     told = {"command": request.command(), "variant": request.variant}
     run = fit(
@@ -259,6 +269,22 @@ def train(
         score = dict(zip(overall["metric"], overall["value"].round(4).tolist(), strict=True))
         save_model(trained, ship, half=True, seed=request.seed, score=score, **origin)
     return Trained(run, split, predictions, metrics, minutes)
+
+
+def start_from_trunk(model: Method, trained: Method) -> None:
+    """Copy the trunk of a trained model into another method's, as the papers start from face recognition's.
+
+    Raises:
+        ValueError: one of the two has no trunk, or their trunks differ.
+    """
+    if not (hasattr(model, "trunk") and hasattr(trained, "trunk")):
+        raise ValueError(f"{model.name} and {trained.name} must both have a trunk to hand one over")
+    own, given = model.trunk.state_dict(), trained.trunk.state_dict()
+    if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in given.items()}:
+        raise ValueError(
+            f"the trunks of {trained.name} ({trained.size}) and {model.name} ({model.size}) differ"
+        )
+    model.trunk.load_state_dict(given)
 
 
 def describe_device(run: Run) -> str:

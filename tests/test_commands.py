@@ -25,7 +25,7 @@ def run(*words):
 @pytest.fixture(scope="module")
 def faces():
     """The faces that the trainings below render for themselves."""
-    return Source(count=COUNT).load()
+    return Source(count=COUNT, size=56).load()
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +236,7 @@ def test_predict_takes_a_whole_crop_and_writes_an_overlay(trained, faces, tmp_pa
     assert numbers == sorted(numbers, reverse=True)
     expected = predict_picture(load_model(folder / "small.safetensors"), path, whole=True)[1][0].probabilities
     assert names[0] == max(expected, key=expected.get)
-    assert Image.open(tmp_path / "out" / "000-my face.png").size == (112, 112)
+    assert Image.open(tmp_path / "out" / "000-my face.png").size == (56, 56)
 
 
 def test_predict_says_where_there_is_no_face(trained, tmp_path):
@@ -265,3 +265,23 @@ def test_render_and_check_and_cache_agree(tmp_path):
     assert "60" in checked.output
     cached = run("data", "cache", "folder", tmp_path / "faces")
     assert "60 faces of 56×56 px" in cached.output
+
+
+def test_a_trunk_is_handed_over_to_another_method():
+    trained, model = create_model("baseline"), create_model("dan")
+    commands.start_from_trunk(model, trained)
+    given = trained.trunk.state_dict()
+    assert all(torch.equal(value, given[name]) for name, value in model.trunk.state_dict().items())
+    with pytest.raises(ValueError, match="differ"):
+        commands.start_from_trunk(create_model("dan", size="paper"), trained)
+
+
+def test_the_command_names_the_trunk(tmp_path):
+    request = Training(model="dan", source=Source(), trunk=tmp_path / "trunk-0")
+    assert "--trunk runs/trunk-0" in request.command()
+
+
+def test_rendered_faces_come_in_the_models_size():
+    assert Source().sized(56).size == 56
+    assert Source(size=112).sized(56).size == 112
+    assert Source(dataset="ferplus").sized(56).size is None
