@@ -17,8 +17,9 @@ from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageColor
 
+from fer_lab.data.expressions import COLORS
 from fer_lab.runs import atomic_path
 
 INK, SOFT, FAINT = "#222222", "#6b6b6b", "#e4e4e4"
@@ -97,7 +98,10 @@ def _with_palette(picture: Image.Image, *, soft: bool) -> Image.Image:
     colors = picture.getcolors(picture.width * picture.height)
     # Ties are broken by the colour itself, so that the palette does not depend on an internal order.
     common = [color for _, color in sorted(colors, key=lambda item: (-item[0], item[1]))]
-    flat = common if len(common) <= 256 else common[:FLAT]
+    # A thin line in a class's colour is rare in pixels, and must not become a neighbour's.
+    present = set(common)
+    named = [rgb for rgb in (ImageColor.getrgb(color) for color in COLORS.values()) if rgb in present]
+    flat = common if len(common) <= 256 else list(dict.fromkeys([*named, *common[:FLAT]]))
     palette = [value for color in flat for value in color]
     if len(common) > 256:
         # A quarter of the pixels gives the same palette in a quarter of the time.

@@ -6,7 +6,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageColor
 
 from fer_lab.data.expressions import COLORS
 from fer_lab.figures import face_grid, png, save, show, style
@@ -83,3 +83,14 @@ def test_show_displays_the_saved_bytes_at_the_size_in_inches(monkeypatch):
     show(fig, alt="eight bars")
     assert shown[0].data == png(fig)
     assert (shown[0].format, shown[0].width, shown[0].alt) == ("png", 288, "eight bars")
+
+
+def test_a_thin_line_keeps_its_classs_colour_beside_a_photograph():
+    fig = Figure(figsize=(3, 2))
+    left, right = fig.subplots(1, 2)
+    left.imshow(np.random.default_rng(0).integers(0, 256, (80, 80, 3), dtype=np.uint8))
+    for i, color in enumerate(COLORS.values()):
+        right.axhline(i, color=color, linewidth=3)
+    written = Image.open(io.BytesIO(png(fig))).convert("RGB")
+    there = {rgb for _, rgb in written.getcolors(written.width * written.height)}
+    assert {ImageColor.getrgb(color) for color in COLORS.values()} <= there
