@@ -27,11 +27,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from fer_lab.data.batches import Loader
 from fer_lab.data.faces import FaceSet
 from fer_lab.data.progress import progress
 from fer_lab.models.method import Method
 from fer_lab.runs import Predictions
+from fer_lab.training import in_order
 
 __all__ = [
     "Comparison",
@@ -74,14 +74,7 @@ def predict(
     """
     _check_classes(model, faces)
     device = torch.device(device) if device is not None else next(model.parameters()).device
-    loader = Loader(
-        faces,
-        batch_size=batch_size,
-        size=model.image_size,
-        sampler="sequential",
-        device=device,
-        color_order=model.color_order,
-    )
+    loader = in_order(model, faces, device=device, batch_size=batch_size)
     modes = [(module, module.training) for module in model.modules()]
     model.eval().to(device)
     outputs, embedded = [], []
@@ -391,14 +384,7 @@ def structure(model: Method, faces: FaceSet, embeddings: np.ndarray, *, batch_si
         embeddings: [N,D] of these faces, as `predict(…, embeddings=True)` gives them.
     """
     rows = {"within_between": within_between_scatter(embeddings, faces.labels.numpy()).ratio}
-    loader = Loader(
-        faces,
-        batch_size=batch_size,
-        size=model.image_size,
-        sampler="sequential",
-        device=next(model.parameters()).device,
-        color_order=model.color_order,
-    )
+    loader = in_order(model, faces, device=next(model.parameters()).device, batch_size=batch_size)
     was_training = model.training
     model.eval()
     overlaps = []

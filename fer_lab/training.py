@@ -303,9 +303,9 @@ def _average(model: Method, recipe: Recipe):
     return ModelEmaV3(model, decay=recipe.ema_decay, use_warmup=True)
 
 
-def accuracy(model: Method, faces: FaceSet, *, device: torch.device | str, batch_size: int = 256) -> float:
-    """Share of faces whose largest logit is their label, 0…1; the model's mode is put back."""
-    loader = Loader(
+def in_order(model: Method, faces: FaceSet, *, device: torch.device | str, batch_size: int) -> Loader:
+    """Every face once, in order and unchanged, in the size and colour order that the model takes."""
+    return Loader(
         faces,
         batch_size=batch_size,
         size=model.image_size,
@@ -313,6 +313,11 @@ def accuracy(model: Method, faces: FaceSet, *, device: torch.device | str, batch
         device=device,
         color_order=model.color_order,
     )
+
+
+def accuracy(model: Method, faces: FaceSet, *, device: torch.device | str, batch_size: int = 256) -> float:
+    """Share of faces whose largest logit is their label, 0…1; the model's mode is put back."""
+    loader = in_order(model, faces, device=device, batch_size=batch_size)
     was_training = model.training
     model.eval()
     with torch.no_grad():

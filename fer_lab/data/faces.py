@@ -136,9 +136,7 @@ class FaceSet:
             **chosen,
             splits=self.splits[positions],
             files=None if self.files is None else self.files[positions],
-            attributes=None
-            if self.attributes is None
-            else self.attributes.iloc[positions].reset_index(drop=True),
+            attributes=attributes,
             fingerprint=digest,
         )
 

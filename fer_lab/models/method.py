@@ -13,7 +13,6 @@ from fer_lab.models.recipes import Recipe
 
 SIZES = ("tiny", "paper")
 IMAGE_SIZES = {"tiny": 56, "paper": 224}
-GRID = 7
 
 # name → "module:Class"; a module is imported when its method is first asked for.
 _METHODS: dict[str, str] = {
