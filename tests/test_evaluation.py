@@ -8,6 +8,7 @@ from scipy import stats
 from torch import nn
 from torchmetrics.functional import classification as tm
 
+from fer_lab import evaluation
 from fer_lab.data.batches import prepare
 from fer_lab.data.faces import FaceSet
 from fer_lab.evaluation import (
@@ -19,6 +20,7 @@ from fer_lab.evaluation import (
     predict,
     within_between_scatter,
 )
+from fer_lab.models import create_model
 from fer_lab.models.method import Method
 
 CLASSES = ("neutral", "happiness", "surprise")
@@ -363,3 +365,29 @@ def test_overlap_by_hand_and_by_a_slow_loop():
     for wrong in (maps[:, :1], maps[0]):
         with pytest.raises(ValueError, match="K of at least 2"):
             mean_pairwise_cosine(wrong)
+
+
+def test_structure_measures_scatter_and_the_overlap_of_heads():
+    torch.manual_seed(0)
+    labels = torch.arange(10) % 7
+    faces = FaceSet(
+        storage=torch.randint(0, 256, (10, 3, 56, 56), dtype=torch.uint8),
+        labels=labels,
+        classes=tuple("abcdefg"),
+        splits=np.array(["test"] * 10),
+        subjects=torch.full((10,), -1),
+        name="noise",
+        fingerprint="noise",
+    )
+    model = create_model("dan", num_heads=3)
+    embeddings = np.random.default_rng(0).normal(size=(10, 5))
+    table = evaluation.structure(model, faces, embeddings, batch_size=4).set_index("metric")["value"]
+    assert model.training
+    with torch.no_grad():
+        maps = model.eval().attention_maps(prepare(faces.images, 56))["heads"]
+    expected = evaluation.mean_pairwise_cosine(maps).mean().item()
+    assert table["head_overlap"] == pytest.approx(expected, abs=1e-5)
+    scatter = evaluation.within_between_scatter(embeddings, labels.numpy())
+    assert table["within_between"] == pytest.approx(scatter.ratio)
+    single = evaluation.structure(create_model("baseline"), faces, embeddings)
+    assert list(single["metric"]) == ["within_between"]
