@@ -53,6 +53,7 @@ class Source:
         count: how many faces to render.
         seed: of the rendered faces.
         size: side in pixels; None is native, and for "synthetic" what the model takes (112 without one).
+        knobs: of the renderer, as text.
     """
 
     dataset: str = "synthetic"
@@ -63,17 +64,21 @@ class Source:
     count: int = 4000
     seed: int = 0
     size: int | None = None
+    knobs: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def load(self) -> FaceSet:
         """The faces.
 
         Raises:
-            ValueError: no folder given, and whatever `load_dataset` finds wrong with it.
+            ValueError: no folder given, knobs for real faces, and whatever `load_dataset` finds wrong.
         """
         if self.dataset == "synthetic":
+            knobs = {name: literal(value) for name, value in self.knobs.items()}
             return SyntheticFaces(
-                self.count, seed=self.seed, num_classes=self.classes or 7, size=self.size or 112
+                self.count, seed=self.seed, num_classes=self.classes or 7, size=self.size or 112, **knobs
             )
+        if self.knobs:
+            raise ValueError(f"only rendered faces have knobs; {self.dataset} does not know {list(self.knobs)}")
         if self.root is None:
             raise ValueError(f"{self.dataset} needs its folder: --data-root, or FER_DATA in the environment")
         return load_dataset(
@@ -97,6 +102,7 @@ class Source:
         if self.dataset == "synthetic":
             words += ["--faces", str(self.count)]
             words += ["--faces-seed", str(self.seed)] if self.seed else []
+            words += [word for name, value in self.knobs.items() for word in ("--knob", f"{name}={value}")]
         else:
             words += ["--data-root", "$FER_DATA", "--rule", self.rule]
         return words + (["--classes", str(self.classes)] if self.classes else [])
@@ -167,7 +173,8 @@ class Training:
 
     def folder(self) -> Path:
         """Where the run goes if nobody says: a folder of its own for every different request."""
-        changes = [f"{name}={value}" for name, value in {**self.options, **self.changes}.items()]
+        asked = {**self.options, **self.changes, **self.source.knobs}
+        changes = [f"{name}={value}" for name, value in asked.items()]
         kind = [self.variant or self.recipe_name, *changes]
         parts = [self.source.dataset, self.model, self.size, *kind, f"seed{self.seed}"]
         return Path("runs") / "-".join(parts).replace("/", "_").replace("\\", "_")

@@ -126,6 +126,8 @@ def test_results_prints_a_table_and_latex(trained):
         ({"changes": {"augmentation.spin": "3"}}, "augmentation.spin"),
         ({"changes": {"lr": "-1"}}, "lr must be above 0"),
         ({"source": Source(dataset="ferplus")}, "ferplus needs its folder: --data-root"),
+        ({"source": Source(dataset="ferplus", knobs={"blur": "1"})}, "only rendered faces have knobs"),
+        ({"source": Source(count=40, knobs={"age": "1"})}, "unknown knob age"),
     ],
 )
 def test_a_wrong_request_is_refused(request_, message, tmp_path):
@@ -167,6 +169,10 @@ def test_the_seed_of_rendered_faces_is_theirs_alone():
     assert torch.equal(first.images, again.images)
     assert not torch.equal(first.images, other.images)
     assert Source(count=8, seed=5).words() == ["--dataset", "synthetic", "--faces", "8", "--faces-seed", "5"]
+    grey = Source(count=8, size=56, knobs={"grey": "1", "scale_range": "(1, 1)"})
+    assert grey.words()[-4:] == ["--knob", "grey=1", "--knob", "scale_range=(1, 1)"]
+    pictures = grey.load().storage
+    assert torch.equal(pictures[:, 0], pictures[:, 2])
 
 
 def test_different_requests_get_different_folders():

@@ -114,17 +114,17 @@ def partition_loss(heads: torch.Tensor) -> torch.Tensor:
 class SpatialAttention(nn.Module):
     """One map over the grid from a local, a horizontal and a vertical look at the features.
 
-    u = BN(conv1×1 F), D → D/2; s = ReLU(BN(conv3×3 u) + BN(conv1×3 u) + BN(conv3×1 u)), D/2 → D; the map is
-    Σ_channels s. It is not normalised: only products with the features follow, and their scale is free.
+    u = BN(conv1×1 F), D → hidden; s = ReLU(BN(conv3×3 u) + BN(conv1×3 u) + BN(conv3×1 u)), hidden → D; the
+    map is Σ_channels s. It is not normalised: only products with the features follow, and their scale is
+    free. The published network has hidden = D/2, the tiny one D/4.
     """
 
-    def __init__(self, dim: int):
+    def __init__(self, dim: int, hidden: int):
         super().__init__()
-        half = dim // 2
-        self.reduce = _conv_bn(dim, half, (1, 1))
-        self.square = _conv_bn(half, dim, (3, 3))
-        self.row = _conv_bn(half, dim, (1, 3))
-        self.column = _conv_bn(half, dim, (3, 1))
+        self.reduce = _conv_bn(dim, hidden, (1, 1))
+        self.square = _conv_bn(hidden, dim, (3, 3))
+        self.row = _conv_bn(hidden, dim, (1, 3))
+        self.column = _conv_bn(hidden, dim, (3, 1))
 
     def attention_map(self, features: torch.Tensor) -> torch.Tensor:
         """[B,D,h,w] → [B,1,h,w], values ≥ 0."""
@@ -160,9 +160,9 @@ class ChannelAttention(nn.Module):
 class CrossAttentionHead(nn.Module):
     """One head: where on the face, then which channels."""
 
-    def __init__(self, dim: int):
+    def __init__(self, dim: int, hidden: int):
         super().__init__()
-        self.spatial = SpatialAttention(dim)
+        self.spatial = SpatialAttention(dim, hidden)
         self.channel = ChannelAttention(dim)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -247,7 +247,8 @@ class DAN(Method):
         self.trunk = resnet18(size)
         dim = self.trunk.out_channels
         self.centers = nn.Parameter(torch.randn(num_classes, dim), requires_grad=affinity_weight > 0)
-        self.heads = nn.ModuleList(CrossAttentionHead(dim) for _ in range(num_heads))
+        hidden = dim // 4 if size == "tiny" else dim // 2
+        self.heads = nn.ModuleList(CrossAttentionHead(dim, hidden) for _ in range(num_heads))
         self.fusion = AttentionFusion(dim, num_classes)
 
     def head_outputs(self, features: torch.Tensor) -> torch.Tensor:

@@ -121,7 +121,7 @@ def test_a_single_head_has_nothing_to_differ_from():
 
 
 def test_spatial_attention_is_the_sum_of_three_looks():
-    block = SpatialAttention(32).eval()
+    block = SpatialAttention(32, 16).eval()
     x = normal(1, 2, 32, 7, 7)
     attention = block.attention_map(x)
     assert attention.shape == (2, 1, 7, 7)

@@ -15,7 +15,7 @@ from fer_lab.data.synthetic import generator
 from fer_lab.data.synthetic.action_units import NUMBERS
 from fer_lab.data.synthetic.generator import KNOBS, SyntheticFaces, class_counts, write_folder
 
-N = 70  # more than two chunks, and not a whole number of them
+N = 70  # more than one chunk, and not a whole number of them
 
 
 @pytest.fixture(scope="module")
@@ -88,25 +88,28 @@ def test_equal_arguments_give_equal_bytes_and_another_seed_does_not(faces):
     assert mean_difference(faces, other) > 10
 
 
-def test_another_process_with_more_threads_draws_the_same_bytes(faces):
+def test_four_processes_with_other_threads_draw_the_same_bytes(faces):
     program = (
         "import sys; sys.path.insert(0, sys.argv[1]); from test_generator import *; "
-        "torch.set_num_threads(3); print(digest(SyntheticFaces(N, seed=3, size=40)), torch.get_num_threads())"
+        "torch.set_num_threads(int(sys.argv[2])); "
+        "print(digest(SyntheticFaces(N, seed=3, size=40)), torch.get_num_threads())"
     )
     here = os.path.dirname(__file__)
-    out = subprocess.run(
-        [sys.executable, "-c", program, here], capture_output=True, text=True, check=True, timeout=120
-    )
-    assert out.stdout.split() == [digest(faces), "3"]
+    others = [
+        subprocess.Popen([sys.executable, "-c", program, here, str(threads)], stdout=subprocess.PIPE, text=True)
+        for threads in (1, 2, 3, 1)
+    ]
+    said = [process.communicate(timeout=120)[0].split() for process in others]
+    assert said == [[digest(faces), threads] for threads in "1231"]
 
 
 def test_a_chunk_drawn_alone_has_the_same_bytes(faces):
     knobs = generator.check_knobs({})
     plan = generator._plan(N, 3, faces.classes, knobs)
     rows, units, _, pictures = generator._draw_chunk(1, plan, 3, 40, faces.classes, knobs)
-    assert torch.equal(rows, torch.arange(32, 64))
-    assert torch.equal(pictures.images, faces.storage[32:64])
-    assert torch.equal(units, faces.action_units[32:64])
+    assert torch.equal(rows, torch.arange(64, N))
+    assert torch.equal(pictures.images[: N - 64], faces.storage[64:])
+    assert torch.equal(units[: N - 64], faces.action_units[64:])
 
 
 def test_no_subject_crosses_splits_and_people_keep_their_looks(faces):
