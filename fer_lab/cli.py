@@ -35,6 +35,7 @@ Classes = Annotated[int | None, typer.Option(help="7 or 8; what the data set has
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable images out, and count them.")]
 FaceCount = Annotated[int, typer.Option("--faces", help="How many faces to render, for synthetic.")]
 FaceSeed = Annotated[int, typer.Option("--faces-seed", help="Of the rendered faces.")]
+Knobs = Annotated[list[str] | None, typer.Option("--knob", help="name=value of the renderer.")]
 
 
 def _listed(text: str | None) -> list[str] | None:
@@ -153,6 +154,7 @@ def train(
     skip_bad: SkipBad = False,
     count: FaceCount = 4000,
     faces_seed: FaceSeed = 0,
+    knob: Knobs = None,
 ):
     """Train a model, then report once on a split that took part in no choice."""
     from fer_lab import commands
@@ -165,6 +167,7 @@ def train(
         skip_bad=skip_bad,
         count=count,
         seed=faces_seed,
+        knobs=_pairs(knob, "--knob"),
     )
     request = commands.Training(
         model=model,
@@ -208,6 +211,7 @@ def evaluate(
     skip_bad: SkipBad = False,
     count: FaceCount = 4000,
     faces_seed: FaceSeed = 0,
+    knob: Knobs = None,
 ):
     """Measure a trained model on one split, with 95 % bootstrap intervals."""
     from fer_lab import commands, evaluation
@@ -221,6 +225,7 @@ def evaluate(
         skip_bad=skip_bad,
         count=count,
         seed=faces_seed,
+        knobs=_pairs(knob, "--knob"),
     )
     faces = source.sized(model.image_size).load().split(split)
     metrics = evaluation.evaluate(evaluation.predict(model, faces))
@@ -295,7 +300,7 @@ def data_render(
     seed: Annotated[int, typer.Option()] = 0,
     size: Annotated[int, typer.Option(help="Side in pixels.")] = 112,
     classes: Annotated[int, typer.Option(help="7 or 8.")] = 7,
-    knob: Annotated[list[str] | None, typer.Option(help="name=value of the renderer.")] = None,
+    knob: Knobs = None,
 ):
     """Render faces with known labels into a folder that `--dataset folder` reads."""
     from fer_lab.commands import literal
