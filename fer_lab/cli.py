@@ -180,8 +180,9 @@ def train(
         weights=weights,
         trunk=trunk,
         variant=record,
+        split=split,
     )
-    done = commands.train(request, out=out, split=split, store=store, ship=ship, fresh=fresh, device=device)
+    done = commands.train(request, out=out, store=store, ship=ship, fresh=fresh, device=device)
     typer.echo(f"\n{model} on {len(done.predictions)} {done.split} faces of {done.predictions.name}")
     typer.echo(_format_metrics(done.metrics))
     typer.echo(f"run: {done.run.folder}, {done.minutes:.1f} minutes")

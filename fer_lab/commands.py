@@ -137,6 +137,7 @@ class Training:
         weights: safetensors to start from.
         trunk: a run's folder or a file of weights whose trunk to start from, whatever method it is of.
         variant: name in the results store; "" if it is not recorded.
+        split: reported on; "" is "valid" where there are such faces, else "test".
     """
 
     model: str
@@ -149,6 +150,7 @@ class Training:
     weights: Path | None = None
     trunk: Path | None = None
     variant: str = ""
+    split: str = ""
 
     @property
     def recipe_name(self) -> str:
@@ -188,6 +190,7 @@ class Training:
         # the name alone: the folder is the reader's own
         words += ["--weights", self.weights.name] if self.weights else []
         words += ["--trunk", f"runs/{self.trunk.name}"] if self.trunk else []
+        words += ["--split", self.split] if self.split else []
         words += ["--record", self.variant] if self.variant else []
         return " ".join(word if word == "$FER_DATA" else shlex.quote(word) for word in words)
 
@@ -207,7 +210,6 @@ def train(
     request: Training,
     *,
     out: Path | None = None,
-    split: str = "",
     store: Path | None = None,
     ship: Path | None = None,
     fresh: bool = False,
@@ -220,7 +222,6 @@ def train(
 
     Args:
         out: the run's folder; an interrupted run in it goes on.
-        split: reported on; "" is "valid" where there are such faces, else "test".
         store: results store to record in, under the request's variant.
         ship: also write the weights in half precision, with their card.
         fresh: start anew where there is a run in the folder.
@@ -231,7 +232,7 @@ def train(
     """
     recipe = request.chosen_recipe()
     faces = request.source.sized(request.image_size).load() if faces is None else faces
-    split = split or ("valid" if (faces.splits == "valid").any() else "test")
+    split = request.split or ("valid" if (faces.splits == "valid").any() else "test")
     reported = faces.split(split)
     training, held_out = faces.split("train").holdout()
     torch.manual_seed(request.seed)

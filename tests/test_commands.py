@@ -157,10 +157,12 @@ def test_the_command_of_real_data_hides_the_readers_folder(tmp_path):
         options={"heads": "2"},
         weights=tmp_path / "a b.safetensors",
         variant="two",
+        split="test",
     )
     assert request.command() == (
         "fer-lab train dan --dataset ferplus --data-root $FER_DATA --rule votes --classes 8 --size tiny "
-        "--recipe scratch --seed 2 --set lr=0.05 --option heads=2 --weights 'a b.safetensors' --record two"
+        "--recipe scratch --seed 2 --set lr=0.05 --option heads=2 --weights 'a b.safetensors' "
+        "--split test --record two"
     )
 
 

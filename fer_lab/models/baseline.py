@@ -26,9 +26,9 @@ SCRATCH_AUGMENTATION = Augmentation(
 # first plateau where SGD still says "happiness" to everything, and so do small batches.
 SMOKE = Recipe(
     epochs=6,
-    batch_size=32,
+    batch_size=16,
     optimizer="adamw",
-    lr=3e-3,
+    lr=1e-3,
     weight_decay=0.02,
     schedule="one_cycle",
     augmentation=Augmentation(flip=0.5, rotation=8, shift=0.03),

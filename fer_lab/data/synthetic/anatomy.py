@@ -158,6 +158,7 @@ class Identity(_Parameters):
 
         Args:
             spread: 1 draws clearly different people, 0 n times the same plain person; above 1 caricatures.
+                What is chosen rather than grown (hair, colours, beard, glasses) differs fully from 0.6 on.
         """
         g = torch.Generator().manual_seed(seed)
 
@@ -207,7 +208,7 @@ class Identity(_Parameters):
         beards = pick(torch.tensor([[1.1, 1.0, 0.5, 0.5, 0.9]]).expand(n, 5)) * (softness < 0.38)
         glasses = pick(torch.tensor([[0.72, 0.15, 0.13]]).expand(n, 3))
         clothes = CLOTHES[pick(torch.ones(n, len(CLOTHES)))]
-        same = uniform() >= spread
+        same = uniform() >= spread / 0.6
         plain = torch.tensor([2])
         return cls(
             skin_tone=skin_tone,

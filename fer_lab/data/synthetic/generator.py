@@ -209,9 +209,9 @@ def sample_nuisance(n: int, knobs: Mapping, g: torch.Generator) -> Nuisance:
 
 
 def sample_people(n: int, knobs: Mapping, seed: int) -> Identity:
-    """n persons, as different as `intra_class_variance` says: at 0 all the same, beyond 0.3 extreme."""
+    """n persons, as different as `intra_class_variance` says: at 0 all the same, beyond 0.5 extreme."""
     varied = knobs["intra_class_variance"]
-    people = Identity.sample(n, seed, spread=min(varied / 0.3, 0.9 + varied / 3))
+    people = Identity.sample(n, seed, spread=2 * varied if varied < 0.5 else 0.75 + 0.5 * varied)
     bounded = ("age", "softness", "skin_tone", "freckles", "lipstick", "ears")
     return people.replace(**{key: getattr(people, key).clamp(0, 1) for key in bounded})
 
