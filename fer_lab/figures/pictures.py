@@ -63,6 +63,54 @@ def faces_by_class(faces: FaceSet, per_class: int = 6, title: str | None = None)
 
 
 @styled
+def face_rows(
+    images: torch.Tensor | np.ndarray,
+    names: Sequence[str],
+    columns: Sequence[str] | None = None,
+    notes: Sequence[str] | None = None,
+    cell: float = 1.0,
+    title: str | None = None,
+) -> Figure:
+    """Rows of faces uint8 [R,K,3,S,S], each with its name at the left, and a note at the right if given.
+
+    Args:
+        columns: K titles above the first row.
+        cell: a face's side in inches, made smaller if the figure would be too wide.
+
+    Raises:
+        ValueError: images of another shape, or names, titles or notes that are not as many.
+    """
+    images = np.asarray(images)
+    if images.ndim != 5:
+        raise ValueError(f"expected images [R,K,3,S,S], got {list(images.shape)}")
+    for what, given, needed in (
+        ("names", names, images.shape[0]),
+        ("column titles", columns, images.shape[1]),
+        ("notes", notes, images.shape[0]),
+    ):
+        if given is not None and len(given) != needed:
+            raise ValueError(f"expected {needed} {what}, got {len(given)}")
+
+    def room(texts: Sequence[str] | None) -> float:
+        return 0.12 + 0.068 / cell * max(len(line) for t in texts for line in t.split("\n")) if texts else 0.0
+
+    fig, ax, tops = mosaic(
+        [list(pictures_of(row)) for row in images],
+        captions=[columns] if columns else (),
+        left=room(names),
+        right=room(notes),
+        cell=cell,
+        title=title,
+    )
+    end = images.shape[1] * 1.06 - 0.06
+    for i, top in enumerate(tops):
+        ax.text(-0.08, top + 0.5, names[i], ha="right", va="center", fontsize=8.5)
+        if notes:
+            ax.text(end + 0.08, top + 0.5, notes[i], ha="left", va="center", fontsize=8.5, color=SOFT)
+    return fig
+
+
+@styled
 def class_counts(faces: FaceSet, title: str | None = None) -> Figure:
     """Faces per class as bars in the classes' colours, paler by split; count and share at the end."""
     fig = new_figure(7, 0.34 * faces.num_classes + 1.2)

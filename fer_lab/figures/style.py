@@ -168,6 +168,7 @@ def mosaic(
     *,
     captions: Sequence[Sequence[str]] = (),
     left: float = 0.0,
+    right: float = 0.0,
     bottom: float = 0.0,
     cell: float = 1.1,
     title: str | None = None,
@@ -178,18 +179,19 @@ def mosaic(
     Args:
         tiles: [rows][columns] of RGB [S,S,3].
         captions: above each picture, for the first rows or all.
-        left, bottom: room there, in pictures' sides.
+        left, right, bottom: room there, in pictures' sides.
         cell: a picture's side in inches, made smaller if the figure would be too wide.
 
     Returns:
         The figure, its axis, and each row's y (downwards).
     """
     gap = 0.06
-    width = left + max(map(len, tiles)) * (1 + gap) - gap
+    width = left + max(map(len, tiles)) * (1 + gap) - gap + right
     cell = min(cell, (WIDTH - 0.1) / width)
     tops, y = [], 0.0
     for r in range(len(tiles)):
-        y += 0.19 / cell if r < len(captions) else 0.0
+        lines = 1 + max((text.count("\n") for text in captions[r]), default=0) if r < len(captions) else 0
+        y += (0.19 if lines < 2 else 0.05 + 0.14 * lines) / cell if lines else 0.0
         tops.append(y)
         y += 1 + gap
     height = y - gap + bottom

@@ -179,3 +179,35 @@ def test_feature_maps_show_the_first_channels():
     assert texts(fig) == ["0", "1", "2"]
     with pytest.raises(ValueError, match=r"\[C,h,w\]"):
         figures.feature_maps(features[None])
+
+
+def test_face_rows_put_every_face_in_its_row_and_column_with_its_texts():
+    faces = face_images(6).view(2, 3, 3, 8, 8)
+    fig = figures.face_rows(faces, ["one", "two\nlines"], columns=["a", "b", "c"], notes=["10 %", "20 %"])
+    found = shown(fig)
+    tops = sorted({top for _, top in found})
+    assert len(found) == 6
+    assert len(tops) == 2
+    for r, top in enumerate(tops):
+        for c in range(3):
+            assert np.array_equal(found[round(1.06 * c, 2), top], faces[r, c].permute(1, 2, 0).numpy())
+    texts = [text.get_text() for text in fig.axes[0].texts]
+    assert texts == ["a", "b", "c", "one", "10 %", "two\nlines", "20 %"]
+    left, right = fig.axes[0].get_xlim()
+    assert left < -0.4
+    assert right > 3.12 + 0.3
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"images": face_images(2)}, r"expected images \[R,K,3,S,S\]"),
+        ({"names": ["one"]}, "expected 2 names, got 1"),
+        ({"columns": ["a"]}, "expected 3 column titles, got 1"),
+        ({"notes": ["a"]}, "expected 2 notes, got 1"),
+    ],
+)
+def test_face_rows_refuse_what_does_not_fit(changes, message):
+    given = {"images": face_images(6).view(2, 3, 3, 8, 8), "names": ["one", "two"], **changes}
+    with pytest.raises(ValueError, match=message):
+        figures.face_rows(**given)
