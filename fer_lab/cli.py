@@ -142,7 +142,9 @@ def train(
     changes: Annotated[list[str] | None, typer.Option("--set", help="field=value of the recipe.")] = None,
     option: Annotated[list[str] | None, typer.Option(help="name=value of the model, such as heads=2.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Safetensors to start from.")] = None,
-    trunk: Annotated[Path | None, typer.Option(help="Run or weights whose trunk to start from.")] = None,
+    trunk: Annotated[
+        Path | None, typer.Option(help="Run, weights or a shipped model whose trunk to start from.")
+    ] = None,
     record: Annotated[str, typer.Option(help="Name of the variant in the results store.")] = "",
     store: Annotated[Path, typer.Option(help="The results store.")] = STORE,
     split: Annotated[str, typer.Option(help="Reported on at the end. Default: valid, else test.")] = "",
@@ -204,7 +206,7 @@ def _format_metrics(metrics) -> str:
 
 @app.command()
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="Folder of a run, or a safetensors file.")],
+    run: Annotated[Path, typer.Argument(help="Folder of a run, safetensors file, or name of a shipped model.")],
     dataset: Dataset = "synthetic",
     data_root: DataRoot = None,
     split: Annotated[str, typer.Option(help="train, valid or test.")] = "valid",

@@ -22,7 +22,7 @@ from fer_lab.data.faces import FaceSet
 from fer_lab.data.photos import crop_face, find_faces, open_image
 from fer_lab.data.synthetic import SyntheticFaces
 from fer_lab.evaluation import evaluate, predict, structure
-from fer_lab.models.method import IMAGE_SIZES, Method, create_model, method_class
+from fer_lab.models.method import IMAGE_SIZES, Method, create_model, list_models, method_class
 from fer_lab.models.recipes import Recipe
 from fer_lab.runs import Predictions, ResultsStore, Run, load_model, load_weights, save_model
 from fer_lab.training import fit
@@ -189,7 +189,9 @@ class Training:
         words += [word for name, value in self.options.items() for word in ("--option", f"{name}={value}")]
         # the name alone: the folder is the reader's own
         words += ["--weights", self.weights.name] if self.weights else []
-        words += ["--trunk", f"runs/{self.trunk.name}"] if self.trunk else []
+        if self.trunk:
+            shipped = str(self.trunk) in list_models() and not self.trunk.exists()
+            words += ["--trunk", str(self.trunk) if shipped else f"runs/{self.trunk.name}"]
         words += ["--split", self.split] if self.split else []
         words += ["--record", self.variant] if self.variant else []
         return " ".join(word if word == "$FER_DATA" else shlex.quote(word) for word in words)
@@ -302,7 +304,9 @@ def describe_device(run: Run) -> str:
 
 
 def open_model(path: Path) -> Method:
-    """The trained model in a run's folder or a file of weights."""
+    """The trained model in a run's folder, in a file of weights, or the shipped one of a method's name."""
+    if not path.exists() and str(path) in list_models():
+        path = shipped_weights(str(path))
     return load_model(path) if path.is_file() else Run(path).load_model()
 
 
