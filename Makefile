@@ -54,7 +54,7 @@ figures: $(STAMP)
 
 weights: $(STAMP)
 	$(call SHIP,baseline,10,)
-	$(call SHIP,dan,8,--trunk baseline)
+	$(call SHIP,dan,8,--trunk synthetic/baseline)
 
 clean:
 	rm -rf book runs build dist .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -205,6 +205,30 @@ def _format_metrics(metrics) -> str:
 
 
 @app.command()
+def landmarks(
+    out: Annotated[Path | None, typer.Option(help="The file. Default: the one that ships.")] = None,
+    count: Annotated[int, typer.Option("--faces", help="How many faces to render and learn from.")] = 12_000,
+    epochs: Annotated[int, typer.Option(help="Passes over them.")] = 10,
+    seed: Annotated[int, typer.Option(help="Of weights and faces.")] = 0,
+    data_root: Annotated[
+        Path | None,
+        typer.Option(envvar="FER_DATA", help="FER+, to see how it fares on photographs.", show_default=False),
+    ] = None,
+):
+    """Train POSTER's tiny landmark stream on rendered faces; measure it on other people."""
+    from fer_lab.data.datasets import load_dataset
+    from fer_lab.landmarks import ship_landmarks
+    from fer_lab.models.poster import LANDMARK_WEIGHTS
+
+    photographs = load_dataset("ferplus", data_root).split("valid") if data_root else None
+    target = out or LANDMARK_WEIGHTS
+    card = ship_landmarks(target, count=count, epochs=epochs, seed=seed, photographs=photographs)
+    for name, value in card["score"].items():
+        typer.echo(f"{name.replace('_', ' '):<32} {value:.2f} %")
+    typer.echo(f"weights in half precision: {target}")
+
+
+@app.command()
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Folder of a run, safetensors file, or name of a shipped model.")],
     dataset: Dataset = "synthetic",
@@ -244,12 +268,12 @@ def predict(
     whole: Annotated[bool, typer.Option("--whole", help="The pictures are face crops already.")] = False,
 ):
     """Say how likely each expression is for every face in pictures; write where the model looked."""
-    from fer_lab import commands
+    from fer_lab import overlays, shipped
 
-    network = commands.open_model(weights or commands.shipped_weights(model))
+    network = shipped.open_model(weights or shipped.shipped_weights(model))
     without = 0
     for number, path in enumerate(images):
-        picture, faces = commands.predict_picture(network, path, whole=whole)
+        picture, faces = overlays.predict_picture(network, path, whole=whole)
         if not faces:
             typer.echo(f"{path}: no face found; --whole takes the picture as one face", err=True)
             without += 1
@@ -259,7 +283,7 @@ def predict(
             typer.echo(f"{path} {list(face.box)}  " + "  ".join(f"{name} {p:.3f}" for name, p in ranked))
         out.mkdir(parents=True, exist_ok=True)
         target = out / f"{number:03d}-{path.stem}.png"
-        commands.overlay(picture, faces).save(target)
+        overlays.overlay(picture, faces).save(target)
         typer.echo(f"overlay: {target}")
     if without == len(images):
         raise typer.Exit(1)

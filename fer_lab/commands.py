@@ -1,4 +1,4 @@
-"""The work behind `fer-lab train`, `evaluate` and `predict`, as plain functions.
+"""The work behind `fer-lab train` and its kin, as plain functions.
 
 Apart from cli.py, so that asking for help or running notebooks does not wait for torch.
 """
@@ -6,30 +6,23 @@ Apart from cli.py, so that asking for help or running notebooks does not wait fo
 import ast
 import dataclasses
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
-from PIL import Image, ImageDraw, ImageOps
 
-from fer_lab.data.batches import prepare
 from fer_lab.data.datasets import load_dataset
-from fer_lab.data.expressions import COLORS
 from fer_lab.data.faces import FaceSet
-from fer_lab.data.photos import crop_face, find_faces, open_image
 from fer_lab.data.synthetic import SyntheticFaces
 from fer_lab.evaluation import evaluate, predict, structure
-from fer_lab.models.method import IMAGE_SIZES, Method, create_model, list_models, method_class
+from fer_lab.models.method import IMAGE_SIZES, Method, create_model, method_class
 from fer_lab.models.recipes import Recipe
-from fer_lab.runs import Predictions, ResultsStore, Run, load_model, load_weights, save_model
+from fer_lab.runs import Predictions, ResultsStore, Run, atomic_path, load_weights, read_card, save_model
+from fer_lab.shipped import card_text, is_shipped_name, open_model
 from fer_lab.training import fit
 from fer_lab.workbook import native
-
-# Sets of weights that ship, the preferred first; a set is named by what it was trained on.
-SHIPPED = ("ferplus", "synthetic")
 
 
 def literal(text: str):
@@ -190,8 +183,7 @@ class Training:
         # the name alone: the folder is the reader's own
         words += ["--weights", self.weights.name] if self.weights else []
         if self.trunk:
-            shipped = str(self.trunk) in list_models() and not self.trunk.exists()
-            words += ["--trunk", str(self.trunk) if shipped else f"runs/{self.trunk.name}"]
+            words += ["--trunk", str(self.trunk) if is_shipped_name(self.trunk) else f"runs/{self.trunk.name}"]
         words += ["--split", self.split] if self.split else []
         words += ["--record", self.variant] if self.variant else []
         return " ".join(word if word == "$FER_DATA" else shlex.quote(word) for word in words)
@@ -277,7 +269,9 @@ def train(
     if ship:
         overall = metrics[metrics["class"] == ""]
         score = dict(zip(overall["metric"], overall["value"].round(4).tolist(), strict=True))
-        save_model(trained, ship, half=True, seed=request.seed, score=score, **origin)
+        save_model(trained, ship, half=True, seed=request.seed, score=score, faces=len(reported), **origin)
+        with atomic_path(ship.with_suffix(".md")) as path:
+            path.write_text(card_text(read_card(ship)), encoding="utf-8")
     return Trained(run, split, predictions, metrics, minutes)
 
 
@@ -301,102 +295,3 @@ def describe_device(run: Run) -> str:
     """The GPU's name, or the processor's with the threads that were used."""
     here = run.environment
     return here["device"] if here["device"] != "cpu" else f"{here['cpu']}, {here['threads']} threads"
-
-
-def open_model(path: Path) -> Method:
-    """The trained model in a run's folder, in a file of weights, or the shipped one of a method's name."""
-    if not path.exists() and str(path) in list_models():
-        path = shipped_weights(str(path))
-    return load_model(path) if path.is_file() else Run(path).load_model()
-
-
-# ---------------------------------------------------------------------------------------------------------
-# Faces in a reader's own pictures
-
-
-def shipped_weights(name: str) -> Path:
-    """The weights of a model that come with the package.
-
-    Raises:
-        ValueError: none come for this one.
-    """
-    folder = Path(__file__).parent / "weights"
-    for trained_on in SHIPPED:
-        if (path := folder / trained_on / f"{name}.safetensors").exists():
-            return path
-    there = sorted({path.stem for path in folder.glob("*/*.safetensors")})
-    others = f", or --model one of {', '.join(there)}" if there else ""
-    raise ValueError(f"no weights come with {name}; give --weights FILE{others}")
-
-
-@dataclass(frozen=True)
-class Seen:
-    """One face in a picture.
-
-    Attributes:
-        box: (left, top, right, bottom) in pixels of the picture.
-        probabilities: by expression.
-        heat: float [h,w], 0…1, where the model looked.
-    """
-
-    box: tuple[int, int, int, int]
-    probabilities: dict[str, float]
-    heat: np.ndarray
-
-
-def look(model: Method, image: Image.Image, boxes: Sequence[tuple[int, int, int, int]]) -> list[Seen]:
-    """Probabilities and attention of the faces in `boxes` of an RGB picture."""
-    images = torch.stack([crop_face(image, box) for box in boxes])
-    ready = prepare(images, model.image_size, model.color_order)
-    model.eval()
-    with torch.no_grad():
-        probabilities = model(ready).softmax(1).tolist()
-        maps = next(iter(model.attention_maps(ready).values())).mean(1)
-    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
-    heats = ((maps - low) / (high - low).clamp_min(1e-12)).numpy()
-    return [
-        Seen(tuple(box), dict(zip(model.classes, row, strict=True)), heat)
-        for box, row, heat in zip(boxes, probabilities, heats, strict=True)
-    ]
-
-
-def overlay(image: Image.Image, faces: Sequence[Seen]) -> Image.Image:
-    """The picture with each face's attention as heat, a frame, and the likeliest expression above it."""
-    from matplotlib import colormaps
-
-    drawn = image.copy()
-    for face in faces:
-        left, top, right, bottom = face.box
-        size = (right - left, bottom - top)
-        heat = Image.fromarray(np.uint8(face.heat * 255)).resize(size, Image.Resampling.BICUBIC)
-        coloured = Image.fromarray(np.uint8(colormaps["inferno"](np.asarray(heat))[..., :3] * 255))
-        drawn.paste(coloured, (left, top), heat.point(lambda value: value * 0.6))
-    pen = ImageDraw.Draw(drawn)
-    for face in faces:
-        name, p = max(face.probabilities.items(), key=lambda item: item[1])
-        height = max(12, (face.box[3] - face.box[1]) // 9)
-        color = COLORS.get(name, "#ffffff")
-        pen.rectangle(face.box, outline=color, width=max(2, height // 8))
-        at = (face.box[0], max(0, face.box[1] - height - 4))
-        text = f"{name} {p:.0%}"
-        pen.rectangle(pen.textbbox(at, text, font_size=height), fill="#000000")
-        pen.text(at, text, fill=color, font_size=height)
-    return drawn
-
-
-def predict_picture(model: Method, path: Path, *, whole: bool = False) -> tuple[Image.Image, list[Seen]]:
-    """A picture and what the model says of its faces.
-
-    Args:
-        whole: take the picture as one face crop (its middle square) instead of looking for faces.
-
-    Raises:
-        ValueError: not a picture that is accepted; see `open_image`.
-    """
-    image = open_image(path)
-    if whole:
-        image = ImageOps.fit(image, (min(image.size),) * 2)
-        boxes = [(0, 0, *image.size)]
-    else:
-        boxes = [face.box for face in find_faces(image)]
-    return image, look(model, image, boxes) if boxes else []

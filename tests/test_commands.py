@@ -1,17 +1,16 @@
 """Training, measuring and looking at pictures, as the command line does it."""
 
 import shlex
+from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from fer_lab import cli, commands
-from fer_lab.commands import Seen, Source, Training, changed, look, overlay, predict_picture
+from fer_lab import cli, commands, overlays
+from fer_lab.commands import Source, Training
 from fer_lab.models import create_model
-from fer_lab.models.method import method_class
 from fer_lab.runs import ResultsStore, Run, load_model, read_card
 
 COUNT = 80
@@ -92,6 +91,10 @@ def test_shipped_weights_are_half_precision_with_a_card(trained):
     assert card["score"]["accuracy"] == round(Run(folder / "run").load_predictions().correct.mean(), 4)
     whole = (folder / "run" / "weights.safetensors").stat().st_size
     assert (folder / "small.safetensors").stat().st_size < 0.6 * whole
+    text = (folder / "small.md").read_text()
+    assert f"```\n{card['command']}\n```" in text
+    assert f"| accuracy | {card['score']['accuracy']:.3f} |" in text
+    assert "Learned from drawings alone" in text
 
 
 def test_evaluate_gives_the_numbers_of_the_training(trained):
@@ -112,124 +115,6 @@ def test_results_prints_a_table_and_latex(trained):
     assert r"\caption{mean class recall}" in latex.output
 
 
-# ---------------------------------------------------------------------------------------------------------
-# What was asked for
-
-
-@pytest.mark.parametrize(
-    ("request_", "message"),
-    [
-        ({"model": "resnet"}, "unknown model 'resnet'"),
-        ({"recipe": "fast"}, "baseline has no recipe 'fast'; it has smoke"),
-        ({"changes": {"epoch": "3"}}, "no recipe field epoch"),
-        ({"changes": {"epochs": "many"}}, "parameter epochs takes int"),
-        ({"changes": {"augmentation.spin": "3"}}, "augmentation.spin"),
-        ({"changes": {"lr": "-1"}}, "lr must be above 0"),
-        ({"source": Source(dataset="ferplus")}, "ferplus needs its folder: --data-root"),
-        ({"source": Source(dataset="ferplus", knobs={"blur": "1"})}, "only rendered faces have knobs"),
-        ({"source": Source(count=40, knobs={"age": "1"})}, "unknown knob age"),
-    ],
-)
-def test_a_wrong_request_is_refused(request_, message, tmp_path):
-    request = Training(**{"model": "baseline", "source": Source(count=40), **request_})
-    with pytest.raises(ValueError, match=message):
-        commands.train(request, out=tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
-def test_changes_take_the_types_of_the_fields():
-    recipe = method_class("baseline").recipes["smoke"]
-    found = changed(
-        recipe, {"lr": "1", "soft_targets": "true", "augmentation.scale": "(0.8, 1.2)", "epochs": "3"}
-    )
-    assert (found.lr, found.soft_targets, found.epochs) == (1.0, True, 3)
-    assert tuple(found.augmentation.scale) == (0.8, 1.2)
-    assert found.augmentation.flip == recipe.augmentation.flip
-
-
-def test_the_command_of_real_data_hides_the_readers_folder(tmp_path):
-    source = Source(dataset="ferplus", root=tmp_path, rule="votes", classes=8)
-    request = Training(
-        model="dan",
-        source=source,
-        seed=2,
-        changes={"lr": "0.05"},
-        options={"heads": "2"},
-        weights=tmp_path / "a b.safetensors",
-        variant="two",
-        split="test",
-    )
-    assert request.command() == (
-        "fer-lab train dan --dataset ferplus --data-root $FER_DATA --rule votes --classes 8 --size tiny "
-        "--recipe scratch --seed 2 --set lr=0.05 --option heads=2 --weights 'a b.safetensors' "
-        "--split test --record two"
-    )
-
-
-def test_the_seed_of_rendered_faces_is_theirs_alone():
-    first, again, other = (Source(count=8, size=56, seed=seed).load() for seed in (5, 5, 6))
-    assert torch.equal(first.images, again.images)
-    assert not torch.equal(first.images, other.images)
-    assert Source(count=8, seed=5).words() == ["--dataset", "synthetic", "--faces", "8", "--faces-seed", "5"]
-    grey = Source(count=8, size=56, knobs={"grey": "1", "scale_range": "(1, 1)"})
-    assert grey.words()[-4:] == ["--knob", "grey=1", "--knob", "scale_range=(1, 1)"]
-    pictures = grey.load().storage
-    assert torch.equal(pictures[:, 0], pictures[:, 2])
-
-
-def test_different_requests_get_different_folders():
-    def folder(**more):
-        return Training(model="dan", source=Source(), **more).folder()
-
-    folders = {
-        folder(),
-        folder(seed=1),
-        folder(size="paper"),
-        folder(options={"heads": "2"}),
-        folder(changes={"lr": "0.1"}),
-        folder(variant="x/y"),
-    }
-    assert len(folders) == 6
-    assert {path.parent.name for path in folders} == {"runs"}
-
-
-# ---------------------------------------------------------------------------------------------------------
-# Pictures
-
-
-@pytest.fixture(scope="module")
-def model():
-    torch.manual_seed(0)
-    return create_model("baseline").eval()
-
-
-def test_look_gives_every_box_its_own_answer(model):
-    noise = np.random.default_rng(0).integers(0, 256, (112, 112, 3), dtype=np.uint8)
-    picture = Image.new("RGB", (300, 150))
-    picture.paste(Image.fromarray(noise), (20, 30))
-    noisy, black = look(model, picture, [(20, 30, 132, 142), (160, 10, 230, 80)])
-    alone = look(model, Image.fromarray(noise), [(0, 0, 112, 112)])[0]
-    assert list(noisy.probabilities) == list(model.classes)
-    assert sum(noisy.probabilities.values()) == pytest.approx(1, abs=1e-5)
-    assert list(noisy.probabilities.values()) == pytest.approx(list(alone.probabilities.values()), abs=1e-4)
-    assert list(black.probabilities.values()) != pytest.approx(list(noisy.probabilities.values()), abs=1e-4)
-    assert noisy.heat.shape == (7, 7)
-    assert (noisy.heat.min(), noisy.heat.max()) == (0, 1)
-
-
-def test_an_overlay_heats_the_face_alone():
-    heat = np.zeros((7, 7), dtype=np.float32)
-    heat[0, 6] = 1
-    face = Seen((50, 60, 150, 160), {"fear": 0.25, "happiness": 0.75}, heat)
-    picture = Image.new("RGB", (200, 200), (10, 10, 10))
-    drawn = np.asarray(overlay(picture, [face])).astype(int)
-    assert (np.asarray(picture) == 10).all()
-    assert drawn[66, 144].sum() > 300
-    assert drawn[145, 65].sum() < 60
-    assert (drawn[170:, :] == 10).all()
-    assert (drawn[40:58, 52:140] != 10).any()
-
-
 def test_predict_takes_a_whole_crop_and_writes_an_overlay(trained, faces, tmp_path):
     folder, _ = trained
     face = faces.images[0]
@@ -242,7 +127,8 @@ def test_predict_takes_a_whole_crop_and_writes_an_overlay(trained, faces, tmp_pa
     names, numbers = shown[::2], [float(number) for number in shown[1::2]]
     assert sum(numbers) == pytest.approx(1, abs=0.004)
     assert numbers == sorted(numbers, reverse=True)
-    expected = predict_picture(load_model(folder / "small.safetensors"), path, whole=True)[1][0].probabilities
+    network = load_model(folder / "small.safetensors")
+    expected = overlays.predict_picture(network, path, whole=True)[1][0].probabilities
     assert names[0] == max(expected, key=expected.get)
     assert Image.open(tmp_path / "out" / "000-my face.png").size == (56, 56)
 
@@ -256,11 +142,6 @@ def test_predict_says_where_there_is_no_face(trained, tmp_path):
     assert done.exit_code == 1
     assert "wall.png: no face found; --whole takes the picture as one face" in done.output
     assert not (tmp_path / "out").exists()
-
-
-def test_a_model_without_weights_in_the_package_is_refused(monkeypatch, tmp_path):
-    with pytest.raises(ValueError, match="no weights come with nothing; give --weights FILE"):
-        commands.shipped_weights("nothing")
 
 
 def test_render_and_check_and_cache_agree(tmp_path):
@@ -287,6 +168,8 @@ def test_a_trunk_is_handed_over_to_another_method():
 def test_the_command_names_the_trunk(tmp_path):
     request = Training(model="dan", source=Source(), trunk=tmp_path / "trunk-0")
     assert "--trunk runs/trunk-0" in request.command()
+    request = Training(model="dan", source=Source(), trunk=Path("synthetic/baseline"))
+    assert "--trunk synthetic/baseline" in request.command()
 
 
 def test_rendered_faces_come_in_the_models_size():

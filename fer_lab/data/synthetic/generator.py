@@ -261,6 +261,12 @@ def _draw_chunk(index: int, plan: _Plan, seed: int, size: int, classes: tuple[st
     return rows, units, how, drawn
 
 
+def set_fingerprint(n: int, seed: int = 0, size: int = 112, num_classes: int = 7, **knobs) -> str:
+    """What `SyntheticFaces` with these arguments has as its fingerprint, without drawing it."""
+    settings = {"n": n, "seed": seed, "size": size, "num_classes": num_classes, **check_knobs(knobs)}
+    return hashlib.sha256(json.dumps([VERSION, settings], sort_keys=True).encode()).hexdigest()[:16]
+
+
 def SyntheticFaces(n: int, seed: int = 0, size: int = 112, num_classes: int = 7, **knobs) -> FaceSet:
     """Render a labelled set of faces: the same arguments give the same bytes, on any number of threads.
 
@@ -311,7 +317,6 @@ def SyntheticFaces(n: int, seed: int = 0, size: int = 112, num_classes: int = 7,
 
     people = pd.DataFrame(plan.people.table()).iloc[plan.subjects.numpy()].reset_index(drop=True)
     settings = {"n": n, "seed": seed, "size": size, "num_classes": num_classes, **knobs}
-    source = json.dumps([VERSION, settings], sort_keys=True)
     return FaceSet(
         storage=images,
         labels=plan.labels,
@@ -319,7 +324,7 @@ def SyntheticFaces(n: int, seed: int = 0, size: int = 112, num_classes: int = 7,
         splits=plan.splits,
         subjects=plan.subjects,
         name="synthetic",
-        fingerprint=hashlib.sha256(source.encode()).hexdigest()[:16],
+        fingerprint=set_fingerprint(**settings),
         true_labels=plan.true_labels,
         action_units=action_units,
         landmarks=landmarks,

@@ -1,0 +1,69 @@
+"""The small weights that come with the package: where they lie, and what their cards say."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from fer_lab.models.method import Method, list_models
+from fer_lab.runs import Run, load_model
+
+# Sets of weights that ship, the preferred first; a set is named by what it was trained on.
+SHIPPED = ("ferplus", "synthetic")
+LIMITS = {
+    "synthetic": "Learned from drawings alone. It shows how the method works on rendered faces; on photographs "
+    "its answers mean little.",
+    "": "Learned from photographs whose labels are apparent expressions as annotators named them. Rare classes "
+    "are recognised far worse than frequent ones. Not for decisions about people.",
+}
+
+
+def card_text(card: Mapping) -> str:
+    """The card of shipped weights as Markdown: data, command, seed, score, limits."""
+    scores = "\n".join(
+        f"| {name.replace('_', ' ')} | {value:.3f} |" for name, value in card["score"].items() if value == value
+    )
+    return (
+        f"# {card['method']}, {card['size']}, trained on {card['dataset']}\n\n"
+        f"Half-precision weights of a {card['num_classes']}-class model ({', '.join(card['classes'])}), "
+        f"seed {card['seed']}, made by\n\n```\n{card['command']}\n```\n\n"
+        f"Measured once on the {card['faces']:,} {card['split']} faces of the same set "
+        f"(fingerprint `{card['fingerprint']}`), whose people appear nowhere in training where people are "
+        f"known:\n\n| | |\n| --- | --- |\n{scores}\n\n"
+        f"**Limits.** {LIMITS.get(card['dataset'], LIMITS[''])}\n"
+    )
+
+
+def shipped_weights(name: str, trained_on: str | None = None) -> Path:
+    """The weights of a model that come with the package.
+
+    Args:
+        trained_on: "ferplus" or "synthetic"; None takes the first of `SHIPPED` that there is.
+
+    Raises:
+        ValueError: none come for this one.
+    """
+    folder = Path(__file__).parent / "weights"
+    for kind in (trained_on,) if trained_on else SHIPPED:
+        if (path := folder / kind / f"{name}.safetensors").exists():
+            return path
+    there = sorted({path.stem for path in folder.glob("*/*.safetensors")})
+    others = f", or --model one of {', '.join(there)}" if there else ""
+    raise ValueError(f"no weights come with {name}; give --weights FILE{others}")
+
+
+def is_shipped_name(path: Path) -> bool:
+    """Whether a path is no path but `model` or `set/model`, such as `dan` or `synthetic/dan`."""
+    kind, name = path.parent.as_posix(), path.name
+    return not path.exists() and name in list_models() and kind in (".", *SHIPPED)
+
+
+def open_model(path: Path | str) -> Method:
+    """The trained model in a run's folder, in a file of weights, or one that ships: `dan`, `synthetic/dan`.
+
+    Raises:
+        FileNotFoundError: nothing there.
+        ValueError: a shipped model that does not exist, or a file that cannot be read.
+    """
+    path = Path(path)
+    if is_shipped_name(path):
+        path = shipped_weights(path.name, None if path.parent == Path() else path.parent.name)
+    return load_model(path) if path.is_file() else Run(path).load_model()
