@@ -135,7 +135,7 @@ def train(
     model: Annotated[str, typer.Argument(help="Such as baseline or dan.")],
     dataset: Dataset = "synthetic",
     data_root: DataRoot = None,
-    size: Annotated[str, typer.Option(help="tiny (56 px) or paper (224 px).")] = "tiny",
+    size: Annotated[str, typer.Option(help="tiny (56 px) or paper (224 px); poster: small, base.")] = "tiny",
     recipe: Annotated[str, typer.Option(help="Default: smoke for synthetic, else scratch.")] = "",
     seed: Annotated[int, typer.Option(help="Of initial weights, batches and augmentation.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; an interrupted one goes on.")] = None,
@@ -350,7 +350,7 @@ def _print_table(table, csv: Path | None) -> None:
 @bench_app.command("models")
 def bench_models(
     models: Annotated[str | None, typer.Option(help="Such as baseline,dan; all if not given.")] = None,
-    sizes: Annotated[str, typer.Option(help="Which sizes.")] = "tiny,paper",
+    sizes: Annotated[str, typer.Option(help="Which sizes; poster also has small and base.")] = "tiny,paper",
     modes: Annotated[str, typer.Option(help="Which modes.")] = "train,inference",
     csv: Annotated[Path | None, typer.Option(help="Also write the table there.")] = None,
 ):
@@ -378,6 +378,7 @@ def results(
     latex: Annotated[bool, typer.Option("--latex", help="As LaTeX tables.")] = False,
     metrics: Annotated[str, typer.Option(help="Which numbers.")] = "accuracy,mean_class_recall",
     store: Annotated[Path | None, typer.Option(help="Another results store than the book's.")] = None,
+    fill: Annotated[Path | None, typer.Option(help="Make the tables in this text anew, as README's.")] = None,
 ):
     """The recorded results: mean over seeds with a 95 % interval."""
     from fer_lab.runs import ResultsStore
@@ -387,6 +388,13 @@ def results(
     recorded = ResultsStore(folder)
     if recorded.runs().empty:
         raise ValueError(f"{folder} has no results; `fer-lab train … --record NAME` writes some")
+    if fill:
+        from fer_lab import report
+
+        text = report.fill(fill.read_text(encoding="utf-8"), report.tables(recorded))
+        fill.write_text(text, encoding="utf-8")
+        typer.echo(f"tables of {fill} made anew")
+        return
     for metric in _listed(metrics):
         table, title = recorded.summary(metric), metric.replace("_", " ")
         if latex:

@@ -1,0 +1,74 @@
+"""README's tables are what the results store says."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from fer_lab import report
+from fer_lab.models import create_model
+from fer_lab.runs import ResultsStore, seed_interval
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Two seeds of DAN with two heads and one of the baseline on FER+, and a trunk, which is no result."""
+    store = ResultsStore(tmp_path)
+    for method, variant, seed, accuracy in (
+        ("dan", "two heads", 0, 0.80),
+        ("dan", "two heads", 1, 0.90),
+        ("baseline", "plain", 0, 0.75),
+        ("baseline", "trunk", 0, 0.10),
+    ):
+        metrics = pd.DataFrame(
+            {
+                "metric": ["accuracy", "mean_class_recall"],
+                "value": [accuracy, accuracy / 2],
+                "low": [accuracy - 0.05, 0.1],
+                "high": [accuracy + 0.04, 0.9],
+            }
+        )
+        option = " --option num_heads=2" if method == "dan" else ""
+        store.record(
+            method=method,
+            size="tiny",
+            variant=variant,
+            dataset="ferplus",
+            fingerprint="f",
+            split="valid",
+            seed=seed,
+            minutes=1 + seed,
+            device="cpu",
+            command=f"fer-lab train {method} --size tiny{option}",
+            metrics=metrics,
+        )
+    return store
+
+
+def test_a_row_a_variant_in_the_books_order(store):
+    lines = report.tables(store)["ferplus"].splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| ResNet-18 `tiny`", "| DAN `tiny`"]
+    count = sum(p.numel() for p in create_model("dan", 8, num_heads=2).parameters()) / 1e6
+    mean, low, high = seed_interval([0.8, 0.9])
+    spread = f"85.0 [{100 * low:.1f}, 100.0]"
+    assert high > 1
+    assert lines[2].split(" | ")[4] == "75.0 [70.0, 79.0]"
+    assert lines[3].split(" | ")[1:5] == ["two heads", f"{count:.2f} M", "2", spread]
+    assert lines[3].endswith("| 1.5 |")
+    assert mean == pytest.approx(0.85)
+
+
+def test_only_blocks_are_filled():
+    text = "a\n<!-- results: one -->\nold\nolder\n<!-- end -->\nb <!-- end -->"
+    assert report.fill(text, {"one": "NEW"}) == "a\n<!-- results: one -->\nNEW\n<!-- end -->\nb <!-- end -->"
+    with pytest.raises(ValueError, match="no table 'one'; there are two"):
+        report.fill(text, {"two": ""})
+
+
+def test_readme_says_what_the_store_says():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    made = report.tables(ResultsStore(ROOT / "figures" / "results"))
+    assert {name for _, name, _ in report.BLOCK.findall(text)} == set(made)
+    assert report.fill(text, made) == text
