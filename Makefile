@@ -2,13 +2,14 @@
 # make test      lint, unit tests, every notebook, two notebooks with another parameter
 # make lab       JupyterLab on the first notebook
 # make notebooks run the notebooks with their defaults and keep the outputs in them
-# make figures   the full profile; what README and notebooks show, under figures/
+# make figures   what README and notebooks show, under figures/ (PROFILE=smoke: from the small runs)
 # make weights   the small weights that ship
 # make clean     remove what the above made, but not .venv
 
 PYTHON ?= python3
 JOBS ?= 2
 NOTEBOOKS ?=
+PROFILE ?= full
 BIN := .venv/bin
 STAMP := .venv/.installed
 # Two processes with two threads each on two cores run at a tenth of their speed.
@@ -49,10 +50,11 @@ notebooks: $(STAMP)
 	$(BIN)/fer-lab notebooks --execute $(if $(NOTEBOOKS),--only $(NOTEBOOKS))
 
 figures: $(STAMP)
-	$(BIN)/fer-lab reproduce --profile full --out runs/full $(if $(NOTEBOOKS),--notebooks $(NOTEBOOKS))
-	cp runs/full/runs/*/figures/*.png figures/
+	$(BIN)/fer-lab reproduce --profile $(PROFILE) --out runs/figures $(if $(NOTEBOOKS),--notebooks $(NOTEBOOKS))
+	cp runs/figures/runs/*/figures/*.png figures/
 
 weights: $(STAMP)
+	$(BIN)/fer-lab landmarks
 	$(call SHIP,baseline,10,)
 	$(call SHIP,dan,8,--trunk synthetic/baseline)
 

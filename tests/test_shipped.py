@@ -31,7 +31,7 @@ def test_there_are_weights_of_the_first_methods():
 def test_every_file_is_small_and_has_a_card_beside_it(path):
     assert path.stat().st_size <= 2_000_000
     text = path.with_suffix(".md").read_text(encoding="utf-8")
-    assert "fer-lab train" in text
+    assert "\nfer-lab " in text
     assert "**Limits.**" in text
 
 
