@@ -42,13 +42,13 @@ def parameter_count(command: str, num_classes: int) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def score(store: ResultsStore, ids: Sequence[str], metric: str) -> str:
+def interval(store: ResultsStore, ids: Sequence[str], metric: str) -> tuple[float, float, float]:
     """A metric over runs: the mean over seeds with its interval, or one run's with that over its faces."""
     table = store.metrics()
     rows = table[table["id"].isin(ids) & (table["metric"] == metric) & (table["class"].fillna("") == "")]
     if len(rows) == 1:
-        return in_percent(*rows.iloc[0][["value", "low", "high"]])
-    return in_percent(*seed_interval(rows["value"]))
+        return tuple(rows.iloc[0][["value", "low", "high"]])
+    return seed_interval(rows["value"])
 
 
 def comparison(store: ResultsStore, dataset: str, split: str, num_classes: int) -> str:
@@ -68,12 +68,35 @@ def comparison(store: ResultsStore, dataset: str, split: str, num_classes: int) 
             variant,
             f"{count:.2f} M",
             len(part),
-            score(store, part["id"], "accuracy"),
-            score(store, part["id"], "mean_class_recall"),
+            in_percent(*interval(store, part["id"], "accuracy")),
+            in_percent(*interval(store, part["id"], "mean_class_recall")),
             f"{part['minutes'].mean():.1f}",
         ]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
+
+
+def comparison_frame(store: ResultsStore, dataset: str, variant: str | None) -> pd.DataFrame:
+    """Accuracy of every method on a data set, over the seeds that the store has of a variant.
+
+    Args:
+        variant: such as "same budget"; None is all, each named beside its method.
+
+    Returns:
+        A row a method in the book's order: method, seeds, value, low, high; for one seed the interval is the
+        bootstrap's over faces.
+    """
+    runs = store.runs()
+    runs = runs[(runs["dataset"] == dataset) & (runs["variant"] != "trunk")]
+    runs = runs if variant is None else runs[runs["variant"] == variant]
+    order, rows = {name: i for i, name in enumerate(list_models())}, []
+    for (method, kind), part in runs.groupby(["method", "variant"]):
+        value, low, high = interval(store, part["id"], "accuracy")
+        name = NAMES.get(method, method) + ("" if variant else f", {kind}")
+        row = {"method": name, "seeds": len(part), "value": value, "low": low, "high": high}
+        rows.append((order.get(method, len(order)), kind, row))
+    columns = ["method", "seeds", "value", "low", "high"]
+    return pd.DataFrame([row for *_, row in sorted(rows, key=lambda r: r[:2])], columns=columns)
 
 
 def tables(store: ResultsStore) -> dict[str, str]:

@@ -45,9 +45,15 @@ def shipped_weights(name: str, trained_on: str | None = None) -> Path:
     for kind in (trained_on,) if trained_on else SHIPPED:
         if (path := folder / kind / f"{name}.safetensors").exists():
             return path
-    there = sorted({path.stem for path in folder.glob("*/*.safetensors")})
+    there = sorted({path.stem for path in folder.glob("*/*.safetensors")} & set(list_models()))
     others = f", or --model one of {', '.join(there)}" if there else ""
     raise ValueError(f"no weights come with {name}; give --weights FILE{others}")
+
+
+def shipped_models(trained_on: str) -> list[str]:
+    """Names of the methods whose weights come with the package, of one set, in the book's order."""
+    folder = Path(__file__).parent / "weights" / trained_on
+    return [name for name in list_models() if (folder / f"{name}.safetensors").exists()]
 
 
 def is_shipped_name(path: Path) -> bool:

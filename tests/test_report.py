@@ -60,6 +60,21 @@ def test_a_row_a_variant_in_the_books_order(store):
     assert mean == pytest.approx(0.85)
 
 
+def test_a_frame_of_one_variant_or_all(store):
+    frame = report.comparison_frame(store, "ferplus", "two heads")
+    assert frame.to_dict("records") == [
+        {
+            "method": "DAN",
+            "seeds": 2,
+            **dict(zip(("value", "low", "high"), seed_interval([0.8, 0.9]), strict=True)),
+        }
+    ]
+    every = report.comparison_frame(store, "ferplus", None)
+    assert list(every["method"]) == ["ResNet-18, plain", "DAN, two heads"]
+    assert every.iloc[0][["value", "low", "high"]].tolist() == pytest.approx([0.75, 0.70, 0.79])
+    assert report.comparison_frame(store, "rafdb", None).empty
+
+
 def test_only_blocks_are_filled():
     text = "a\n<!-- results: one -->\nold\nolder\n<!-- end -->\nb <!-- end -->"
     assert report.fill(text, {"one": "NEW"}) == "a\n<!-- results: one -->\nNEW\n<!-- end -->\nb <!-- end -->"

@@ -10,7 +10,7 @@ from fer_lab.data.synthetic.generator import set_fingerprint
 from fer_lab.evaluation import predict
 from fer_lab.models import create_model
 from fer_lab.runs import load_model, read_card, save_model
-from fer_lab.shipped import is_shipped_name, open_model, shipped_weights
+from fer_lab.shipped import is_shipped_name, open_model, shipped_models, shipped_weights
 
 WEIGHTS = Path(__file__).parent.parent / "fer_lab" / "weights"
 FILES = sorted(WEIGHTS.glob("*/*.safetensors"))
@@ -58,6 +58,13 @@ def test_a_shipped_model_is_opened_by_its_name():
     assert shipped_weights("dan", "synthetic") == WEIGHTS / "synthetic" / "dan.safetensors"
 
 
+def test_shipped_models_stand_in_the_books_order():
+    names = shipped_models("synthetic")
+    assert names[:2] == ["baseline", "dan"]
+    assert set(names) == {path.stem for path in MODELS if path.parent.name == "synthetic"}
+    assert shipped_models("nowhere") == []
+
+
 def test_a_path_is_opened_before_a_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert is_shipped_name(Path("dan"))
@@ -69,9 +76,7 @@ def test_a_path_is_opened_before_a_name(tmp_path, monkeypatch):
 
 
 def test_what_does_not_ship_is_refused():
-    with pytest.raises(
-        ValueError, match="no weights come with nothing; give --weights FILE, or"
-    ):
+    with pytest.raises(ValueError, match="no weights come with nothing; give --weights FILE, or"):
         shipped_weights("nothing")
     with pytest.raises(ValueError, match="no weights come with dan"):
         shipped_weights("dan", "nowhere")
