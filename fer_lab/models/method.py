@@ -18,6 +18,9 @@ IMAGE_SIZES = {"tiny": 56, "paper": 224}
 _METHODS: dict[str, str] = {
     "baseline": "fer_lab.models.baseline:Baseline",
     "dan": "fer_lab.models.dan:DAN",
+    "poster": "fer_lab.models.poster:POSTER",
+    "dcs": "fer_lab.models.qcs:DCS",
+    "qcs": "fer_lab.models.qcs:QCS",
 }
 
 
@@ -29,6 +32,7 @@ class Method(nn.Module):
         color_order: channel order that the weights expect, "RGB" or "BGR". An instance may override it.
         paper: citation with URL.
         recipes: named recipes, at least "smoke" (tiny, rendered faces) and "scratch" (real faces).
+        sizes: names of the sizes it comes in.
 
     Attributes:
         num_classes: C.
@@ -36,12 +40,15 @@ class Method(nn.Module):
         image_size: side of the images it takes, in pixels.
         classes: class names in output order.
         options: the keyword options it was created with, for checkpoints.
+        has_face_maps: whether it has attention maps that may be drawn over the face.
     """
 
     batch_kind: ClassVar[str] = "single"
     color_order: str = "RGB"
     paper: ClassVar[str] = ""
     recipes: ClassVar[dict[str, Recipe]] = {}
+    sizes: ClassVar[tuple[str, ...]] = SIZES
+    has_face_maps: bool = True
 
     def __init__(self, num_classes: int, size: str):
         super().__init__()
@@ -71,6 +78,12 @@ class Method(nn.Module):
     def attention_maps(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Images [B,3,H,W] → named maps over the face, each [B,K,h,w], not normalised."""
         raise NotImplementedError
+
+    def load_shipped(self) -> None:
+        """Load weights that ship with the package and that the method is of no use without; by default none.
+
+        `create_model` calls it: constructors touch no disk.
+        """
 
     def parameter_groups(self, recipe: Recipe) -> list[dict]:
         """Optimiser groups; a group may scale the recipe's learning rate by its own "lr"."""
@@ -124,6 +137,8 @@ def method_class(name: str) -> type[Method]:
 def create_model(name: str, num_classes: int = 7, size: str = "tiny", **options) -> Method:
     """Build a method by name, with random weights from torch's global generator.
 
+    A part that ships trained is loaded by the method's `load_shipped`.
+
     Args:
         name: one of `list_models()`.
         num_classes: C; 7 and 8 get the canonical expression names.
@@ -131,7 +146,7 @@ def create_model(name: str, num_classes: int = 7, size: str = "tiny", **options)
         options: the method's own keyword options.
 
     Raises:
-        ValueError: unknown name, size or option.
+        ValueError: unknown name, size or option; or what `load_shipped` finds wrong.
     """
     cls = method_class(name)
     try:
@@ -140,4 +155,5 @@ def create_model(name: str, num_classes: int = 7, size: str = "tiny", **options)
         raise ValueError(f"{name} does not take these options: {error}") from error
     model.name = name
     model.options = dict(options)
+    model.load_shipped()
     return model

@@ -5,6 +5,7 @@ file; every tensor of the model that the file should fill is filled. Files are r
 `torch.load(weights_only=True)`, so that a pickle cannot run code.
 """
 
+import pickle
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ from fer_lab.data.expressions import from_canonical, order_of
 from fer_lab.models.baseline import Baseline
 from fer_lab.models.dan import DAN
 from fer_lab.models.method import Method
+from fer_lab.models.official_poster import check_poster, face_ir50_name, face_landmark_name, poster_name
+from fer_lab.models.official_qcs import check_qcs, qcs_name, read_with_recorders
+from fer_lab.models.poster import POSTER
 
 # Keys under which authors keep the state dict inside a checkpoint file.
 CONTAINERS = ("model_state_dict", "state_dict", "model", "net")
@@ -30,12 +34,15 @@ class LoadReport:
         ignored: the file's names that have no place in the model, with the reason.
         untouched: our names that the file does not speak of (a trunk's file leaves the head alone).
         order: the label order the file's head was declared to have, or None.
+        color_order: "RGB" or "BGR" where the file's origin says so; the model keeps it, and everything that
+            feeds it pictures goes by that.
     """
 
     used: tuple[str, ...]
     ignored: dict[str, str]
     untouched: tuple[str, ...]
     order: str | None
+    color_order: str | None = None
 
     def __str__(self) -> str:
         lines = [f"{len(self.used)} tensors loaded"]
@@ -48,6 +55,8 @@ class LoadReport:
             lines.append(f"{len(self.untouched)} of ours left as they were, in {shown}")
         if self.order:
             lines.append(f"head permuted from {self.order}'s label order into the canonical one")
+        if self.color_order:
+            lines.append(f"takes {self.color_order} images")
         return "; ".join(lines)
 
 
@@ -66,7 +75,10 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
 
         return dict(load_file(path))
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError:
+            content = read_with_recorders(path)
     except Exception as error:  # torch raises half a dozen unrelated types here
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
@@ -100,7 +112,9 @@ def load_official(
     """Fill a model from a checkpoint in its authors' names.
 
     Args:
-        model: DAN, or a model with a ResNet-18 trunk for a face-recognition ResNet-18.
+        model: DAN, or a model with a ResNet-18 trunk for a face-recognition ResNet-18; POSTER for a
+            checkpoint of its own depth, a face-recognition IR-50 (its trunk) or a MobileFaceNet for 68
+            landmarks (its landmark stream); QCS or DCS for theirs.
         source: a state dict or a file's path.
         order: the data set whose label order the checkpoint's head has ("rafdb", "affectnet", …); the head
             is permuted into the canonical order. None leaves it as it is.
@@ -113,7 +127,7 @@ def load_official(
             missing, or one whose shape is not the model's (both shapes are named).
     """
     state = read_state_dict(source) if isinstance(source, str | Path) else unwrap_state_dict(source)
-    rename, head = _renaming(model, state)
+    rename, head, part = _renaming(model, state)
     own = model.state_dict()
     filled: dict[str, torch.Tensor] = {}
     ignored: dict[str, str] = {}
@@ -135,7 +149,7 @@ def load_official(
             filled[target] = tensor
     if refused:
         raise ValueError(f"{len(refused)} tensors have no place in {model.name}: {', '.join(refused[:8])}")
-    expected = {name for name in own if name.startswith("trunk.") or head}
+    expected = {name for name in own if name.startswith(part)}
     # Old files have no batch counters; they only matter for a BatchNorm without momentum.
     missing = [n for n in expected - filled.keys() if not n.endswith("num_batches_tracked") and n != "centers"]
     if missing:
@@ -149,16 +163,22 @@ def load_official(
         for name in head:
             filled[name] = filled[name][table]
     model.load_state_dict(filled, strict=False)
+    color_order = None
+    if isinstance(model, POSTER) and head:
+        # Only their RAF-DB model maps over the tokens, and only their RAF-DB code reads BGR.
+        color_order = model.color_order = "BGR" if model.token_mix else "RGB"
     return LoadReport(
         used=tuple(filled),
         ignored=ignored,
         untouched=tuple(name for name in own if name not in filled),
         order=order,
+        color_order=color_order,
     )
 
 
-def _renaming(model: Method, state: Mapping) -> tuple[Callable[[str], str | None], tuple[str, ...]]:
-    """(their name → ours, "#reason" to ignore it, None to refuse it; our names of the head's rows)."""
+def _renaming(model: Method, state: Mapping) -> tuple[Callable[[str], str | None], tuple[str, ...], str]:
+    """(their name → ours, "#reason" to ignore it, None to refuse it; our names of the head's rows; the prefix
+    of what the file must fill)."""
     if any(name.startswith("cat_head") for name in state):
         if not isinstance(model, DAN):
             raise ValueError(f"this is a DAN checkpoint; {model.name} cannot take it")
@@ -166,15 +186,37 @@ def _renaming(model: Method, state: Mapping) -> tuple[Callable[[str], str | None
         if count != len(model.heads):
             raise ValueError(f"the checkpoint has {count} attention heads, this DAN has {len(model.heads)}")
         rows = ("fusion.fc.weight", "fusion.fc.bias")
-        return _dan_name, rows + tuple(
-            f"fusion.norm.{k}" for k in ("weight", "bias", "running_mean", "running_var")
+        return (
+            _dan_name,
+            rows + tuple(f"fusion.norm.{k}" for k in ("weight", "bias", "running_mean", "running_var")),
+            "",
         )
     if "conv1.weight" in state and any(name.startswith("layer1.") for name in state):
         if not isinstance(model, DAN | Baseline):
             raise ValueError(f"this is a ResNet-18 checkpoint; {model.name} has no ResNet-18 trunk")
-        return _resnet_name, ()
+        return _resnet_name, (), "trunk."
+    if any(name.startswith("pyramid_fuse.") for name in state):
+        check_poster(model, state)
+        return poster_name, ("classify.weight", "classify.bias"), ""
+    if any(name.startswith("VIT_base.") for name in state):
+        check_qcs(model, state)
+        rows = [
+            f"{branch}.classify.{kind}" for branch in ("base", "cross_branch") for kind in ("weight", "bias")
+        ]
+        return qcs_name, tuple(rows), ""
+    if "input_layer.0.weight" in state:
+        if not (isinstance(model, POSTER) and model.size != "tiny"):
+            raise ValueError(f"an IR-50: {model.name} ({model.size}) has no such trunk")
+        return face_ir50_name, (), "trunk."
+    if "conv_6_sep.conv.weight" in state:
+        if not (isinstance(model, POSTER) and model.size != "tiny" and model.landmarks is not None):
+            raise ValueError(f"a MobileFaceNet: {model.name} ({model.size}) has no such landmark stream")
+        return face_landmark_name, (), "landmarks."
     shown = ", ".join(list(state)[:4])
-    raise ValueError(f"no known checkpoint has these names: {shown}, …; expected DAN or a face ResNet-18")
+    raise ValueError(
+        f"no known checkpoint has these names: {shown}, …; expected DAN, POSTER, QCS, DCS, a face "
+        "ResNet-18, a face IR-50 or a MobileFaceNet for landmarks"
+    )
 
 
 _DAN_TRUNK = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}

@@ -10,7 +10,7 @@ from fer_lab.models.method import IMAGE_SIZES, classification_loss, method_class
 from fer_lab.runs import load_model, save_model
 
 SIZES = ("tiny", "paper")
-EVERY = [(name, size) for name in ("baseline", "dan") for size in SIZES]
+EVERY = [(name, size) for name in ("baseline", "dan", "poster", "dcs", "qcs") for size in SIZES]
 
 
 def build(name, size, classes=7, seed=0):
@@ -35,7 +35,7 @@ def batch_for(model, n, classes=7):
 
 
 def test_the_list_is_the_books():
-    assert list_models()[:2] == ["baseline", "dan"]
+    assert list_models()[:3] == ["baseline", "dan", "poster"]
 
 
 @pytest.mark.parametrize(("name", "size"), EVERY)
