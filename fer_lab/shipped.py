@@ -21,13 +21,13 @@ def card_text(card: Mapping) -> str:
     scores = "\n".join(
         f"| {name.replace('_', ' ')} | {value:.3f} |" for name, value in card["score"].items() if value == value
     )
+    apart = ", whose people appear nowhere in training" if card["dataset"] == "synthetic" else ""
     return (
         f"# {card['method']}, {card['size']}, trained on {card['dataset']}\n\n"
-        f"Half-precision weights of a {card['num_classes']}-class model ({', '.join(card['classes'])}), "
+        f"Half-precision weights for {card['num_classes']} classes ({', '.join(card['classes'])}), "
         f"seed {card['seed']}, made by\n\n```\n{card['command']}\n```\n\n"
         f"Measured once on the {card['faces']:,} {card['split']} faces of the same set "
-        f"(fingerprint `{card['fingerprint']}`), whose people appear nowhere in training where people are "
-        f"known:\n\n| | |\n| --- | --- |\n{scores}\n\n"
+        f"(fingerprint `{card['fingerprint']}`){apart}:\n\n| | |\n| --- | --- |\n{scores}\n\n"
         f"**Limits.** {LIMITS.get(card['dataset'], LIMITS[''])}\n"
     )
 
