@@ -1,21 +1,45 @@
-"""Where a model looks: its native maps, captum's GradCAM, and how much of a map lies where.
+"""Where a model looks: its native maps, captum's attributions, and how much of a map lies where.
 
 An attention map is what a layer multiplied with. It is not by itself an explanation of the answer (Jain &
-Wallace, arXiv 1902.10186); GradCAM and the shares of mass here are ways to check one.
+Wallace, arXiv 1902.10186). An attribution asks the answer: GradCAM how it hangs on a layer's features,
+integrated gradients on the pixels, occlusion on patches of the picture. Whether a map is right is a third
+question, for attribution_scores.py.
+
+Everything runs in eval mode, with gradients where they are needed wherever it is called, and leaves the model
+as it was, also after an exception.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
+from fer_lab.maps import GRID, mass_in_regions, normalize_for_display, scaled_to_mass, to_grid, upsample
 from fer_lab.models.method import Method
+
+__all__ = [
+    "GRID",
+    "WAYS",
+    "classes_to_explain",
+    "evaluating",
+    "explain",
+    "grad_cam",
+    "integrated_gradients",
+    "mass_in_regions",
+    "native_maps",
+    "normalize_for_display",
+    "occlusion",
+    "upsample",
+]
+
+WAYS = ("native", "grad_cam", "integrated_gradients", "occlusion")
+# Faces that captum runs at once.
+CHUNK = 128
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Eval mode inside; every module gets its own mode back, also after an exception."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -24,6 +48,89 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextmanager
+def _explaining(
+    model: nn.Module, images: torch.Tensor, target: int | torch.Tensor | None
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Eval mode with gradients; yields images that take one and the class to explain, int64 [B]."""
+    # Tensors made under inference_mode can never take a gradient.
+    with evaluating(model), torch.inference_mode(False), torch.enable_grad():
+        images = images.detach().clone().requires_grad_()
+        yield images, classes_to_explain(model, images, target)
+
+
+def classes_to_explain(
+    model: nn.Module, images: torch.Tensor, target: int | torch.Tensor | None = None
+) -> torch.Tensor:
+    """The class to explain of each face, int64 [B]: the predicted one, or as `target` says.
+
+    Args:
+        target: a class index for all, or one a face int64 [B]; None is each face's predicted class.
+
+    Raises:
+        ValueError: a target that is no class, or not one for each face.
+    """
+    with evaluating(model), torch.no_grad():
+        logits = model(images)
+    if target is None:
+        return logits.argmax(1)
+    chosen = torch.as_tensor(target, device=logits.device)
+    chosen = chosen.expand(len(images)) if chosen.ndim == 0 else chosen
+    if chosen.shape != (len(images),) or not ((chosen >= 0) & (chosen < logits.shape[1])).all():
+        raise ValueError(
+            f"target must be a class 0…{logits.shape[1] - 1}, or one for each of the {len(images)} faces"
+        )
+    return chosen
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Four ways to a map
+
+
+def explain(
+    model: Method,
+    images: torch.Tensor,
+    way: str,
+    *,
+    target: int | torch.Tensor | None = None,
+    grid: int = GRID,
+    **options,
+) -> torch.Tensor:
+    """One map a face, by any of `WAYS`, all on the same grid so that none wins by finer pixels.
+
+    "native" is the first of the model's own maps; where it has several (heads), each is cut at zero and
+    scaled to the same sum, and the maps are averaged. The others are the functions of that name below.
+
+    Args:
+        images: float [B,3,S,S], as the model takes them.
+        target: class index, or one a face int64 [B]; None is each face's predicted class. Native maps take
+            no notice of it.
+        grid: side of the map, in cells; finer maps are averaged over a cell.
+        options: of the function behind the way.
+
+    Returns:
+        float32 [B,1,grid,grid] in the way's own units, above 0 what speaks for the class; "native" (but for
+        a class activation map) and "grad_cam" know nothing below 0. All zeros for a face where the way
+        finds nothing.
+
+    Raises:
+        ValueError: an unknown way, and as the function behind the way.
+    """
+    if way == "native":
+        maps = next(iter(native_maps(model, images, **options).values()))
+        if maps.shape[1] > 1:
+            maps = scaled_to_mass(maps.clamp(min=0)).mean(1, keepdim=True)
+    elif way == "grad_cam":
+        maps = grad_cam(model, images, target, allow_zero=True, **options)
+    elif way == "integrated_gradients":
+        maps = integrated_gradients(model, images, target, **options)
+    elif way == "occlusion":
+        maps = occlusion(model, images, target, **options)
+    else:
+        raise ValueError(f"unknown way {way!r}; there are {', '.join(WAYS)}")
+    return to_grid(maps, grid)
 
 
 def native_maps(model: Method, images: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -38,7 +145,7 @@ def native_maps(model: Method, images: torch.Tensor) -> dict[str, torch.Tensor]:
     Raises:
         ValueError: a model without maps, or with maps of another shape.
     """
-    with _evaluating(model), torch.no_grad():
+    with evaluating(model), torch.no_grad():
         maps = model.attention_maps(images)
     if not maps:
         raise ValueError(f"{type(model).__name__} has no attention maps of its own; use grad_cam")
@@ -48,78 +155,39 @@ def native_maps(model: Method, images: torch.Tensor) -> dict[str, torch.Tensor]:
     return {name: one.float() for name, one in maps.items()}
 
 
-def upsample(maps: torch.Tensor, size: int, mode: str = "bilinear") -> torch.Tensor:
-    """Maps [B,K,h,w] → [B,K,size,size], interpolated between the centres of the grid's cells.
-
-    Args:
-        mode: "bilinear" stays within the maps' values; "bicubic" looks smoother and may leave them a little.
-
-    Raises:
-        ValueError: another number of dimensions.
-    """
-    _check(maps)
-    return F.interpolate(maps.float(), size=(size, size), mode=mode, align_corners=False)
-
-
-def normalize_for_display(maps: torch.Tensor) -> torch.Tensor:
-    """Stretch every map [B,K,h,w] to 0…1 on its own; a constant map becomes zeros.
-
-    For pictures only: what one map has more of than another is lost.
-
-    Raises:
-        ValueError: another number of dimensions, or values that are not finite.
-    """
-    _check(maps)
-    maps = maps.detach().float()
-    if not maps.isfinite().all():
-        raise ValueError("maps hold values that are not finite; there is nothing to show")
-    low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
-    return torch.where(high > low, (maps - low) / (high - low), 0.0)
-
-
-def _check(maps: torch.Tensor) -> None:
-    if maps.ndim != 4:
-        raise ValueError(f"expected maps [B,K,h,w], got {list(maps.shape)}")
-
-
 def grad_cam(
     model: Method,
     images: torch.Tensor,
     target: int | torch.Tensor | None = None,
     layer: nn.Module | None = None,
+    *,
+    allow_zero: bool = False,
 ) -> torch.Tensor:
     """GradCAM (Selvaraju et al., arXiv 1610.02391), through captum: ReLU(Σ_d mean(∂logit/∂F_d) · F_d).
 
     Args:
         images: float [B,3,S,S].
         target: class index, or one a face int64 [B]; None is each face's predicted class.
-        layer: a module whose output is a grid [B,D,h,w]; None is `model.trunk`.
+        layer: a module of the model whose output is a grid [B,D,h,w]. None is the model's `last_features`
+            if it names such a module, else its `trunk`; where that gives something else than a grid, or the
+            model has neither, the last module inside that gave one.
+        allow_zero: return maps of zeros, too, instead of raising.
 
     Returns:
         float32 [B,1,h,w], ≥ 0.
 
     Raises:
-        ValueError: a model without a trunk, a target that is no class, or faces whose map is zero everywhere.
+        ValueError: no such layer; one that did not run, ran more than once, gave no grid, or on which the
+            logits do not hang; a target that is no class; faces whose map is zero everywhere.
     """
     from captum.attr import LayerGradCam
 
-    layer = getattr(model, "trunk", None) if layer is None else layer
-    if not isinstance(layer, nn.Module):
-        raise ValueError(f"{type(model).__name__} has no trunk; say which layer's output to weigh")
-    # Tensors made under inference_mode can never take a gradient.
-    with _evaluating(model), torch.inference_mode(False), torch.enable_grad():
-        images = images.detach().clone()
-        with torch.no_grad():
-            logits = model(images)
-        chosen = logits.argmax(1) if target is None else torch.as_tensor(target, device=logits.device)
-        chosen = chosen.expand(len(images)) if chosen.ndim == 0 else chosen
-        if chosen.shape != (len(images),) or not ((chosen >= 0) & (chosen < logits.shape[1])).all():
-            raise ValueError(
-                f"target must be a class 0…{logits.shape[1] - 1}, or one for each of the {len(images)} faces"
-            )
+    with _explaining(model, images, target) as (images, chosen):
+        layer = _grid_layer(model, images, layer)
         maps = LayerGradCam(model, layer).attribute(images, target=chosen, relu_attributions=True)
     maps = maps.detach().float()
-    if empty := (maps.flatten(1) <= 0).all(1).nonzero().squeeze(1).tolist():
+    empty = (maps.flatten(1) <= 0).all(1).nonzero().squeeze(1).tolist()
+    if empty and not allow_zero:
         raise ValueError(
             f"GradCAM is zero everywhere for face {', '.join(map(str, empty))}: nothing in this layer speaks "
             "for the class; choose another target or layer, or train the model first"
@@ -127,25 +195,142 @@ def grad_cam(
     return maps
 
 
-def mass_in_regions(maps: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Share of each map's mass in each region, beside the share that an even map would have.
+def _grid_layer(model: nn.Module, images: torch.Tensor, layer: nn.Module | None) -> nn.Module:
+    """The module whose output GradCAM weighs: the one given, or the model's last grid, as `grad_cam` says."""
+    names = {module: name or type(model).__name__ for name, module in model.named_modules()}
+    if layer is not None and layer not in names:
+        raise ValueError(f"the layer is no part of {type(model).__name__}; take one of model.named_modules()")
+    root = layer
+    for name in ("last_features", "trunk"):
+        root = getattr(model, name, None) if root is None else root
+    root = root if isinstance(root, nn.Module) else model
+
+    runs: dict[nn.Module, list] = {}
+    with _outputs(root, runs):
+        logits = model(images)
+
+    def fault(module: nn.Module) -> str:
+        outputs = runs.get(module, [])
+        if len(outputs) != 1:
+            return f"ran {len(outputs)} times in one pass, expected once"
+        grid = outputs[0]
+        if not isinstance(grid, torch.Tensor) or grid.ndim != 4 or len(grid) != len(images):
+            given = list(grid.shape) if isinstance(grid, torch.Tensor) else type(grid).__name__
+            return f"gave {given}, expected a grid [{len(images)},D,h,w]"
+        if grid[0, 0].numel() < 2:
+            return f"gave {list(grid.shape)}, a single place"
+        found = None
+        if grid.requires_grad and logits.requires_grad:
+            found = torch.autograd.grad(logits.sum(), grid, retain_graph=True, allow_unused=True)[0]
+        return "has no part in the logits" if found is None else ""
+
+    if layer is not None:
+        if reason := fault(layer):
+            raise ValueError(f"layer {names[layer]} {reason}; choose another one")
+        return layer
+    for module in reversed(runs):
+        if not fault(module):
+            return module
+    raise ValueError(
+        f"{names[root]} gave no grid [B,D,h,w] that the logits hang on; say which layer's output to weigh"
+    )
+
+
+@contextmanager
+def _outputs(root: nn.Module, runs: dict[nn.Module, list]) -> Iterator[None]:
+    """Collect what every module inside `root` gives, in the order in which they (last) finish."""
+
+    def keep(module, _inputs, output):
+        runs[module] = [*runs.pop(module, []), output]
+
+    handles = [module.register_forward_hook(keep) for module in root.modules()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def integrated_gradients(
+    model: Method,
+    images: torch.Tensor,
+    target: int | torch.Tensor | None = None,
+    *,
+    baseline: torch.Tensor | float = 0.0,
+    steps: int = 16,
+) -> torch.Tensor:
+    """Integrated gradients (Sundararajan et al., arXiv 1703.01365), through captum, summed over colours.
+
+    (x − x₀) · ∫₀¹ ∂logit/∂x (x₀ + α(x − x₀)) dα, by Gauss-Legendre quadrature. The map adds up to
+    logit(x) − logit(x₀), but for the quadrature's error.
 
     Args:
-        maps: [B,K,h,w], not negative; brought to the masks' size.
-        masks: bool [B,R,S,S]; regions may overlap.
+        images: x, float [B,3,S,S].
+        target: class index, or one a face int64 [B]; None is each face's predicted class.
+        baseline: x₀, a picture without evidence, [B,3,S,S], or one number; 0 is the mean colour.
+        steps: nodes of the quadrature, so many passes forward and backward.
 
     Returns:
-        share [B,K,R], 0…1 (NaN for a map of zeros), and chance [B,R], the regions' share of the area.
+        float32 [B,1,S,S], in logits a pixel, of both signs.
 
     Raises:
-        ValueError: shapes that do not fit, masks that are not bool, or negative mass.
+        ValueError: a target that is no class, fewer than one step.
     """
-    _check(maps)
-    if masks.ndim != 4 or masks.dtype != torch.bool or len(masks) != len(maps):
-        raise ValueError(f"expected bool masks [{len(maps)},R,S,S], got {masks.dtype} {list(masks.shape)}")
-    if (maps < 0).any():
-        raise ValueError("maps have negative values, whose share means nothing; clamp them first")
-    mass = upsample(maps, masks.shape[-1]).flatten(2).double()
-    inside = masks.flatten(2).double()
-    share = mass @ inside.transpose(1, 2) / mass.sum(2, keepdim=True)
-    return share.float(), inside.mean(2).float()
+    from captum.attr import IntegratedGradients
+
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+    with _explaining(model, images, target) as (images, chosen):
+        maps = IntegratedGradients(model).attribute(
+            images, baseline, chosen, n_steps=steps, internal_batch_size=max(CHUNK, len(images))
+        )
+    return maps.detach().float().sum(1, keepdim=True)
+
+
+def occlusion(
+    model: Method,
+    images: torch.Tensor,
+    target: int | torch.Tensor | None = None,
+    *,
+    baseline: torch.Tensor | float = 0.0,
+    window: int | None = None,
+    stride: int | None = None,
+) -> torch.Tensor:
+    """How much the logit falls when a window is covered (Zeiler & Fergus, arXiv 1311.2901), through captum.
+
+    A pixel's value is the mean fall over the windows that cover it.
+
+    Args:
+        images: float [B,3,S,S].
+        target: class index, or one a face int64 [B]; None is each face's predicted class.
+        baseline: what is seen instead, [B,3,S,S], or one number; 0 is the mean colour.
+        window: its side in pixels; None is two cells of the 7×7 grid.
+        stride: from one window to the next; None is half a window.
+
+    Returns:
+        float32 [B,1,S,S], in logits, below 0 where covering helps.
+
+    Raises:
+        ValueError: a target that is no class; a window beyond the picture, or a stride that leaves gaps.
+    """
+    from captum.attr import Occlusion
+
+    side = images.shape[-1]
+    window = max(1, round(2 * side / GRID)) if window is None else window
+    stride = max(1, window // 2) if stride is None else stride
+    if not 1 <= stride <= window <= side:
+        raise ValueError(
+            f"expected 1 ≤ stride ≤ window ≤ {side}, the picture's side, got stride {stride}, window {window}"
+        )
+    colors = images.shape[1]
+    with _explaining(model, images, target) as (images, chosen), torch.no_grad():
+        maps = Occlusion(model).attribute(
+            images.detach(),
+            (colors, window, window),
+            (colors, stride, stride),
+            baseline,
+            chosen,
+            perturbations_per_eval=max(1, CHUNK // max(1, len(images))),
+        )
+    # A window covers all colours, so every colour has the same value.
+    return maps[:, :1].float()

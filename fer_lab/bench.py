@@ -64,7 +64,8 @@ def bench_models(
 
     Args:
         models: names; None is all of them.
-        sizes, modes, paths: from `SIZES`, `MODES`, `PATHS`.
+        sizes: of those that the models come in; a model without one of them is left out of its rows.
+        modes, paths: from `MODES`, `PATHS`.
         batch: examples a step; None takes what suits the device and size.
         seconds: how long each row is timed, after warming up; at least three steps.
         device: "auto", "cpu" or "cuda".
@@ -82,7 +83,9 @@ def bench_models(
         RuntimeError: a measurement that failed; the message ends with its last line.
     """
     models = list_models() if models is None else list(models)
-    for given, known in ((sizes, SIZES), (modes, MODES), (paths, PATHS)):
+    there = {name: method_class(name).sizes for name in models}
+    every = tuple(dict.fromkeys(size for name in models for size in there[name]))
+    for given, known in ((sizes, every), (modes, MODES), (paths, PATHS)):
         if wrong := [value for value in given if value not in known]:
             raise ValueError(f"expected some of {', '.join(known)}, got {', '.join(map(repr, wrong))}")
     if batch is not None and batch < 2:
@@ -95,13 +98,14 @@ def bench_models(
             "size": size,
             "mode": mode,
             "path": path,
-            "batch": batch or BATCHES[device][size],
+            "batch": batch or BATCHES[device]["tiny" if size == "tiny" else "paper"],
             "seconds": seconds,
             "device": device,
             "threads": torch.get_num_threads(),
         }
         for name in models
         for size in sizes
+        if size in there[name]
         for mode in modes
         for path in paths
     ]

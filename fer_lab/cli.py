@@ -148,6 +148,7 @@ def train(
     record: Annotated[str, typer.Option(help="Name of the variant in the results store.")] = "",
     store: Annotated[Path, typer.Option(help="The results store.")] = STORE,
     split: Annotated[str, typer.Option(help="Reported on at the end. Default: valid, else test.")] = "",
+    scales: Annotated[str, typer.Option(help="Also report on shrunk faces, such as 100,75,50,35 %.")] = "",
     ship: Annotated[Path | None, typer.Option(help="Also write half-precision weights to this file.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew in the run's folder.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
@@ -161,6 +162,12 @@ def train(
     """Train a model, then report once on a split that took part in no choice."""
     from fer_lab import commands
 
+    try:
+        percents = tuple(int(percent) for percent in _listed(scales))
+    except ValueError:
+        raise typer.BadParameter(
+            f"expected whole numbers such as 100,75,50,35, got {scales!r}", param_hint="--scales"
+        ) from None
     source = commands.Source(
         dataset=dataset,
         root=data_root,
@@ -183,6 +190,7 @@ def train(
         trunk=trunk,
         variant=record,
         split=split,
+        scales=percents,
     )
     done = commands.train(request, out=out, store=store, ship=ship, fresh=fresh, device=device)
     typer.echo(f"\n{model} on {len(done.predictions)} {done.split} faces of {done.predictions.name}")
@@ -269,8 +277,9 @@ def predict(
 ):
     """Say how likely each expression is for every face in pictures; write where the model looked."""
     from fer_lab import overlays, shipped
+    from fer_lab.models.fuse import fuse
 
-    network = shipped.open_model(weights or shipped.shipped_weights(model))
+    network = fuse(shipped.open_model(weights or shipped.shipped_weights(model)))
     without = 0
     for number, path in enumerate(images):
         picture, faces = overlays.predict_picture(network, path, whole=whole)

@@ -6,7 +6,7 @@ Apart from cli.py, so that asking for help or running notebooks does not wait fo
 import ast
 import dataclasses
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +16,13 @@ import torch
 from fer_lab.data.datasets import load_dataset
 from fer_lab.data.faces import FaceSet
 from fer_lab.data.synthetic import SyntheticFaces
-from fer_lab.evaluation import evaluate, predict, structure
+from fer_lab.evaluation import evaluate, predict
 from fer_lab.models.method import IMAGE_SIZES, Method, create_model, method_class
 from fer_lab.models.recipes import Recipe
 from fer_lab.runs import Predictions, ResultsStore, Run, atomic_path, load_weights, read_card, save_model
+from fer_lab.scales import accuracy_by_scale
 from fer_lab.shipped import card_text, is_shipped_name, open_model
+from fer_lab.structure import structure
 from fer_lab.training import fit
 from fer_lab.workbook import native
 
@@ -131,6 +133,7 @@ class Training:
         trunk: a run's folder or a file of weights whose trunk to start from, whatever method it is of.
         variant: name in the results store; "" if it is not recorded.
         split: reported on; "" is "valid" where there are such faces, else "test".
+        scales: also report the accuracy on faces shrunk to so many percent of their side.
     """
 
     model: str
@@ -144,6 +147,7 @@ class Training:
     trunk: Path | None = None
     variant: str = ""
     split: str = ""
+    scales: Sequence[int] = ()
 
     @property
     def recipe_name(self) -> str:
@@ -185,6 +189,7 @@ class Training:
         if self.trunk:
             words += ["--trunk", str(self.trunk) if is_shipped_name(self.trunk) else f"runs/{self.trunk.name}"]
         words += ["--split", self.split] if self.split else []
+        words += ["--scales", ",".join(map(str, self.scales))] if self.scales else []
         words += ["--record", self.variant] if self.variant else []
         return " ".join(word if word == "$FER_DATA" else shlex.quote(word) for word in words)
 
@@ -244,9 +249,10 @@ def train(
     trained = run.load_model().to(next(model.parameters()).device)
     predictions = predict(trained, reported, embeddings=True)
     run.save_predictions(predictions)
-    metrics = pd.concat(
-        [evaluate(predictions), structure(trained, reported, predictions.embeddings)], ignore_index=True
-    )
+    tables = [evaluate(predictions), structure(trained, reported, predictions.embeddings)]
+    if request.scales:
+        tables.append(accuracy_by_scale(trained, reported, request.scales))
+    metrics = pd.concat(tables, ignore_index=True)
     minutes = float(run.history["seconds"].sum()) / 60
     origin = {
         "dataset": faces.name,

@@ -1,4 +1,4 @@
-"""Predictions, metrics with 95 % intervals, comparisons of two models, and measures of spread.
+"""Predictions, metrics with 95 % intervals, and comparisons of two models.
 
 Every metric is a function of sums over faces (cells of the confusion matrix, calibration bins), so one
 matrix product gives it for a thousand resamples at once. torchmetrics computes one sample at a time and
@@ -19,9 +19,7 @@ are not. Two exceptions, both measured:
   recall then get the exact binomial interval of Clopper and Pearson; the other metrics, no width.
 """
 
-import math
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -29,6 +27,7 @@ import torch
 
 from fer_lab.data.faces import FaceSet
 from fer_lab.data.progress import progress
+from fer_lab.models.fuse import fuse
 from fer_lab.models.method import Method
 from fer_lab.runs import Predictions
 from fer_lab.training import in_order
@@ -36,13 +35,10 @@ from fer_lab.training import in_order
 __all__ = [
     "Comparison",
     "Predictions",
-    "Scatter",
     "compare",
     "confusion_matrix",
     "evaluate",
-    "mean_pairwise_cosine",
     "predict",
-    "within_between_scatter",
 ]
 
 BINS = 15
@@ -64,7 +60,7 @@ def predict(
     """Class probabilities of every face, in the set's order, in float32.
 
     Args:
-        model: is in eval mode meanwhile; every module gets its own mode back, also after an error.
+        model: works in eval mode, in the form that `fuse` gives it; its own modes are left alone.
         faces: resized and ordered (RGB or BGR) as the model asks.
         device: where to compute; None is where the model's parameters are. The model stays there.
         embeddings: also keep `model.embed`, which runs the network a second time.
@@ -75,17 +71,12 @@ def predict(
     _check_classes(model, faces)
     device = torch.device(device) if device is not None else next(model.parameters()).device
     loader = in_order(model, faces, device=device, batch_size=batch_size)
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval().to(device)
+    network = fuse(model.to(device))
     outputs, embedded = [], []
-    try:
-        for batch in progress(loader, "predict"):
-            outputs.append(model(batch.images).float().softmax(1).cpu())
-            if embeddings:
-                embedded.append(model.embed(batch.images).float().cpu())
-    finally:
-        for module, training in modes:
-            module.training = training
+    for batch in progress(loader, "predict"):
+        outputs.append(network(batch.images).float().softmax(1).cpu())
+        if embeddings:
+            embedded.append(network.embed(batch.images).float().cpu())
     probabilities = torch.cat(outputs)
     if broken := int((~probabilities.isfinite()).any(1).sum()):
         raise ValueError(
@@ -153,7 +144,7 @@ def evaluate(
         groups = predictions.labels == np.arange(c)[:, None]
         for i, group in [(0, np.full(len(predictions), True)), *enumerate(groups, start=len(OVERALL))]:
             if group.any() and values[i] in (0, 1):
-                low[i], high[i] = _binomial_interval(int(predictions.correct[group].sum()), int(group.sum()))
+                low[i], high[i] = binomial_interval(int(predictions.correct[group].sum()), int(group.sum()))
         low, high = np.minimum(low, values), np.maximum(high, values)
     return pd.DataFrame(
         {
@@ -251,7 +242,8 @@ def _intervals(values: np.ndarray, drawn: np.ndarray, left_out: np.ndarray) -> t
     return low, high
 
 
-def _binomial_interval(right: int, total: int) -> tuple[float, float]:
+def binomial_interval(right: int, total: int) -> tuple[float, float]:
+    """Exact 95 % interval (Clopper & Pearson, 1934) of a share of which `right` of `total` were seen."""
     from scipy.stats import binomtest
 
     return tuple(binomtest(right, total).proportion_ci(LEVEL, method="exact"))
@@ -317,84 +309,3 @@ def compare(first: Predictions, second: Predictions, *, resamples: int = 1000, s
     discordant = only_first + only_second
     p_value = float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
     return Comparison(table, only_first, only_second, p_value)
-
-
-class Scatter(NamedTuple):
-    """Mean squared distance of embeddings to their class mean, of those to the overall mean, and the ratio."""
-
-    within: float
-    between: float
-    ratio: float
-
-
-def within_between_scatter(embeddings: np.ndarray, labels: np.ndarray) -> Scatter:
-    """How tight the classes are against how far apart: Fisher's criterion by traces, lower is better.
-
-    With class means μ_c of n_c faces each and the overall mean μ:
-    within = tr S_W = Σ_i ‖x_i − μ_{y_i}‖² / N, between = tr S_B = Σ_c n_c ‖μ_c − μ‖² / N
-    (Fukunaga, Introduction to Statistical Pattern Recognition, 1990, section 10.2). The ratio does not
-    change with the embedding's scale; with one value it says nothing of any single pair of classes.
-
-    Args:
-        embeddings: [N,D].
-        labels: int [N].
-
-    Raises:
-        ValueError: sizes that do not match, or fewer than two classes.
-    """
-    x, y = np.asarray(embeddings, dtype=np.float64), np.asarray(labels)
-    if x.ndim != 2 or y.shape != (len(x),):
-        raise ValueError(f"expected embeddings [N,D] and labels [N], got {list(x.shape)} and {list(y.shape)}")
-    present, index, counts = np.unique(y, return_inverse=True, return_counts=True)
-    if len(present) < 2:
-        raise ValueError(f"scatter needs faces of at least two classes, got {len(present)}")
-    means = np.zeros((len(present), x.shape[1]))
-    np.add.at(means, index, x)
-    means /= counts[:, None]
-    within = float(((x - means[index]) ** 2).sum() / len(x))
-    between = float((counts * ((means - x.mean(0)) ** 2).sum(1)).sum() / len(x))
-    return Scatter(within, between, within / between if between else math.inf)
-
-
-def mean_pairwise_cosine(maps: torch.Tensor) -> torch.Tensor:
-    """How much K maps of one face overlap: [B,K,h,w] → [B], the mean cosine over the K(K−1)/2 pairs of maps.
-
-    1: all heads look at the same places; 0: at disjoint ones (for maps that are not negative). A map of
-    zeros overlaps with nothing.
-
-    Raises:
-        ValueError: another number of dimensions, or a single map.
-    """
-    if maps.ndim != 4 or maps.shape[1] < 2:
-        raise ValueError(f"expected maps [B,K,h,w] with K of at least 2, got {list(maps.shape)}")
-    k = maps.shape[1]
-    units = torch.nn.functional.normalize(maps.flatten(2).float(), dim=2)
-    # |Σ u|² counts every pair twice and every map with itself once.
-    return (units.sum(1).square().sum(1) - units.square().sum((1, 2))) / (k * (k - 1))
-
-
-def structure(model: Method, faces: FaceSet, embeddings: np.ndarray, *, batch_size: int = 256) -> pd.DataFrame:
-    """What a model makes of a set beyond right and wrong, in the columns of `evaluate`.
-
-    "within_between" is the ratio of `within_between_scatter` for its embeddings; "head_overlap", for a
-    model with several attention maps, the mean of `mean_pairwise_cosine` over the faces. Both without an
-    interval over faces: what they vary with is the training's seed.
-
-    Args:
-        embeddings: [N,D] of these faces, as `predict(…, embeddings=True)` gives them.
-    """
-    rows = {"within_between": within_between_scatter(embeddings, faces.labels.numpy()).ratio}
-    loader = in_order(model, faces, device=next(model.parameters()).device, batch_size=batch_size)
-    was_training = model.training
-    model.eval()
-    overlaps = []
-    with torch.no_grad():
-        for batch in loader:
-            maps = next(iter(model.attention_maps(batch.images).values()))
-            if maps.shape[1] > 1:
-                overlaps.append(mean_pairwise_cosine(maps).cpu())
-    model.train(was_training)
-    if overlaps:
-        rows["head_overlap"] = float(torch.cat(overlaps).mean())
-    table = {"metric": list(rows), "class": "", "value": list(rows.values()), "low": math.nan, "high": math.nan}
-    return pd.DataFrame(table)

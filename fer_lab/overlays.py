@@ -21,7 +21,7 @@ class Seen:
     Attributes:
         box: (left, top, right, bottom) in pixels of the picture.
         probabilities: by expression.
-        heat: float [h,w], 0…1, where the model looked.
+        heat: float [h,w], 0…1, where the model looked; zeros for a model that has no maps over the face.
     """
 
     box: tuple[int, int, int, int]
@@ -36,7 +36,10 @@ def look(model: Method, image: Image.Image, boxes: Sequence[tuple[int, int, int,
     model.eval()
     with torch.no_grad():
         probabilities = model(ready).softmax(1).tolist()
-        maps = next(iter(model.attention_maps(ready).values())).mean(1)
+        if model.has_face_maps:
+            maps = next(iter(model.attention_maps(ready).values())).mean(1)
+        else:
+            maps = torch.zeros(len(ready), 7, 7)
     low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
     heats = ((maps - low) / (high - low).clamp_min(1e-12)).numpy()
     return [

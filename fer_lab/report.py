@@ -99,6 +99,24 @@ def comparison_frame(store: ResultsStore, dataset: str, variant: str | None) -> 
     return pd.DataFrame([row for *_, row in sorted(rows, key=lambda r: r[:2])], columns=columns)
 
 
+def comparison_variants(
+    store: ResultsStore, dataset: str, variants: Sequence[str], methods: Sequence[str], metric: str = "accuracy"
+) -> pd.DataFrame:
+    """A metric of variants of some methods, in the order given: label, seeds, value, low, high.
+
+    Variants that the store does not have are left out.
+    """
+    runs = store.runs()
+    runs = runs[(runs["dataset"] == dataset) & runs["method"].isin(methods)]
+    rows = []
+    for variant in variants:
+        ids = runs[runs["variant"] == variant]["id"]
+        if len(ids):
+            value, low, high = interval(store, ids, metric)
+            rows.append({"label": variant, "seeds": len(ids), "value": value, "low": low, "high": high})
+    return pd.DataFrame(rows)
+
+
 def tables(store: ResultsStore) -> dict[str, str]:
     """All tables that a text can name."""
     return {

@@ -84,6 +84,10 @@ def test_share_of_peak_is_against_the_best_peak_of_the_same_path(monkeypatch):
     assert measured == [("dan", "paper", 16)] * 4
     assert table["share_of_peak"].tolist() == [0.2, 0.05, 0.2, 0.05]
 
+    measured.clear()
+    bench.bench_models(["dan", "poster"], ["tiny", "base"], ["inference"], paths=["plain"], device="cpu")
+    assert measured == [("dan", "tiny", 64), ("poster", "tiny", 64), ("poster", "base", 16)]
+
 
 def test_flops_and_parameters_of_the_tiny_baseline():
     row = measured()
@@ -175,7 +179,7 @@ def test_matmul_peak_is_operations_over_time(monkeypatch):
     ("arguments", "message"),
     [
         ({"models": ["resnet"]}, "unknown model 'resnet'"),
-        ({"sizes": ["huge"]}, "expected some of tiny, paper, got 'huge'"),
+        ({"sizes": ["huge"]}, "expected some of tiny, paper, .*got 'huge'"),
         ({"modes": ["sleep"]}, "expected some of train, inference, got 'sleep'"),
         ({"batch": 1}, "at least 2 examples"),
         ({"device": "abacus"}, "got 'abacus'"),

@@ -150,3 +150,28 @@ def test_help_does_not_wait_for_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+# ---------------------------------------------------------------------------------------------------------
+# landmarks
+
+
+def test_landmarks_are_shipped_where_asked_and_measured_on_photographs_if_there_are_any(monkeypatch, tmp_path):
+    from fer_lab import landmarks
+    from fer_lab.models.poster import LANDMARK_WEIGHTS
+
+    asked = []
+
+    def ship(path, **options):
+        asked.append((path, options))
+        return {"score": {"mean_shape_error": 16.171}}
+
+    monkeypatch.setattr(landmarks, "ship_landmarks", ship)
+    monkeypatch.delenv("FER_DATA", raising=False)
+    done = run("landmarks", "--faces", 100, "--epochs", 2, "--seed", 3, "--out", tmp_path / "l.safetensors")
+    assert done.exit_code == 0, done.output
+    options = {"count": 100, "epochs": 2, "seed": 3, "photographs": None}
+    assert asked == [(tmp_path / "l.safetensors", options)]
+    assert "mean shape error                 16.17 %" in done.output
+    run("landmarks")
+    assert asked[1][0] == LANDMARK_WEIGHTS

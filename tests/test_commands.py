@@ -32,7 +32,20 @@ def trained(tmp_path_factory):
     """(folder, what was printed) of a training of one epoch, recorded and shipped."""
     folder = tmp_path_factory.mktemp("trained")
     places = ["--out", folder / "run", "--store", folder / "store", "--ship", folder / "small.safetensors"]
-    words = ["train", "baseline", "--faces", COUNT, *CHANGES, "--seed", "3", "--record", "quick", *places]
+    words = [
+        "train",
+        "baseline",
+        "--faces",
+        COUNT,
+        *CHANGES,
+        "--seed",
+        "3",
+        "--scales",
+        "50",
+        "--record",
+        "quick",
+        *places,
+    ]
     done = run(*words)
     assert done.exit_code == 0, done.output
     return folder, done.output
@@ -66,6 +79,8 @@ def test_train_records_what_it_prints(trained):
     shown = f"{numbers['value']:.3f}  [{numbers['low']:.3f}, {numbers['high']:.3f}]"
     assert " ".join(f"accuracy {shown}".split()) in " ".join(output.split())
     assert numbers["value"] == store.predictions(row["id"]).correct.mean()
+    assert 0 <= store.metrics().query("metric == 'accuracy_at_50'")["value"].item() <= 1
+    assert "--scales 50" in row["command"]
 
 
 def test_the_recorded_command_repeats_the_training(trained, tmp_path):

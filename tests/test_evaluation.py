@@ -1,4 +1,3 @@
-import itertools
 import math
 
 import numpy as np
@@ -8,7 +7,6 @@ from scipy import stats
 from torch import nn
 from torchmetrics.functional import classification as tm
 
-from fer_lab import evaluation
 from fer_lab.data.batches import prepare
 from fer_lab.data.faces import FaceSet
 from fer_lab.evaluation import (
@@ -16,11 +14,8 @@ from fer_lab.evaluation import (
     compare,
     confusion_matrix,
     evaluate,
-    mean_pairwise_cosine,
     predict,
-    within_between_scatter,
 )
-from fer_lab.models import create_model
 from fer_lab.models.method import Method
 
 CLASSES = ("neutral", "happiness", "surprise")
@@ -315,79 +310,3 @@ def test_compare_refuses_other_faces():
         compare(predictions(), predictions(fingerprint="g"))
     with pytest.raises(ValueError, match="on different faces"):
         compare(predictions(), predictions(n=100))
-
-
-def test_scatter_by_hand():
-    # Means (0,1) and (4,1); every face is 1 from its mean, every mean 2 from (2,1).
-    scatter = within_between_scatter([[0, 0], [0, 2], [4, 0], [4, 2]], [5, 5, 9, 9])
-    assert scatter == (1.0, 4.0, 0.25)
-    assert within_between_scatter([[0.0], [2.0], [0.0], [2.0]], [0, 0, 1, 1]).ratio == math.inf
-
-
-def test_scatter_agrees_with_a_slow_loop_and_adds_up():
-    rng = np.random.default_rng(0)
-    x, y = rng.normal(size=(60, 5)), rng.choice([0, 3, 4], size=60, p=[0.7, 0.2, 0.1])
-    within = between = 0.0
-    for label in (0, 3, 4):
-        own = [x[i] for i in range(60) if y[i] == label]
-        mean = sum(own) / len(own)
-        within += sum(float((face - mean) @ (face - mean)) for face in own) / 60
-        between += len(own) * float((mean - x.mean(0)) @ (mean - x.mean(0))) / 60
-    scatter = within_between_scatter(x, y)
-    assert scatter == pytest.approx((within, between, within / between))
-    assert scatter.within + scatter.between == pytest.approx(((x - x.mean(0)) ** 2).sum() / 60)
-    assert within_between_scatter(7 * x, y).ratio == pytest.approx(scatter.ratio)
-
-
-def test_scatter_refuses_one_class_and_wrong_sizes():
-    with pytest.raises(ValueError, match="at least two classes, got 1"):
-        within_between_scatter(np.ones((3, 2)), [1, 1, 1])
-    with pytest.raises(ValueError, match=r"got \[3, 2\] and \[2\]"):
-        within_between_scatter(np.ones((3, 2)), [1, 1])
-
-
-def test_overlap_by_hand_and_by_a_slow_loop():
-    left, right = torch.eye(2).view(2, 1, 2)
-    both = left + right
-    assert mean_pairwise_cosine(torch.stack([left, left, left])[None]).tolist() == pytest.approx([1])
-    assert mean_pairwise_cosine(torch.stack([left, 3 * right])[None]).tolist() == pytest.approx([0])
-    # Pairs: 0, 1/√2, 1/√2.
-    assert mean_pairwise_cosine(torch.stack([left, right, both])[None]).tolist() == pytest.approx([2**0.5 / 3])
-    assert mean_pairwise_cosine(torch.zeros(1, 2, 3, 3)).tolist() == [0]
-    maps = torch.randn(3, 4, 7, 7, generator=torch.Generator().manual_seed(0))
-    loop = [
-        np.mean(
-            [torch.cosine_similarity(a.flatten(), b.flatten(), dim=0) for a, b in itertools.combinations(m, 2)]
-        )
-        for m in maps
-    ]
-    assert mean_pairwise_cosine(maps).tolist() == pytest.approx(loop, abs=1e-6)
-    for wrong in (maps[:, :1], maps[0]):
-        with pytest.raises(ValueError, match="K of at least 2"):
-            mean_pairwise_cosine(wrong)
-
-
-def test_structure_measures_scatter_and_the_overlap_of_heads():
-    torch.manual_seed(0)
-    labels = torch.arange(10) % 7
-    faces = FaceSet(
-        storage=torch.randint(0, 256, (10, 3, 56, 56), dtype=torch.uint8),
-        labels=labels,
-        classes=tuple("abcdefg"),
-        splits=np.array(["test"] * 10),
-        subjects=torch.full((10,), -1),
-        name="noise",
-        fingerprint="noise",
-    )
-    model = create_model("dan", num_heads=3)
-    embeddings = np.random.default_rng(0).normal(size=(10, 5))
-    table = evaluation.structure(model, faces, embeddings, batch_size=4).set_index("metric")["value"]
-    assert model.training
-    with torch.no_grad():
-        maps = model.eval().attention_maps(prepare(faces.images, 56))["heads"]
-    expected = evaluation.mean_pairwise_cosine(maps).mean().item()
-    assert table["head_overlap"] == pytest.approx(expected, abs=1e-5)
-    scatter = evaluation.within_between_scatter(embeddings, labels.numpy())
-    assert table["within_between"] == pytest.approx(scatter.ratio)
-    single = evaluation.structure(create_model("baseline"), faces, embeddings)
-    assert list(single["metric"]) == ["within_between"]

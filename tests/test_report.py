@@ -75,6 +75,16 @@ def test_a_frame_of_one_variant_or_all(store):
     assert report.comparison_frame(store, "rafdb", None).empty
 
 
+def test_variants_come_in_the_order_asked_for(store):
+    frame = report.comparison_variants(store, "ferplus", ["two heads", "missing", "plain"], ("baseline", "dan"))
+    assert list(frame["label"]) == ["two heads", "plain"]
+    assert list(frame["seeds"]) == [2, 1]
+    assert frame["value"].tolist() == pytest.approx([0.85, 0.75])
+    recall = report.comparison_variants(store, "ferplus", ["plain"], ("baseline",), "mean_class_recall")
+    assert recall["value"].tolist() == pytest.approx([0.375])
+    assert report.comparison_variants(store, "ferplus", ["plain"], ("dan",)).empty
+
+
 def test_only_blocks_are_filled():
     text = "a\n<!-- results: one -->\nold\nolder\n<!-- end -->\nb <!-- end -->"
     assert report.fill(text, {"one": "NEW"}) == "a\n<!-- results: one -->\nNEW\n<!-- end -->\nb <!-- end -->"

@@ -10,7 +10,7 @@ per-sample operations.
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -220,7 +220,12 @@ def _rectangles(draw, size: int, a: Augmentation) -> torch.Tensor:
 
 
 def draw_partners(
-    labels: torch.Tensor, anchors: torch.Tensor, kind: str, negatives: str, generator: torch.Generator
+    labels: torch.Tensor,
+    anchors: torch.Tensor,
+    kind: str,
+    negatives: str,
+    generator: torch.Generator,
+    classes: Sequence[str] = (),
 ) -> torch.Tensor:
     """Choose the other faces of each anchor's pair or quadruplet.
 
@@ -231,6 +236,7 @@ def draw_partners(
         negatives: "by_frequency" draws the negative from all faces of other classes, as QCS does on
             RAF-DB and FERPlus; "by_class" draws its class evenly first, as QCS does on AffectNet.
         generator: CPU generator.
+        classes: names of the labels, for messages.
 
     Returns:
         int64 [B,2] or [B,4]: the positive is another face of the anchor's class, the second negative
@@ -244,9 +250,10 @@ def draw_partners(
     if len(present) < 2 and kind == "quadruplet":
         raise ValueError("a quadruplet needs faces of at least two classes; there is one")
     if single := (counts == 1).nonzero().squeeze(1).tolist():
+        names = ", ".join(f"{i} ({classes[i]})" if classes else str(i) for i in single)
         raise ValueError(
-            f"class {', '.join(map(str, single))} has a single face, so it has no positive; "
-            "leave the class out (FaceSet.subset) or add faces"
+            f"no positive for class {names}, which has a single face; "
+            f"leave it out by faces.subset(~torch.isin(faces.labels, torch.tensor({single}))), or add faces"
         )
     by_class = labels.argsort(stable=True)
     starts = counts.cumsum(0) - counts
@@ -383,7 +390,8 @@ class Loader:
         chosen = chosen[: self.examples]
         if self.kind == "single":
             return chosen
-        return draw_partners(self.faces.labels, chosen, self.kind, self.negatives, generator)
+        partners = (self.kind, self.negatives, generator, self.faces.classes)
+        return draw_partners(self.faces.labels, chosen, *partners)
 
     def __iter__(self) -> Iterator[FaceBatch]:
         order = self.order()

@@ -6,6 +6,7 @@ others; a picture that is a face crop already needs none of it.
 """
 
 import functools
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import torch
 from PIL import Image
 
 from fer_lab.data.cache import to_square
-from fer_lab.data.images import MAX_BYTES, MAX_PIXELS, DataError, decode, read_limited, to_rgb
+from fer_lab.data.images import MAX_BYTES, MAX_PIXELS, DataError, decode, open_header, read_limited, to_rgb
 
 # Faces are searched at this length of the longer side, so the work does not grow with the picture.
 SEARCH_SIDE = 640
@@ -23,6 +24,13 @@ WINDOW = 24
 # Overlapping windows that must agree. At 4 the cascade finds a fifth more faces, and a false one in every
 # crowded picture; an expression named for a patch of cloth is the worse error.
 AGREEMENT = 8
+# What is taken from a browser. A message that is larger than 10 MiB ends JupyterLab's connection to the kernel,
+# so nothing in the kernel could answer it; photographs come as these formats, and others need not be decoded.
+UPLOAD_BYTES = 8 * 2**20
+UPLOAD_PIXELS = 40_000_000
+UPLOAD_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+# An uploaded picture is kept at this length of its longer side: enough for the search and for every network.
+UPLOAD_SIDE = 2048
 
 
 @dataclass(frozen=True)
@@ -78,6 +86,36 @@ def open_image(
     except Exception as error:  # decoders fail on damaged files with errors of every kind
         raise DataError(f"the picture is damaged: {error or type(error).__name__}") from error
     return to_rgb(source, "the picture")
+
+
+def open_upload(content: bytes | memoryview, name: str = "the upload") -> Image.Image:
+    """A picture that came from a browser, within `UPLOAD_BYTES`, `UPLOAD_PIXELS` and `UPLOAD_FORMATS`.
+
+    Its format is told by the content; `name` and the type that the browser names are not believed.
+
+    Args:
+        content: the file's bytes.
+        name: what messages call it.
+
+    Returns:
+        Upright 8-bit RGB, its longer side at most `UPLOAD_SIDE`.
+
+    Raises:
+        DataError: too large, another format, truncated, or no picture.
+    """
+    size = memoryview(content).nbytes
+    if size > UPLOAD_BYTES:
+        raise DataError(f"{name} has {size:,} bytes, more than the {UPLOAD_BYTES:,} accepted; shrink the picture")
+    data = bytes(content)
+    with warnings.catch_warnings():
+        # Pillow warns about large pictures and odd metadata; what matters of it is an error below.
+        warnings.simplefilter("ignore")
+        kind = open_header(data, name, UPLOAD_PIXELS).format
+        if kind not in UPLOAD_FORMATS:
+            raise DataError(f"{name} is a {kind} picture; save it as one of {', '.join(UPLOAD_FORMATS)}")
+        image = decode(data, name, UPLOAD_PIXELS)
+    image.thumbnail((UPLOAD_SIDE, UPLOAD_SIDE))
+    return image
 
 
 def find_faces(

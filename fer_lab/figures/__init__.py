@@ -16,9 +16,20 @@ from fer_lab.figures.charts import (
     training_curves,
     umap_embedding,
 )
+from fer_lab.figures.comparison import (
+    accuracy_against_cost,
+    confusion_differences,
+    embedding_panels,
+    group_accuracy,
+    model_scores,
+    recall_by_class,
+    robustness_curves,
+    score_differences,
+)
 from fer_lab.figures.explanations import (
     explanation_grid,
     explanation_scores,
+    outlined_faces,
     perturbation_figure,
     randomization_figure,
 )
@@ -31,32 +42,55 @@ from fer_lab.figures.pictures import (
     feature_maps,
     landmarks_on_face,
 )
+from fer_lab.figures.points import accuracy_against_scale, attention_and_landmarks, landmark_predictions
+from fer_lab.figures.similarity import (
+    maps_in_rows,
+    matching_lines,
+    similarity_over_both,
+    weights_through_training,
+)
 from fer_lab.figures.style import new_figure, png, save, show, styled
 
 __all__ = [
     "ablation",
+    "accuracy_against_cost",
+    "accuracy_against_scale",
+    "attention_and_landmarks",
     "attention_overlay",
     "bench_table_figure",
     "class_counts",
     "confusion",
+    "confusion_differences",
     "embedding_map",
+    "embedding_panels",
     "explanation_grid",
     "explanation_scores",
     "face_grid",
     "face_rows",
     "faces_by_class",
     "feature_maps",
+    "group_accuracy",
     "head_overlap_figure",
+    "landmark_predictions",
     "landmarks_on_face",
+    "maps_in_rows",
+    "matching_lines",
+    "model_scores",
     "new_figure",
+    "outlined_faces",
     "per_class_recall",
     "perturbation_figure",
     "png",
     "randomization_figure",
+    "recall_by_class",
     "reliability",
+    "robustness_curves",
     "save",
+    "score_differences",
     "show",
+    "similarity_over_both",
     "styled",
     "training_curves",
     "umap_embedding",
+    "weights_through_training",
 ]

@@ -183,7 +183,7 @@ def head_overlap_figure(values_by_variant: Mapping[str, Sequence[float]], title:
     """How much the heads overlap on each face, a row of dots a variant, with the mean as a bar.
 
     Args:
-        values_by_variant: name → values of `evaluation.mean_pairwise_cosine`, one a face (or a seed).
+        values_by_variant: name → values of `structure.mean_pairwise_cosine`, one a face (or a seed).
 
     Raises:
         ValueError: no variant, or one without values.

@@ -129,12 +129,22 @@ class SpatialAttention(nn.Module):
     def attention_map(self, features: torch.Tensor) -> torch.Tensor:
         """[B,D,h,w] → [B,1,h,w], values ≥ 0."""
         u = self.reduce(features)
-        s = F.relu(self.square(u) + self.row(u) + self.column(u))
-        return s.sum(1, keepdim=True)
+        s = self.square(u)
+        if self.row is not None:
+            s = s + self.row(u) + self.column(u)
+        return F.relu(s).sum(1, keepdim=True)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """[B,D,h,w] → the features weighted by the map, [B,D,h,w]."""
         return features * self.attention_map(features)
+
+    def fold_for_inference(self) -> None:
+        """Make one 3×3 convolution of the three, whose BatchNorms are in them already; `fuse` calls it."""
+        square, row, column = self.square[0], self.row[0], self.column[0]
+        weight = square.weight + F.pad(row.weight, (0, 0, 1, 1)) + F.pad(column.weight, (1, 1, 0, 0))
+        square.weight = nn.Parameter(weight)
+        square.bias = nn.Parameter(square.bias + row.bias + column.bias)
+        self.row = self.column = None
 
 
 class ChannelAttention(nn.Module):

@@ -18,6 +18,7 @@ IMAGE_SIZES = {"tiny": 56, "paper": 224}
 _METHODS: dict[str, str] = {
     "baseline": "fer_lab.models.baseline:Baseline",
     "dan": "fer_lab.models.dan:DAN",
+    "triplet_center": "fer_lab.models.triplet_center:TripletCenter",
     "poster": "fer_lab.models.poster:POSTER",
     "dcs": "fer_lab.models.qcs:DCS",
     "qcs": "fer_lab.models.qcs:QCS",

@@ -20,6 +20,7 @@ from fer_lab.models.method import Method
 from fer_lab.models.official_poster import check_poster, face_ir50_name, face_landmark_name, poster_name
 from fer_lab.models.official_qcs import check_qcs, qcs_name, read_with_recorders
 from fer_lab.models.poster import POSTER
+from fer_lab.models.qcs import QCS
 
 # Keys under which authors keep the state dict inside a checkpoint file.
 CONTAINERS = ("model_state_dict", "state_dict", "model", "net")
@@ -114,7 +115,7 @@ def load_official(
     Args:
         model: DAN, or a model with a ResNet-18 trunk for a face-recognition ResNet-18; POSTER for a
             checkpoint of its own depth, a face-recognition IR-50 (its trunk) or a MobileFaceNet for 68
-            landmarks (its landmark stream); QCS or DCS for theirs.
+            landmarks (its landmark stream); QCS or DCS for theirs, or for a face-recognition IR-50.
         source: a state dict or a file's path.
         order: the data set whose label order the checkpoint's head has ("rafdb", "affectnet", …); the head
             is permuted into the canonical order. None leaves it as it is.
@@ -205,7 +206,7 @@ def _renaming(model: Method, state: Mapping) -> tuple[Callable[[str], str | None
         ]
         return qcs_name, tuple(rows), ""
     if "input_layer.0.weight" in state:
-        if not (isinstance(model, POSTER) and model.size != "tiny"):
+        if not (isinstance(model, POSTER | QCS) and model.size != "tiny"):
             raise ValueError(f"an IR-50: {model.name} ({model.size}) has no such trunk")
         return face_ir50_name, (), "trunk."
     if "conv_6_sep.conv.weight" in state:

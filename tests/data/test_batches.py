@@ -206,7 +206,7 @@ def test_negatives_by_frequency_and_by_class():
 
 
 def test_partners_that_cannot_be_found():
-    with pytest.raises(ValueError, match="class 1 has a single face"):
+    with pytest.raises(ValueError, match="no positive for class 1, which has a single face"):
         draw_partners(torch.tensor([0, 0, 1]), torch.tensor([0]), "pair", "by_frequency", generator())
     with pytest.raises(ValueError, match="at least two classes"):
         draw_partners(torch.tensor([0, 0]), torch.tensor([0]), "quadruplet", "by_frequency", generator())
@@ -250,6 +250,19 @@ def test_quadruplet_batches():
     assert torch.equal(denormalize(batch.images.flatten(0, 1))[:, 0, 0, 0].long(), batch.indices.flatten())
     batch = next(iter(Loader(face_set([0, 1, 2] * 10), batch_size=6, size=16, kind="pair")))
     assert batch.images.shape == (6, 2, 3, 16, 16)
+
+
+def test_a_class_with_a_single_face_is_named_and_can_be_left_out():
+    faces = face_set([0, 0, 1, 2, 2, 3])
+    options = {"batch_size": 4, "size": 16, "kind": "quadruplet"}
+    with pytest.raises(ValueError, match=r"class 1 \(b\), 3 \(d\), which") as refused:
+        next(iter(Loader(faces, **options)))
+    offer = str(refused.value).split("leave it out by ")[1].removesuffix(", or add faces")
+    two = eval(offer)
+    assert two.labels.tolist() == [0, 0, 2, 2]
+    assert next(iter(Loader(two, **options))).labels.shape == (4, 4)
+    with pytest.raises(ValueError, match="at least two classes"):
+        next(iter(Loader(two.subset(two.labels == 0), **options)))
 
 
 def test_drop_last_and_epoch_fraction():

@@ -12,6 +12,7 @@ from reference import official_state
 
 from fer_lab.models import create_model
 from fer_lab.models.official import load_official, read_state_dict
+from fer_lab.models.official_poster import IR_UNIT
 from fer_lab.models.official_qcs import qcs_name
 
 
@@ -51,6 +52,29 @@ def test_eight_classes_and_their_extra_classifier(state):
     assert model.cross_branch.classify.bias.tolist() == theirs[[0, 1, 3, 2, 6, 5, 4, 7]].tolist()
     with pytest.raises(ValueError, match=r"is \[8, 768\] in the checkpoint.*\[7, 768\]"):
         load_official(create_model("qcs", 7, "paper"), eight)
+
+
+def test_a_face_recognition_trunk_loads_and_leaves_the_rest(model):
+    units = (3, 4, 14)
+    state = {}
+    for name, value in model.trunk.state_dict().items():
+        place, _, rest = name.partition(".")
+        if place == "stem":
+            state[f"input_layer.{rest}"] = value + 1
+            continue
+        stage, unit, inner = rest.split(".", 2)
+        part, _, kind = inner.rpartition(".")
+        their = part.replace("shortcut", "shortcut_layer")
+        if part in IR_UNIT:
+            their = f"res_layer.{IR_UNIT.index(part)}"
+        state[f"body.{sum(units[: int(stage)]) + int(unit)}.{their}.{kind}"] = value + 1
+    before = model.base.classify.weight.clone()
+    report = load_official(model, state)
+    assert len(report.used) == len(model.trunk.state_dict())
+    torch.testing.assert_close(model.trunk.stages[2][5].conv2.weight, state["body.12.res_layer.3.weight"])
+    torch.testing.assert_close(model.base.classify.weight, before)
+    with pytest.raises(ValueError, match=r"qcs \(tiny\) has no such trunk"):
+        load_official(create_model("qcs"), state)
 
 
 def test_another_form_is_refused_with_the_way_out(state):

@@ -1,0 +1,411 @@
+"""Triplet-center loss with synthesised negatives, and selective attention.
+
+A paper at CISS 2023 on facial expression recognition. https://arxiv.org/abs/2302.04108
+
+It adds to cross-entropy a triplet-center loss on all dimensions of the embedding: a face is pulled to the
+center of its class and pushed from a negative, which is a wrong center or is put together, dimension by
+dimension, from several wrong centers. A selective attention module says which places of the face and which
+dimensions of the embedding count.
+
+Differences from the authors' code: none is public, and of the paper only abstract and introduction were open
+to us. From there: the loss on all dimensions, the three negatives' names, an attention that combines
+pixel-wise and element-wise coefficients, an imbalanced RAF-DB. OUR READING are therefore all equations below:
+- the hinge acts in every dimension, with the same margin in each; the loss sums over dimensions, so its
+  weight belongs to the size of the embedding;
+- "prediction based" is the center of the most probable wrong class; "fully synthesised" takes in every
+  dimension the nearest wrong center; "semi-synthesised" the same among the k wrong centers nearest as a whole;
+- pixel-wise coefficients are a sigmoid map that weighs the features before they are averaged over the grid;
+  element-wise ones a two-way softmax for every dimension, as in DACL (Farzaneh & Qi, WACV 2021), from a
+  bottleneck that is smaller than theirs: pooled features → half as many → 64, where they flatten the grid
+  and go through 3584 and 512.
+
+Beside it, to compare: the triplet-center loss of He et al. (CVPR 2018, https://arxiv.org/abs/1803.06189),
+which is negatives="hardest" with hinge="vector"; the center loss of Wen et al. (ECCV 2016,
+https://doi.org/10.1007/978-3-319-46478-7_31), which with element-wise coefficients is DACL's sparse center
+loss; and cross-entropy alone.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from fer_lab.data.batches import Augmentation
+from fer_lab.data.faces import FaceBatch
+from fer_lab.models.baseline import SCRATCH, SMOKE
+from fer_lab.models.method import Method, classification_loss
+from fer_lab.models.recipes import Recipe
+from fer_lab.models.trunks import ir50, mobilefacenet, resnet18
+
+NEGATIVES = ("hardest", "predicted", "semi", "fully")
+HINGES = ("dimension", "vector")
+METRIC_LOSSES = ("triplet_center", "center", "none")
+TRUNKS = {"resnet18": resnet18, "ir50": ir50, "mobilefacenet": mobilefacenet}
+# Centers that differ a little: at one place all wrong centers would be the same negative.
+CENTER_SPREAD = 0.1
+# A larger table of differences is made in pieces.
+LARGEST_TABLE = 2**30
+
+# DACL's script for RAF-DB, whose paper is the nearest one with public code; its centers learn at 0.5.
+RAFDB = Recipe(
+    epochs=60,
+    batch_size=64,
+    lr=0.01,
+    weight_decay=5e-4,
+    schedule="step",
+    step_epochs=20,
+    augmentation=Augmentation(flip=0.5, rotation=10, shift=0.06),
+)
+
+
+def _check(embedding: torch.Tensor, labels: torch.Tensor, centers: torch.Tensor) -> None:
+    c, d = centers.shape
+    if embedding.ndim != 2 or embedding.shape[1] != d or not len(embedding):
+        raise ValueError(f"expected an embedding [B,{d}] of at least one face, got {list(embedding.shape)}")
+    if labels.shape != embedding.shape[:1]:
+        raise ValueError(f"expected labels [{len(embedding)}], got {list(labels.shape)}")
+    # On a GPU the question would make it wait, and an index out of range stops there by itself.
+    if labels.is_cpu and not 0 <= int(labels.min()) <= int(labels.max()) < c:
+        raise ValueError(f"labels must be 0…{c - 1}, got {int(labels.min())}…{int(labels.max())}")
+
+
+def center_loss(
+    embedding: torch.Tensor, labels: torch.Tensor, centers: torch.Tensor, weights: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Pull every face to the center of its class: (1/2B) Σ_i Σ_d a_id (x_id − c_{y_i,d})².
+
+    Wen et al., ECCV 2016, eq. 2, as a mean over the batch; with weights a, DACL's sparse center loss.
+
+    Args:
+        embedding: x, float [B,D].
+        labels: y, int64 [B].
+        centers: c, float [C,D].
+        weights: a, float [B,D]; None is 1.
+
+    Returns:
+        Scalar, float32.
+
+    Raises:
+        ValueError: shapes that do not fit, or labels outside the classes.
+    """
+    _check(embedding, labels, centers)
+    squares = (embedding.float() - centers.float()[labels]).square()
+    if weights is not None:
+        squares = squares * weights.float()
+    return squares.sum(1).mean() / 2
+
+
+class TripletCenterLoss(nn.Module):
+    """Nearer to the own center than to a negative, by a margin.
+
+    With x the embedding, c the centers, n the negative, a the weights and m the margin:
+    per dimension, (1/B) Σ_i Σ_d a_id max(0, (x_id − c_{y_i,d})² + m − (x_id − n_id)²);
+    per vector, (1/B) Σ_i max(0, Σ_d a_id (x_id − c_{y_i,d})² + m − Σ_d a_id (x_id − n_id)²).
+    The first is our reading of arXiv 2302.04108; the second with "hardest" is He et al. (CVPR 2018, eq. 5).
+
+    The negative is made of entries of c, so gradients flow into the entries that were chosen, not into the
+    choice. Σ_d (x_id − n_id)² never grows along fully, semi with k = C−1 (the same), …, k = 1, hardest (the
+    same), and the hardest's is at most that of predicted.
+
+    Args:
+        num_classes: C, at least 2.
+        dim: D.
+        margin: m, at least 0, in squared units of the embedding: of one dimension, or of the vector.
+        negatives: "hardest": the wrong center nearest to x. "predicted": the center of the most probable
+            wrong class. "fully": in every dimension the nearest wrong center's entry. "semi": the same among
+            the k wrong centers nearest to x.
+        k: of "semi", at least 1; capped at C−1.
+        hinge: "dimension" or "vector".
+
+    Attributes:
+        centers: c [C,D], learned.
+
+    Raises:
+        ValueError: an argument out of its range.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        dim: int,
+        margin: float,
+        negatives: str = "semi",
+        k: int = 2,
+        hinge: str = "dimension",
+    ):
+        super().__init__()
+        if num_classes < 2 or dim < 1:
+            raise ValueError(f"expected at least 2 classes and 1 dimension, got {num_classes} and {dim}")
+        if not (margin >= 0 and math.isfinite(margin)):
+            raise ValueError(f"margin must be a finite number of at least 0, got {margin}")
+        if negatives not in NEGATIVES:
+            raise ValueError(f"negatives must be one of {', '.join(NEGATIVES)}, got {negatives!r}")
+        if hinge not in HINGES:
+            raise ValueError(f"hinge must be one of {', '.join(HINGES)}, got {hinge!r}")
+        if k < 1:
+            raise ValueError(f"k must be at least 1, got {k}")
+        self.margin = margin
+        self.strategy = negatives
+        self.k = min(k, num_classes - 1)
+        self.hinge = hinge
+        self.centers = nn.Parameter(CENTER_SPREAD * torch.randn(num_classes, dim))
+
+    def extra_repr(self) -> str:
+        k = f", k={self.k}" if self.strategy == "semi" else ""
+        return f"margin={self.margin}, negatives={self.strategy!r}{k}, hinge={self.hinge!r}"
+
+    @torch.no_grad()
+    def choose(
+        self, embedding: torch.Tensor, labels: torch.Tensor, logits: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Which class's center the negative takes each entry from, int64 [B,D]; never the own class.
+
+        Arguments and errors as those of `forward`.
+        """
+        _check(embedding, labels, self.centers)
+        c, d = self.centers.shape
+        if self.strategy == "predicted":
+            if logits is None or logits.shape != (len(labels), c):
+                given = None if logits is None else list(logits.shape)
+                raise ValueError(f"negatives='predicted' needs logits [{len(labels)},{c}], got {given}")
+            wrong = logits.float().scatter(1, labels[:, None], -math.inf)
+            return wrong.argmax(1, keepdim=True).expand(-1, d)
+        rows = max(1, LARGEST_TABLE // (self.centers.element_size() * c * d))
+        parts = zip(embedding.float().split(rows), labels.split(rows), strict=True)
+        return torch.cat([self._nearest(x, y) for x, y in parts])
+
+    def _nearest(self, x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        gaps = (x[:, None] - self.centers.float()).square_()
+        allowed = torch.ones(gaps.shape[:2], dtype=torch.bool, device=x.device)
+        allowed.scatter_(1, labels[:, None], False)
+        if self.strategy != "fully":
+            whole = gaps.sum(2).masked_fill_(~allowed, math.inf)
+            near = whole.topk(self.k if self.strategy == "semi" else 1, dim=1, largest=False).indices
+            if near.shape[1] == 1:
+                return near.expand(-1, x.shape[1])
+            allowed = torch.zeros_like(allowed).scatter_(1, near, True)
+        return gaps.masked_fill_(~allowed[:, :, None], math.inf).argmin(1)
+
+    def negatives(
+        self, embedding: torch.Tensor, labels: torch.Tensor, logits: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The negative n that is built for every face, float32 [B,D], with gradients into the centers.
+
+        Arguments and errors as those of `forward`.
+        """
+        return self.centers.float().gather(0, self.choose(embedding, labels, logits))
+
+    def forward(
+        self,
+        embedding: torch.Tensor,
+        labels: torch.Tensor,
+        logits: torch.Tensor | None = None,
+        weights: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """The loss, a scalar in float32.
+
+        Args:
+            embedding: x, float [B,D].
+            labels: y, int64 [B].
+            logits: float [B,C], for "predicted" alone; no gradient flows into them.
+            weights: a, float [B,D]; None is 1.
+
+        Raises:
+            ValueError: shapes that do not fit, labels outside the classes, or "predicted" without logits.
+        """
+        chosen = self.negatives(embedding, labels, logits)
+        x = embedding.float()
+        pull, push = (x - self.centers.float()[labels]).square(), (x - chosen).square()
+        if self.hinge == "vector":
+            gap = pull - push
+            gap = gap if weights is None else gap * weights.float()
+            return F.relu(gap.sum(1) + self.margin).mean()
+        hinges = F.relu(pull - push + self.margin)
+        hinges = hinges if weights is None else hinges * weights.float()
+        return hinges.sum(1).mean()
+
+
+class PixelAttention(nn.Module):
+    """Where on the face: p = sigmoid(conv1×1(ReLU(BN(conv1×1 F)))), one coefficient a place (our reading)."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.reduce = nn.Conv2d(dim, dim // 4, 1, bias=False)
+        self.norm = nn.BatchNorm2d(dim // 4)
+        self.score = nn.Conv2d(dim // 4, 1, 1)
+
+    def attention_map(self, features: torch.Tensor) -> torch.Tensor:
+        """[B,D,h,w] → [B,1,h,w], float32, 0…1."""
+        return self.score(F.relu(self.norm(self.reduce(features)))).float().sigmoid()
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """[B,D,h,w] → the mean over the grid weighted by the map, Σ p F / Σ p, [B,D]."""
+        p = self.attention_map(features)
+        share = p / p.sum((2, 3), keepdim=True).clamp_min(torch.finfo(p.dtype).tiny)
+        return (share * features).sum((2, 3))
+
+
+class ElementAttention(nn.Module):
+    """Which dimensions: a two-way softmax for each, its second half kept, from pooled features (our reading).
+
+    D_features → D_features/2 (BN, ReLU) → 64 (BN, tanh) → 2·D. Nothing in the loss keeps all coefficients from
+    falling together, since every one of them multiplies something that is not negative.
+    """
+
+    def __init__(self, features: int, dim: int):
+        super().__init__()
+        half = features // 2
+        self.bottleneck = nn.Sequential(
+            nn.Linear(features, half, bias=False),
+            nn.BatchNorm1d(half),
+            nn.ReLU(inplace=True),
+            nn.Linear(half, 64, bias=False),
+            nn.BatchNorm1d(64),
+            nn.Tanh(),
+        )
+        self.score = nn.Linear(64, 2 * dim)
+
+    def forward(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Pooled features [B,D_features] → coefficients [B,D], float32, 0…1."""
+        return self.score(self.bottleneck(pooled)).float().unflatten(1, (-1, 2)).softmax(2)[..., 1]
+
+
+class TripletCenter(Method):
+    """Triplet-center loss and selective attention on any trunk: L = CE + λ L_TCL.
+
+    Args:
+        num_classes: C.
+        size: "tiny" or "paper".
+        metric_loss: "triplet_center", "center" (Wen et al.) or "none" (cross-entropy alone).
+        negatives, k, hinge, margin: of `TripletCenterLoss`.
+        loss_weight: λ, above 0. The loss sums over dimensions: halve it for twice as many.
+        embedding_dim: D; None is the trunk's channels, another number adds a linear layer. 2 can be drawn.
+        pixel_attention: weigh the places before averaging over them; off is the plain mean.
+        element_attention: weigh the dimensions in the metric loss.
+        center_lr: the centers learn at so many times the recipe's learning rate.
+        trunk: "resnet18", "ir50" or "mobilefacenet".
+
+    Attributes:
+        trunk: images → features.
+        pixels: PixelAttention, or None.
+        project: features → embedding, the identity where D is the trunk's.
+        elements: ElementAttention, or None.
+        triplet_center: the loss with its centers [C,D]; None for "none".
+        classify: embedding → logits.
+    """
+
+    paper = "CISS 2023, https://arxiv.org/abs/2302.04108"
+    recipes = {"smoke": SMOKE, "scratch": SCRATCH, "rafdb": RAFDB}
+
+    def __init__(
+        self,
+        num_classes: int = 7,
+        size: str = "tiny",
+        *,
+        metric_loss: str = "triplet_center",
+        negatives: str = "semi",
+        k: int = 2,
+        hinge: str = "dimension",
+        margin: float = 0.1,
+        loss_weight: float = 0.01,
+        embedding_dim: int | None = None,
+        pixel_attention: bool = True,
+        element_attention: bool = True,
+        center_lr: float = 50.0,
+        trunk: str = "resnet18",
+    ):
+        super().__init__(num_classes, size)
+        if metric_loss not in METRIC_LOSSES:
+            raise ValueError(f"metric_loss must be one of {', '.join(METRIC_LOSSES)}, got {metric_loss!r}")
+        if trunk not in TRUNKS:
+            raise ValueError(f"trunk must be one of {', '.join(TRUNKS)}, got {trunk!r}")
+        if embedding_dim is not None and embedding_dim < 1:
+            raise ValueError(f"embedding_dim must be at least 1, got {embedding_dim}")
+        for name, value in (("loss_weight", loss_weight), ("center_lr", center_lr)):
+            if not 0 < value < math.inf:
+                raise ValueError(f"{name} must be a finite number above 0, got {value}")
+        self.metric_loss = metric_loss
+        self.loss_weight = loss_weight
+        self.center_lr = center_lr
+        self.trunk = TRUNKS[trunk](size)
+        if trunk == "mobilefacenet":
+            # The landmarks are no part of this.
+            self.trunk.head = nn.Identity()
+        channels = self.trunk.out_channels
+        dim = channels if embedding_dim is None else embedding_dim
+        self.pixels = PixelAttention(channels) if pixel_attention else None
+        self.project = nn.Identity() if embedding_dim is None else nn.Linear(channels, dim)
+        self.classify = nn.Linear(dim, num_classes)
+        # What only some variants have comes last, so that one seed starts all of them from the same network.
+        loss = TripletCenterLoss(num_classes, dim, margin, negatives, k, hinge)
+        with_loss = metric_loss != "none"
+        self.triplet_center = loss if with_loss else None
+        self.elements = ElementAttention(channels, dim) if with_loss and element_attention else None
+
+    @property
+    def centers(self) -> torch.Tensor | None:
+        """The learned class centers [C,D]; None without a metric loss."""
+        return None if self.triplet_center is None else self.triplet_center.centers
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """[B,3,S,S] → [B,D_features,7,7]; a trunk with a 14×14 grid is averaged two by two."""
+        grid = self.trunk(images)
+        return grid if grid.shape[-1] == 7 else F.adaptive_avg_pool2d(grid, 7)
+
+    def embed_features(self, features: torch.Tensor) -> torch.Tensor:
+        """[B,D_features,7,7] → [B,D]."""
+        return self.project(features.mean((2, 3)) if self.pixels is None else self.pixels(features))
+
+    def embed(self, images: torch.Tensor) -> torch.Tensor:
+        """[B,3,S,S] → features averaged by the pixel-wise coefficients, [B,D]."""
+        return self.embed_features(self.features(images))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """[B,3,S,S] → logits [B,C]."""
+        return self.classify(self.embed(images))
+
+    def element_weights(self, images: torch.Tensor) -> torch.Tensor:
+        """The element-wise coefficients of each face, [B,D], 0…1.
+
+        Raises:
+            ValueError: a model without them.
+        """
+        if self.elements is None:
+            raise ValueError("no element-wise coefficients here; create the model with element_attention=True")
+        return self.elements(self.features(images).mean((2, 3)))
+
+    def training_losses(self, batch: FaceBatch) -> dict[str, torch.Tensor]:
+        """Cross-entropy, the metric loss under its name, and CE + λ times that."""
+        features = self.features(batch.images)
+        embedding = self.embed_features(features)
+        logits = self.classify(embedding)
+        cross_entropy = classification_loss(logits, batch.labels, batch.targets)
+        if self.triplet_center is None:
+            return {"cross_entropy": cross_entropy, "total": cross_entropy}
+        weights = None if self.elements is None else self.elements(features.mean((2, 3)))
+        if self.metric_loss == "center":
+            metric = center_loss(embedding, batch.labels, self.centers, weights)
+        else:
+            metric = self.triplet_center(embedding, batch.labels, logits, weights)
+        total = cross_entropy + self.loss_weight * metric
+        return {"cross_entropy": cross_entropy, self.metric_loss: metric, "total": total}
+
+    def attention_maps(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The pixel-wise coefficients [B,1,7,7], 0…1; without them the predicted class's activation map."""
+        features = self.features(images)
+        if self.pixels is not None:
+            return {"pixel-wise": self.pixels.attention_map(features)}
+        rows = self.classify.weight
+        rows = rows if isinstance(self.project, nn.Identity) else rows @ self.project.weight
+        predicted = self.classify(self.embed_features(features)).argmax(1)
+        return {"class activation": (features * rows[predicted][:, :, None, None]).sum(1, keepdim=True)}
+
+    def parameter_groups(self, recipe: Recipe) -> list[dict]:
+        """The centers apart: their own learning rate, and no decay, which would draw them to the origin."""
+        apart = [p for p in (self.centers,) if p is not None and p.requires_grad]
+        rest = [p for p in self.parameters() if p.requires_grad and not any(p is c for c in apart)]
+        groups = [{"params": rest}]
+        if apart:
+            groups.append({"params": apart, "lr": self.center_lr * recipe.lr, "weight_decay": 0.0})
+        return groups

@@ -1,0 +1,429 @@
+"""What the explorer shows, without its widgets: a state goes in, a picture and a text come out.
+
+A panel is composed with PIL in some 20 ms; a matplotlib figure takes several hundred. Texts are HTML in which
+every name that came from outside is escaped.
+"""
+
+import functools
+import html
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from fer_lab.attention import WAYS, explain
+from fer_lab.data.batches import prepare
+from fer_lab.data.expressions import COLORS
+from fer_lab.data.faces import REGIONS
+from fer_lab.data.photos import FaceBox, crop_face
+from fer_lab.data.synthetic import GLASSES, Identity, Nuisance, Rendering, render
+from fer_lab.figures.pictures import STROKES, heat_over
+from fer_lab.figures.style import HEAT, INK, SERIES, SOFT
+from fer_lab.maps import GRID, normalize_for_display, upsample
+from fer_lab.models.method import Method
+
+# What may be laid over a face. The first four need no truth, the last two are known of rendered faces alone.
+MAPS = {
+    "none": "nothing: what the model receives",
+    "native": "the model's own attention",
+    "grad_cam": "GradCAM",
+    "integrated_gradients": "integrated gradients",
+    "occlusion": "occlusion",
+}
+TRUTHS = {"landmarks": "68 landmarks", "moved": "what the acting muscles move"}
+SIDES = {"both": "both sides", "left": "own left alone", "right": "own right alone"}
+# What may hide a part of the face: how far below the middle of the upright face, and how large (`Nuisance`).
+COVERS = {"nothing": (0.0, 0.0), "the eyes": (-0.14, 0.75), "the mouth": (0.48, 0.55)}
+SCALES = ("fine", "middle", "coarse")
+
+FACE = 280  # side of a drawn face in pixels: five times what a tiny model takes
+TILE = 112  # side of the small picture beside a model's answer
+CARD = (356, 150)
+PHOTO = 440  # longer side of a photograph
+GAP = 14
+TRUTH = "#7fe3ff"
+ROWS = 8  # classes that a card has room for
+
+
+@dataclass(frozen=True)
+class FaceState:
+    """One drawn face, as the sliders say.
+
+    Attributes:
+        units: FACS number → intensity 0…1; the rest are 0.
+        side: of `SIDES`, where the units act; seen from the face.
+        person: seed of who it is, 0 or more.
+        skin_tone, age: 0…1, glasses: of `GLASSES`; None is the person's own.
+        roll, yaw: degrees.
+        cover: of `COVERS`.
+        blur: standard deviation in hundredths of the picture's side.
+    """
+
+    units: Mapping[int, float] = field(default_factory=dict)
+    side: str = "both"
+    person: int = 0
+    skin_tone: float | None = None
+    age: float | None = None
+    glasses: str | None = None
+    roll: float = 0.0
+    yaw: float = 0.0
+    cover: str = "nothing"
+    blur: float = 0.0
+
+
+@dataclass(frozen=True)
+class View:
+    """What a widget shows.
+
+    Attributes:
+        png: the picture.
+        text: the same in words, HTML.
+        answers: probabilities by class for each model; for two faces, a key a model and face.
+    """
+
+    png: bytes
+    text: str
+    answers: dict[str, dict[str, float]]
+
+
+def _one_of(what: str, value: str, known: Mapping | Sequence) -> str:
+    if value not in known:
+        raise ValueError(f"{what} must be one of {', '.join(known)}, got {value!r}")
+    return value
+
+
+def draw_face(state: FaceState, size: int = FACE) -> Rendering:
+    """Render the state's face.
+
+    Raises:
+        ValueError: a value that the renderer does not know or that is out of its range.
+    """
+    _one_of("side", state.side, SIDES)
+    shown = torch.tensor([state.side != "right", state.side != "left"]).float()
+    units = {number: tuple((value * shown).tolist()) for number, value in state.units.items()}
+    below, wide = COVERS[_one_of("cover", state.cover, COVERS)]
+    turn = math.radians(state.roll)
+    place = (-below * math.sin(turn), below * math.cos(turn), turn)
+    how = Nuisance.none(1).replace(
+        roll=state.roll,
+        yaw=state.yaw,
+        blur=state.blur,
+        occlusion=wide,
+        occluder=torch.tensor([*place, 0.35, 0.45, 0.55]),
+    )
+    return render(units, person_of(state), how, size)
+
+
+def person_of(state: FaceState) -> Identity:
+    """Who the state's face is."""
+    who = Identity.sample(1, state.person)
+    own = {"skin_tone": state.skin_tone, "age": state.age}
+    if state.glasses is not None:
+        own["glasses"] = GLASSES.index(_one_of("glasses", state.glasses, GLASSES))
+    return who.replace(**{name: value for name, value in own.items() if value is not None})
+
+
+# ---------------------------------------------------------------------------------------------------------
+# What models say
+
+
+def answer(
+    model: Method, image: torch.Tensor, overlay: str = "none"
+) -> tuple[dict[str, float], np.ndarray, bool]:
+    """One model's answer to one face.
+
+    Args:
+        image: uint8 [3,S,S].
+        overlay: of `MAPS`.
+
+    Returns:
+        Probabilities by class; the face as uint8 [112,112,3], with the map as heat over it; and whether the
+        model has such a map.
+
+    Raises:
+        ValueError: an unknown overlay.
+    """
+    _one_of("overlay", overlay, MAPS)
+    ready = prepare(image[None], model.image_size, model.color_order)
+    with torch.no_grad():
+        row = model(ready)[0].softmax(0).tolist()
+    probabilities = dict(zip(model.classes, row, strict=True))
+    seen = Image.fromarray(image.permute(1, 2, 0).numpy()).resize((model.image_size,) * 2, Image.Resampling.BOX)
+    has_map = overlay in WAYS and (overlay != "native" or model.has_face_maps)
+    sharp = Image.Resampling.BICUBIC if has_map else Image.Resampling.NEAREST
+    tile = np.asarray(seen.resize((TILE, TILE), sharp))
+    if has_map:
+        # A class activation map may be negative; what speaks against the class is not shown.
+        maps = explain(model, ready, overlay).clamp(min=0)
+        tile = heat_over(tile, upsample(normalize_for_display(maps), TILE, "bicubic").clamp(0, 1)[0, 0].numpy())
+    return probabilities, tile, has_map or overlay == "none"
+
+
+def sentence(name: str, probabilities: Mapping[str, float]) -> str:
+    """A model's answer in words, HTML: the likeliest class and the one after it."""
+    (first, p), *rest = sorted(probabilities.items(), key=lambda item: -item[1])
+    then = f", then {html.escape(rest[0][0])} {rest[0][1]:.0%}" if rest else ""
+    return f"<b>{html.escape(name)}</b>: {html.escape(first)} {p:.0%}{then}"
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Pictures
+
+
+@functools.cache
+def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+    import matplotlib as mpl
+
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(str(Path(mpl.get_data_path()) / "fonts" / "ttf" / name), size)
+
+
+def _fit(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+    """The text, or as much of it as is `width` pixels wide."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "…") > width:
+        text = text[:-1]
+    return text + "…"
+
+
+def encode(picture: Image.Image, *, small: bool = False) -> bytes:
+    """A picture as PNG.
+
+    Args:
+        small: with a palette: a third of the size, for what is kept, and slower.
+    """
+    buffer = io.BytesIO()
+    if small:
+        picture = picture.quantize(255, kmeans=1, dither=Image.Dither.FLOYDSTEINBERG)
+    picture.save(buffer, "PNG", optimize=small, **({} if small else {"compress_level": 1}))
+    return buffer.getvalue()
+
+
+def draw_card(
+    name: str, probabilities: Mapping[str, float], tile: np.ndarray, note: str = ""
+) -> Image.Image:
+    """A model's name, its small picture [112,112,3], and its probabilities as bars, at most the 8 largest."""
+    card = Image.new("RGB", CARD, "white")
+    pen = ImageDraw.Draw(card)
+    pen.text((0, 2), _fit(name, _font(13, True), CARD[0]), INK, _font(13, True))
+    card.paste(Image.fromarray(tile), (0, 24))
+    pen.text((0, 24 + TILE + 1), note, SOFT, _font(10))
+    shown = probabilities
+    if len(shown) > ROWS:
+        shown = dict(sorted(shown.items(), key=lambda item: -item[1])[:ROWS])
+    best, left, full = max(shown, key=shown.get), TILE + 88, 108
+    for i, (label, p) in enumerate(shown.items()):
+        y = 24 + i * 14
+        font = _font(11, label == best)
+        pen.text((left - 6, y), _fit(label, font, 76), INK, font, anchor="ra")
+        pen.rectangle((left, y + 1, left + full, y + 11), "#efefef")
+        if p >= 0.005:
+            pen.rectangle((left, y + 1, left + max(1, round(p * full)), y + 11), COLORS.get(label, SERIES[0]))
+        pen.text((left + full + 5, y), f"{p:.0%}", INK, font)
+    return card
+
+
+def compose(left: Image.Image, cards: Sequence[Image.Image]) -> Image.Image:
+    """A picture, and right of it the cards, in two columns where one would be higher than the picture."""
+    columns = 1 if len(cards) * CARD[1] <= left.height + CARD[1] // 2 else 2
+    rows = -(-len(cards) // columns)
+    width = left.width + (columns * (CARD[0] + GAP) if cards else 0)
+    whole = Image.new("RGB", (width, max(left.height, rows * CARD[1])), "white")
+    whole.paste(left, (0, 0))
+    for i, card in enumerate(cards):
+        whole.paste(card, (left.width + GAP + (i // rows) * (CARD[0] + GAP), (i % rows) * CARD[1]))
+    return whole
+
+
+def to_picture(image: torch.Tensor) -> Image.Image:
+    """uint8 [3,S,S] → an RGB picture."""
+    return Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
+
+
+def draw_truth(drawn: Rendering, truth: str) -> Image.Image:
+    """The first drawn face with its landmarks, or with the places that its active units move."""
+    picture = to_picture(drawn.images[0])
+    pen = ImageDraw.Draw(picture)
+    if truth == "landmarks":
+        points = [tuple(point) for point in drawn.landmarks[0].tolist()]
+        for strokes, color in zip(STROKES.values(), SERIES, strict=False):
+            for first, last, closed in strokes:
+                chosen = points[first : last + 1] + ([points[first]] if closed else [])
+                pen.line(chosen, color, 2)
+                for x, y in chosen:
+                    pen.ellipse((x - 2, y - 2, x + 2, y + 2), "white", color)
+    else:
+        inside = (drawn.regions[0] >> REGIONS.index("moved") & 1).bool().numpy()
+        core = inside.copy()
+        for axis in (0, 1):
+            for step in (-2, 2):
+                core &= np.roll(inside, step, axis)
+        pen.bitmap((0, 0), Image.fromarray(np.uint8(inside * 70)), TRUTH)
+        pen.bitmap((0, 0), Image.fromarray(np.uint8((inside & ~core) * 255)), TRUTH)
+    return picture
+
+
+# ---------------------------------------------------------------------------------------------------------
+# The three panels
+
+
+def _cards(models: Mapping[str, Method], image: torch.Tensor, overlay: str):
+    cards, answers = [], {}
+    for name, model in models.items():
+        answers[name], tile, has_map = answer(model, image, overlay)
+        cards.append(draw_card(name, answers[name], tile, "" if has_map else "no map over the face"))
+    return cards, answers
+
+
+def face_panel(
+    state: FaceState, models: Mapping[str, Method], overlay: str = "none", *, small: bool = False
+) -> View:
+    """The drawn face beside what each model says of it.
+
+    Args:
+        models: name → model in eval mode.
+        overlay: of `MAPS`, drawn over what each model receives, or of `TRUTHS`, drawn over the face.
+        small: a smaller file, made slower; see `encode`.
+
+    Raises:
+        ValueError: an unknown overlay, or a state out of range.
+    """
+    _one_of("overlay", overlay, {**MAPS, **TRUTHS})
+    drawn = draw_face(state)
+    left = draw_truth(drawn, overlay) if overlay in TRUTHS else to_picture(drawn.images[0])
+    cards, answers = _cards(models, drawn.images[0], overlay if overlay in MAPS else "none")
+    acting = [f"AU{n} {value:.2f}" for n, value in sorted(state.units.items()) if value > 0]
+    said = [sentence(name, row) for name, row in answers.items()] or ["No model is chosen."]
+    text = f"{', '.join(acting) or 'No unit acts'} · person {state.person}<br>" + "<br>".join(said)
+    return View(encode(compose(left, cards), small=small), text, answers)
+
+
+def photo_panel(
+    image: Image.Image,
+    boxes: Sequence[FaceBox],
+    chosen: int,
+    models: Mapping[str, Method],
+    overlay: str = "none",
+    *,
+    small: bool = False,
+) -> View:
+    """A photograph with its faces framed and numbered, and what each model says of one of them.
+
+    Args:
+        image: RGB.
+        boxes: the faces; none takes the middle square as one face crop.
+        chosen: index of the face to be judged.
+        overlay: of `MAPS`.
+
+    Raises:
+        ValueError: an unknown overlay, or no such face.
+    """
+    _one_of("overlay", overlay, MAPS)
+    if not 0 <= chosen < max(1, len(boxes)):
+        raise ValueError(f"there are {len(boxes)} faces, numbered from 0, got {chosen}")
+    left = image.copy()
+    left.thumbnail((PHOTO, PHOTO))
+    scale, pen = left.width / image.width, ImageDraw.Draw(left)
+    for i, face in enumerate(boxes):
+        color = "#ffffff" if i == chosen else "#bbbbbb"
+        frame = [edge * scale for edge in face.box]
+        pen.rectangle(frame, outline="#000000", width=4)
+        pen.rectangle(frame, outline=color, width=3 if i == chosen else 1)
+        pen.rectangle((frame[0], frame[1], frame[0] + 9 + 8 * len(str(i + 1)), frame[1] + 18), "#000000")
+        pen.text((frame[0] + 5, frame[1] + 2), str(i + 1), color, _font(13, True))
+    crop = crop_face(image, boxes[chosen] if boxes else None)
+    cards, answers = _cards(models, crop, overlay)
+    found = f"Face {chosen + 1} of {len(boxes)}" if boxes else "The middle square, taken as one face"
+    said = [sentence(name, row) for name, row in answers.items()] or ["No model is chosen."]
+    return View(encode(compose(left, cards), small=small), f"{found}<br>" + "<br>".join(said), answers)
+
+
+def can_match(model: Method) -> bool:
+    """Whether a model knows which places of two faces resemble each other (QCS and DCS with a cross branch)."""
+    return hasattr(model, "matches") and getattr(model, "cross", None) is not None
+
+
+def strongest_matches(table: torch.Tensor, count: int) -> list[tuple[int, int, float]]:
+    """The strongest pairs of a table [N,M], each place used once: the largest entry, then the largest of the
+    rows and columns that are left, and so on.
+
+    Returns:
+        At most `count` of (row, column, value), the largest first.
+    """
+    if table.ndim != 2:
+        raise ValueError(f"expected a table [N,M], got {list(table.shape)}")
+    rest = table.detach().float().clone()
+    pairs = []
+    for _ in range(min(count, *table.shape)):
+        row, column = divmod(int(rest.argmax()), table.shape[1])
+        pairs.append((row, column, float(table[row, column])))
+        rest[row], rest[:, column] = -torch.inf, -torch.inf
+    return pairs
+
+
+def pair_panel(
+    faces: tuple[torch.Tensor, torch.Tensor],
+    name: str,
+    model: Method | None,
+    *,
+    scale: int = 2,
+    count: int = 12,
+    small: bool = False,
+) -> View:
+    """Two faces side by side, and lines between the places that the model holds to be most alike.
+
+    Args:
+        faces: two of uint8 [3,S,S].
+        name: what the model is called.
+        model: one that `can_match`; None shows the faces alone.
+        scale: index into `SCALES`.
+        count: of lines.
+    """
+    squares = [to_picture(face).resize((FACE, FACE), Image.Resampling.BICUBIC) for face in faces]
+    gap = 110
+    whole = Image.new("RGB", (2 * FACE + gap, FACE), "white")
+    for i, square in enumerate(squares):
+        whole.paste(square, (i * (FACE + gap), 0))
+    if model is None:
+        return View(encode(whole, small=small), "", {})
+    ready = [prepare(face[None], model.image_size, model.color_order) for face in faces]
+    with torch.no_grad():
+        rows = model(torch.cat(ready)).softmax(1).tolist()
+        pairs = strongest_matches(model.matches(*ready)[0, scale], count)
+    low, high = min(pair[2] for pair in pairs), max(pair[2] for pair in pairs)
+    pen = ImageDraw.Draw(whole)
+    for row, column, value in reversed(pairs):  # the strongest last, on top
+        share = (value - low) / (high - low) if high > low else 1.0
+        color = tuple(int(255 * part) for part in HEAT(0.35 + 0.5 * share)[:3])
+        ends = [_place(row, 0), _place(column, FACE + gap)]
+        pen.line(ends, "#000000", 4)
+        pen.line(ends, color, 2)
+        for x, y in ends:
+            pen.ellipse((x - 4, y - 4, x + 4, y + 4), color, "#000000")
+    answers = {
+        f"{name}, {which} face": dict(zip(model.classes, row, strict=True))
+        for which, row in zip(("first", "second"), rows, strict=True)
+    }
+    moved = np.mean([np.hypot(*np.subtract(_cell(row), _cell(column))) for row, column, _ in pairs])
+    said = [sentence(key, row) for key, row in answers.items()]
+    said.append(
+        f"{len(pairs)} strongest matches at the {SCALES[scale]} scale; their ends lie {moved:.1f} cells "
+        f"of the {GRID}×{GRID} grid apart, on average"
+    )
+    return View(encode(whole, small=small), "<br>".join(said), answers)
+
+
+def _cell(place: int) -> tuple[int, int]:
+    return place // GRID, place % GRID
+
+
+def _place(place: int, left: int) -> tuple[float, float]:
+    """Centre of a cell of the grid over a face whose left edge is at `left`, in pixels."""
+    row, column = _cell(place)
+    return left + (column + 0.5) * FACE / GRID, (row + 0.5) * FACE / GRID

@@ -1,0 +1,259 @@
+"""How an embedding is built: how tight its classes are, how far apart, and how much attention maps overlap.
+
+None of these numbers has an interval over faces in the results store: what they vary with is the training's
+seed. `over_seeds` gives the interval that answers that.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+
+from fer_lab.data.faces import FaceSet
+from fer_lab.models.method import Method
+from fer_lab.runs import ResultsStore
+from fer_lab.runs.store import seed_interval
+from fer_lab.training import in_order
+
+# The silhouette compares every face with every other one; beyond this many, so many are drawn.
+SILHOUETTE_FACES = 4000
+
+
+def _points(embeddings: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """As float64 [N,D] and int [N], or ValueError."""
+    x, y = np.asarray(embeddings, dtype=np.float64), np.asarray(labels)
+    if x.ndim != 2 or y.shape != (len(x),):
+        raise ValueError(f"expected embeddings [N,D] and labels [N], got {list(x.shape)} and {list(y.shape)}")
+    return x, y
+
+
+class Scatter(NamedTuple):
+    """Mean squared distance of embeddings to their class mean, of those to the overall mean, and the ratio."""
+
+    within: float
+    between: float
+    ratio: float
+
+
+def within_between_scatter(embeddings: np.ndarray, labels: np.ndarray) -> Scatter:
+    """How tight the classes are against how far apart: Fisher's criterion by traces, lower is better.
+
+    With class means μ_c of n_c faces each and the overall mean μ:
+    within = tr S_W = Σ_i ‖x_i − μ_{y_i}‖² / N, between = tr S_B = Σ_c n_c ‖μ_c − μ‖² / N
+    (Fukunaga, Introduction to Statistical Pattern Recognition, 1990, section 10.2). The ratio does not
+    change with the embedding's scale; with one value it says nothing of any single pair of classes.
+
+    Args:
+        embeddings: [N,D].
+        labels: int [N].
+
+    Raises:
+        ValueError: sizes that do not match, or fewer than two classes.
+    """
+    x, y = _points(embeddings, labels)
+    present, index, counts = np.unique(y, return_inverse=True, return_counts=True)
+    if len(present) < 2:
+        raise ValueError(f"scatter needs faces of at least two classes, got {len(present)}")
+    means = np.zeros((len(present), x.shape[1]))
+    np.add.at(means, index, x)
+    means /= counts[:, None]
+    within = float(((x - means[index]) ** 2).sum() / len(x))
+    between = float((counts * ((means - x.mean(0)) ** 2).sum(1)).sum() / len(x))
+    return Scatter(within, between, within / between if between else math.inf)
+
+
+class Separation(NamedTuple):
+    """Every class against the centers; NaN for a class without faces.
+
+    Attributes:
+        scatter: [C] root mean squared distance of a class's faces to its center, in `unit`s.
+        margin: [C] how much nearer its faces are to their own center than to the nearest wrong one, mean
+            over the faces, in `unit`s; below 0 the typical face lies with another class.
+        nearest: [C,C] share of a class's faces (row) whose nearest wrong center is that of the column.
+        centers: [C,D] as given, or the means of the classes; NaN for a class without faces.
+        unit: root mean squared distance of all faces to their mean, so that the scale of an embedding does
+            not matter.
+    """
+
+    scatter: np.ndarray
+    margin: np.ndarray
+    nearest: np.ndarray
+    centers: np.ndarray
+    unit: float
+
+
+def separation(
+    embeddings: np.ndarray, labels: np.ndarray, num_classes: int, centers: np.ndarray | None = None
+) -> Separation:
+    """Within-class scatter and nearest-center margin of every class.
+
+    The margin of face i is (min_{j≠y_i} ‖x_i − c_j‖ − ‖x_i − c_{y_i}‖) / unit.
+
+    Args:
+        embeddings: [N,D].
+        labels: int [N], 0…C−1.
+        num_classes: C.
+        centers: [C,D]; None takes the classes' means, which flatters a class of few faces: they pull their
+            own mean towards themselves.
+
+    Raises:
+        ValueError: sizes that do not match, labels outside the classes, or fewer than two classes.
+    """
+    x, y = _points(embeddings, labels)
+    if len(y) and not 0 <= y.min() <= y.max() < num_classes:
+        raise ValueError(f"labels must be 0…{num_classes - 1}, got {y.min()}…{y.max()}")
+    counts = np.bincount(y, minlength=num_classes)
+    if centers is None:
+        centers = np.full((num_classes, x.shape[1]), np.nan)
+        for label in np.flatnonzero(counts):
+            centers[label] = x[y == label].mean(0)
+    centers = np.asarray(centers, dtype=np.float64)
+    if centers.shape != (num_classes, x.shape[1]):
+        raise ValueError(f"expected centers [{num_classes},{x.shape[1]}], got {list(centers.shape)}")
+    if (known := np.isfinite(centers).all(1)).sum() < 2 or not len(y):
+        raise ValueError(f"a margin needs faces and at least two centers, got {len(y)} and {known.sum()}")
+    # An embedding that has collapsed to a point has no unit of its own; its scatter and margins are 0.
+    unit = math.sqrt(((x - x.mean(0)) ** 2).sum(1).mean()) or 1.0
+    distances = np.full((len(x), num_classes), np.inf)
+    for label in np.flatnonzero(known):
+        distances[:, label] = np.sqrt(((x - centers[label]) ** 2).sum(1))
+    faces = np.arange(len(x))
+    own = distances[faces, y]
+    wrong = distances.copy()
+    wrong[faces, y] = np.inf
+    nearest = np.zeros((num_classes, num_classes))
+    np.add.at(nearest, (y, wrong.argmin(1)), 1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        nearest /= counts[:, None]
+        scatter = np.sqrt(np.bincount(y, own**2, num_classes) / counts) / unit
+        margin = np.bincount(y, wrong.min(1) - own, num_classes) / counts / unit
+    return Separation(scatter, margin, nearest, centers, unit)
+
+
+def silhouette(embeddings: np.ndarray, labels: np.ndarray) -> float:
+    """Mean silhouette of the faces, −1…1 (Rousseeuw, J. Comput. Appl. Math. 20, 1987), by scikit-learn.
+
+    For each face (b − a) / max(a, b): a is its mean distance to its own class, b that to the nearest other
+    class. Frequent classes weigh more. Of more than `SILHOUETTE_FACES` faces, so many are drawn with a fixed
+    seed.
+
+    Raises:
+        ValueError: sizes that do not match, a single class, or only classes of one face.
+    """
+    from sklearn.metrics import silhouette_score
+
+    x, y = _points(embeddings, labels)
+    if len(x) > SILHOUETTE_FACES:
+        drawn = np.random.default_rng(0).choice(len(x), SILHOUETTE_FACES, replace=False)
+        x, y = x[drawn], y[drawn]
+    if not 2 <= (present := len(np.unique(y))) < len(y):
+        raise ValueError(f"a silhouette needs 2 classes or more, and more faces than that; got {present}")
+    return float(silhouette_score(x, y))
+
+
+def rare_classes(labels: np.ndarray | torch.Tensor, classes: Sequence[str]) -> tuple[str, ...]:
+    """Classes with less than half of an equal share of the faces, such as RAF-DB's fear, disgust and anger."""
+    counts = np.bincount(np.asarray(labels), minlength=len(classes))
+    return tuple(name for name, n in zip(classes, counts, strict=True) if n < counts.sum() / (2 * len(classes)))
+
+
+def over_seeds(
+    store: ResultsStore,
+    metric: str,
+    classes: Sequence[str] = ("",),
+    by: Sequence[str] = ("method", "variant", "dataset", "split"),
+    minus: str | None = None,
+) -> pd.DataFrame:
+    """A metric's mean over seeds with its 95 % interval, such as the recall of the rare classes.
+
+    Args:
+        metric: in the store, such as "recall" or "nearest_center_margin".
+        classes: averaged within each run first; "" is the number for all classes.
+        by: what makes a group of runs; its seeds are averaged.
+        minus: a variant; instead of the metric, how much it lies above that variant's at the same seed, which
+            takes out what a seed does to both.
+
+    Returns:
+        Columns `by`, mean, low, high, seeds; no rows where the store has none.
+
+    Raises:
+        ValueError: a column that runs do not have.
+    """
+    if unknown := set(by) - set(ResultsStore.RUNS):
+        raise ValueError(f"no column {', '.join(sorted(unknown))}; there are {', '.join(ResultsStore.RUNS)}")
+    table = store.metrics()
+    table = table[(table["metric"] == metric) & table["class"].isin(list(classes))]
+    values = table.groupby("id")["value"].mean().rename("value")
+    runs = store.runs().merge(values, left_on="id", right_index=True)
+    if minus is not None:
+        same = [name for name in (*by, "seed") if name != "variant"]
+        other = runs[runs["variant"] == minus].set_index(same)["value"].rename("other")
+        runs = runs[runs["variant"] != minus].merge(other, left_on=same, right_index=True)
+        runs["value"] -= runs["other"]
+    groups = runs.groupby(list(by), sort=True)
+    rows = [(*group, *seed_interval(part["value"]), len(part)) for group, part in groups]
+    return pd.DataFrame(rows, columns=[*by, "mean", "low", "high", "seeds"])
+
+
+def mean_pairwise_cosine(maps: torch.Tensor) -> torch.Tensor:
+    """How much K maps of one face overlap: [B,K,h,w] → [B], the mean cosine over the K(K−1)/2 pairs of maps.
+
+    1: all heads look at the same places; 0: at disjoint ones (for maps that are not negative). A map of
+    zeros overlaps with nothing.
+
+    Raises:
+        ValueError: another number of dimensions, or a single map.
+    """
+    if maps.ndim != 4 or maps.shape[1] < 2:
+        raise ValueError(f"expected maps [B,K,h,w] with K of at least 2, got {list(maps.shape)}")
+    k = maps.shape[1]
+    units = torch.nn.functional.normalize(maps.flatten(2).float(), dim=2)
+    # |Σ u|² counts every pair twice and every map with itself once.
+    return (units.sum(1).square().sum(1) - units.square().sum((1, 2))) / (k * (k - 1))
+
+
+def structure(model: Method, faces: FaceSet, embeddings: np.ndarray, *, batch_size: int = 256) -> pd.DataFrame:
+    """What a model makes of a set beyond right and wrong, in the columns of `evaluation.evaluate`.
+
+    "within_between" is the ratio of `within_between_scatter` for its embeddings, "silhouette" as there;
+    "nearest_center_margin" and "class_scatter", for every class and as the mean over classes, those of
+    `separation` from the classes' means; "head_overlap", for a model with several attention maps over the
+    face, the mean of `mean_pairwise_cosine` over the faces.
+
+    Args:
+        embeddings: [N,D] of these faces, as `predict(…, embeddings=True)` gives them.
+
+    Raises:
+        ValueError: fewer than two classes among the faces.
+    """
+    labels = faces.labels.numpy()
+    rows = [("within_between", "", within_between_scatter(embeddings, labels).ratio)]
+    apart = separation(embeddings, labels, faces.num_classes)
+    for name, values in (("nearest_center_margin", apart.margin), ("class_scatter", apart.scatter)):
+        rows.append((name, "", float(np.nanmean(values))))
+        rows += [(name, label, float(value)) for label, value in zip(faces.classes, values, strict=True)]
+    if len(faces) > len(np.unique(labels)):
+        rows.append(("silhouette", "", silhouette(embeddings, labels)))
+    if (overlap := _head_overlap(model, faces, batch_size)) is not None:
+        rows.append(("head_overlap", "", overlap))
+    return pd.DataFrame(rows, columns=["metric", "class", "value"]).assign(low=math.nan, high=math.nan)
+
+
+def _head_overlap(model: Method, faces: FaceSet, batch_size: int) -> float | None:
+    if not model.has_face_maps:
+        return None
+    loader = in_order(model, faces, device=next(model.parameters()).device, batch_size=batch_size)
+    was_training = model.training
+    model.eval()
+    overlaps = []
+    with torch.no_grad():
+        for batch in loader:
+            maps = next(iter(model.attention_maps(batch.images).values()))
+            if maps.shape[1] < 2:
+                break
+            overlaps.append(mean_pairwise_cosine(maps).cpu())
+    model.train(was_training)
+    return float(torch.cat(overlaps).mean()) if overlaps else None
