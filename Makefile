@@ -57,6 +57,9 @@ weights: $(STAMP)
 	$(BIN)/fer-lab landmarks
 	$(call SHIP,baseline,10,)
 	$(call SHIP,dan,8,--trunk synthetic/baseline)
+	$(call SHIP,triplet_center,8,--trunk synthetic/baseline)
+	$(call SHIP,poster,6,--set precision=bf16)
+	$(call SHIP,qcs,3,--set batch_size=8 --set precision=bf16)
 
 clean:
 	rm -rf book runs build dist .pytest_cache .ruff_cache .hypothesis *.egg-info
