@@ -4,6 +4,7 @@ Each model is measured in a process of its own (`python -m fer_lab.bench`), so t
 does not hide another's. Numbers are of the moment: another program on the same cores changes them.
 """
 
+import functools
 import json
 import math
 import os
@@ -76,7 +77,7 @@ def bench_models(
         images_per_s counts images, of which a quadruplet has four; ms_per_step is the median step;
         peak_mb is what the model and its steps add to the process (to the GPU's memory there; NaN where
         the system does not tell); gflop_per_image is 2 × multiply-adds, backward pass included in training;
-        share_of_peak is against `matmul_peak` at the same precision.
+        share_of_peak is against `dense_peak` at the same precision.
 
     Raises:
         ValueError: an unknown model, size, mode or path.
@@ -117,17 +118,113 @@ def bench_models(
     return table[list(COLUMNS)]
 
 
-def matmul_peak(precision: str = "fp32", device: str = "cpu", *, seconds: float = 1.0) -> float:
-    """Fastest product of two large square matrices in `seconds`, in GFLOP/s: the machine's own practical peak.
+def dense_peak(precision: str = "fp32", device: str = "cpu", *, seconds: float = 1.0) -> float:
+    """The machine's own practical peak in GFLOP/s: the fastest of two dense products, each run for `seconds`/2.
+
+    One is a product of two large square matrices, the other a 3×3 convolution. They come from different
+    libraries, and neither is the faster one everywhere: on a processor with AVX-512 by AMD, MKL multiplies
+    float32 matrices at 101 GFLOP/s a core, where oneDNN's convolutions, by the plain formula, reach 250.
 
     Args:
         precision: "fp32" or "bf16".
     """
-    n = 2048 if device == "cpu" else 8192
     kind = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-    a, b = (torch.rand(n, n, device=device).to(kind) for _ in range(2))
-    times = _times(lambda: a @ b, device, seconds)
-    return 2 * n**3 / min(times) / 1e9
+    n, batch, channels, side = (2048, 8, 128, 28) if device == "cpu" else (8192, 256, 256, 56)
+
+    def numbers(*shape: int) -> torch.Tensor:
+        made = torch.rand(shape, device=device).to(kind)
+        return made.to(memory_format=torch.channels_last) if made.ndim == 4 else made
+
+    a, b = numbers(n, n), numbers(n, n)
+    images, kernels = numbers(batch, channels, side, side), numbers(channels, channels, 3, 3)
+    products = (
+        (2 * n**3, lambda: a @ b),
+        # Only places whose 3×3 neighbourhood is whole, so that there is no product with padding to count.
+        (2 * batch * (3 * channels * (side - 2)) ** 2, lambda: torch.conv2d(images, kernels)),
+    )
+    with torch.inference_mode():
+        return max(flop / min(_times(product, device, seconds / 2)) for flop, product in products) / 1e9
+
+
+def bench_losses(
+    batch: int = 512,
+    classes: int = 8,
+    dim: int = 512,
+    *,
+    seconds: float = 1.0,
+    device: str = "auto",
+    progress: bool | None = None,
+) -> pd.DataFrame:
+    """What the metric losses cost: forward and backward, beside a training step of the paper-size network.
+
+    The step is of "triplet_center", by the default path and at the batch of `BATCHES`, scaled to `batch`:
+    on two cores a step of 512 takes a minute and 20 GB. All losses run in float32.
+
+    Args:
+        batch, classes, dim: B, C and D.
+        seconds: how long each loss is timed, after warming up.
+        device: "auto", "cpu" or "cuda".
+        progress: show a bar; None shows one where somebody can see it.
+
+    Returns:
+        A row a loss: loss, batch, classes, dim, ms (median), share_of_step.
+
+    Raises:
+        ValueError: sizes for which there is no loss.
+        RuntimeError: the step could not be measured.
+    """
+    device = _device(device)
+    steps = loss_steps(batch, classes, dim, device)
+    job = {
+        "model": "triplet_center",
+        "code": _code_of("triplet_center"),
+        "size": "paper",
+        "mode": "train",
+        "path": "default",
+        "batch": BATCHES[device]["paper"],
+        "seconds": seconds,
+        "device": device,
+        "threads": torch.get_num_threads(),
+    }
+    step_ms = _in_own_process(job)["ms_per_step"] * batch / job["batch"]
+    rows = []
+    for name, step in progress_bar(steps.items(), "losses", shown=progress):
+        for _ in range(2):
+            step()
+        ms = statistics.median(_times(step, device, seconds)) * 1000
+        rows.append((name, batch, classes, dim, ms, ms / step_ms))
+    return pd.DataFrame(rows, columns=["loss", "batch", "classes", "dim", "ms", "share_of_step"])
+
+
+def loss_steps(batch: int, classes: int, dim: int, device: str = "cpu") -> dict[str, Callable[[], None]]:
+    """Forward and backward of each metric loss and of cross-entropy, on random faces, by name.
+
+    Gradients reach the embedding, the element-wise weights and the centers.
+    """
+    from fer_lab.models.triplet_center import HINGES, NEGATIVES, TripletCenterLoss, center_loss
+
+    generator = torch.Generator().manual_seed(0)
+    x, logits, weights = (
+        torch.rand(batch, columns, generator=generator).to(device).requires_grad_()
+        for columns in (dim, classes, dim)
+    )
+    labels = torch.randint(classes, (batch,), generator=generator).to(device)
+    centers = torch.rand(classes, dim, generator=generator).to(device).requires_grad_()
+    losses = {
+        "cross_entropy": lambda: torch.nn.functional.cross_entropy(logits, labels),
+        "center": lambda: center_loss(x, labels, centers, weights),
+    }
+    for hinge in HINGES:
+        for negatives in NEGATIVES:
+            loss = TripletCenterLoss(classes, dim, 0.1, negatives, hinge=hinge).to(device)
+            losses[f"{negatives}, {hinge}"] = functools.partial(loss, x, labels, logits, weights)
+
+    def step(loss: Callable[[], torch.Tensor]) -> None:
+        for leaf in (x, logits, weights, centers):
+            leaf.grad = None
+        loss().backward()
+
+    return {name: functools.partial(step, loss) for name, loss in losses.items()}
 
 
 def bench_data(
@@ -233,7 +330,7 @@ def _in_own_process(job: dict) -> dict:
 
 
 def measure(job: dict) -> dict:
-    """One row of `bench_models`, measured in this process, and `matmul_peak` under the same conditions."""
+    """One row of `bench_models`, measured in this process, and `dense_peak` under the same conditions."""
     device, mode, batch = job["device"], job["mode"], job["batch"]
     torch.set_num_threads(job["threads"])
     register_method(job["model"], job["code"])
@@ -259,7 +356,7 @@ def measure(job: dict) -> dict:
         "ms_per_step": median * 1000,
         "peak_mb": peak,
         "gflop_per_image": counter.get_total_flops() / (2 * group) / 1e9,
-        "peak_gflops": matmul_peak(precision, device, seconds=job["seconds"] / 2),
+        "peak_gflops": dense_peak(precision, device, seconds=job["seconds"] / 2),
         "parameters_m": sum(p.numel() for p in model.parameters()) / 1e6,
     }
 

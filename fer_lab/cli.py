@@ -149,6 +149,9 @@ def train(
     store: Annotated[Path, typer.Option(help="The results store.")] = STORE,
     split: Annotated[str, typer.Option(help="Reported on at the end. Default: valid, else test.")] = "",
     scales: Annotated[str, typer.Option(help="Also report on shrunk faces, such as 100,75,50,35 %.")] = "",
+    balanced: Annotated[
+        int, typer.Option(help="Report on so many rendered faces instead, as many of each class.")
+    ] = 0,
     ship: Annotated[Path | None, typer.Option(help="Also write half-precision weights to this file.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew in the run's folder.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
@@ -191,6 +194,7 @@ def train(
         variant=record,
         split=split,
         scales=percents,
+        balanced=balanced,
     )
     done = commands.train(request, out=out, store=store, ship=ship, fresh=fresh, device=device)
     typer.echo(f"\n{model} on {len(done.predictions)} {done.split} faces of {done.predictions.name}")
@@ -206,6 +210,8 @@ def _format_metrics(metrics) -> str:
     """Overall numbers, then recall by class, each with its 95 % interval."""
     lines = []
     for row in metrics.to_dict("records"):
+        if row["class"] and row["metric"] != "recall":
+            continue
         name = f"{row['metric'].replace('_', ' ')} {row['class']}".strip()
         interval = f"  [{row['low']:.3f}, {row['high']:.3f}]" if row["low"] == row["low"] else ""
         lines.append(f"{name:<24} {row['value']:.3f}{interval}")
@@ -367,6 +373,19 @@ def bench_models(
     from fer_lab import bench
 
     _print_table(bench.bench_models(_listed(models), _listed(sizes), _listed(modes)), csv)
+
+
+@bench_app.command("losses")
+def bench_losses(
+    batch: Annotated[int, typer.Option(help="Faces a step.")] = 512,
+    classes: Annotated[int, typer.Option(help="Classes, so many centers.")] = 8,
+    dim: Annotated[int, typer.Option(help="Dimensions of the embedding.")] = 512,
+    csv: Annotated[Path | None, typer.Option(help="Also write the table there.")] = None,
+):
+    """What each metric loss costs, forward and backward, beside a training step of the paper-size network."""
+    from fer_lab import bench
+
+    _print_table(bench.bench_losses(batch, classes, dim), csv)
 
 
 @bench_app.command("data")

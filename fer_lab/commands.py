@@ -26,6 +26,9 @@ from fer_lab.structure import structure
 from fer_lab.training import fit
 from fer_lab.workbook import native
 
+# Added to the seed of the faces trained on, so that balanced faces are of other people.
+BALANCED_SEED = 1_000_003
+
 
 def literal(text: str):
     """`"0.5"` → 0.5; text that is no literal stays text."""
@@ -134,6 +137,8 @@ class Training:
         variant: name in the results store; "" if it is not recorded.
         split: reported on; "" is "valid" where there are such faces, else "test".
         scales: also report the accuracy on faces shrunk to so many percent of their side.
+        balanced: report on so many rendered faces of other people instead, every class equally often, so that
+            the recall of a class that is rare in training can be measured; the split is called "balanced".
     """
 
     model: str
@@ -148,6 +153,7 @@ class Training:
     variant: str = ""
     split: str = ""
     scales: Sequence[int] = ()
+    balanced: int = 0
 
     @property
     def recipe_name(self) -> str:
@@ -190,8 +196,25 @@ class Training:
             words += ["--trunk", str(self.trunk) if is_shipped_name(self.trunk) else f"runs/{self.trunk.name}"]
         words += ["--split", self.split] if self.split else []
         words += ["--scales", ",".join(map(str, self.scales))] if self.scales else []
+        words += ["--balanced", str(self.balanced)] if self.balanced else []
         words += ["--record", self.variant] if self.variant else []
         return " ".join(word if word == "$FER_DATA" else shlex.quote(word) for word in words)
+
+    def reported(self, faces: FaceSet) -> tuple[str, FaceSet]:
+        """What the finished model is measured on: the name of the split, and its faces.
+
+        Raises:
+            ValueError: no faces in the split, or balanced faces that are not rendered.
+        """
+        if not self.balanced:
+            split = self.split or ("valid" if (faces.splits == "valid").any() else "test")
+            return split, faces.split(split)
+        if self.source.dataset != "synthetic" or self.split:
+            raise ValueError("balanced faces are rendered, and take the place of a split: give one of the two")
+        knobs = {**self.source.knobs, "imbalance": "0", "label_noise": "0"}
+        seed = self.source.seed + BALANCED_SEED
+        source = dataclasses.replace(self.source, count=self.balanced, seed=seed, knobs=knobs)
+        return "balanced", source.sized(self.image_size).load()
 
 
 @dataclass(frozen=True)
@@ -231,8 +254,7 @@ def train(
     """
     recipe = request.chosen_recipe()
     faces = request.source.sized(request.image_size).load() if faces is None else faces
-    split = request.split or ("valid" if (faces.splits == "valid").any() else "test")
-    reported = faces.split(split)
+    split, reported = request.reported(faces)
     training, held_out = faces.split("train").holdout()
     torch.manual_seed(request.seed)
     options = {name: literal(value) for name, value in request.options.items()}

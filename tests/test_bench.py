@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from fer_lab import bench
 from fer_lab.data.faces import FaceSet
@@ -170,9 +171,81 @@ def test_memory_grows_by_what_is_allocated():
     assert after[1] - before[0] > 60
 
 
-def test_matmul_peak_is_operations_over_time(monkeypatch):
-    monkeypatch.setattr(bench, "_times", lambda step, device, seconds: [4.0, 2.0, 8.0])
-    assert bench.matmul_peak() == pytest.approx(2 * 2048**3 / 2.0 / 1e9)
+@pytest.mark.parametrize("faster", [0, 1])
+def test_the_peak_is_that_of_the_faster_product(faster, monkeypatch):
+    times = [[4.0, 2.0, 8.0], [4.0, 2.0, 8.0]]
+    times[1 - faster] = [4000.0]
+    shapes = []
+
+    def timed(product, device, seconds):
+        shapes.append(tuple(product().shape))
+        assert seconds == 0.5
+        return times[len(shapes) - 1]
+
+    monkeypatch.setattr(bench, "_times", timed)
+    flop = (2 * 2048**3, 2 * (8 * 128 * 26 * 26) * (128 * 9))[faster]
+    assert bench.dense_peak() == pytest.approx(flop / 2.0 / 1e9)
+    assert shapes == [(2048, 2048), (8, 128, 26, 26)]
+
+
+def test_no_layer_beats_the_peak():
+    # The slack is for other programs on the same cores; the matrix product alone was beaten more than twofold.
+    torch.manual_seed(0)
+    block = nn.Conv2d(128, 128, 3, padding=1).to(memory_format=torch.channels_last)
+    x = torch.rand(8, 128, 28, 28).to(memory_format=torch.channels_last)
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        block(x)
+    rates = []
+    for _ in range(3):
+        with torch.inference_mode():
+            layer = counter.get_total_flops() / min(bench._times(lambda: block(x), "cpu", 0.1)) / 1e9
+        rates.append(layer / bench.dense_peak(seconds=0.2))
+    assert min(rates) < 1.25
+
+
+# ---------------------------------------------------------------- losses
+
+
+def test_every_loss_is_timed_beside_a_step_of_its_batch(monkeypatch):
+    jobs = []
+
+    def one(job):
+        jobs.append(job)
+        return {"ms_per_step": 80.0}
+
+    monkeypatch.setattr(bench, "_in_own_process", one)
+    monkeypatch.setattr(bench, "_times", lambda step, device, seconds: [step(), 0.002][1:] * 3)
+    table = bench.bench_losses(32, 4, 6, device="cpu", progress=False)
+    assert [(j["model"], j["size"], j["mode"], j["path"], j["batch"]) for j in jobs] == [
+        ("triplet_center", "paper", "train", "default", 16)
+    ]
+    negatives = ("hardest", "predicted", "semi", "fully")
+    named = [f"{name}, {hinge}" for hinge in ("dimension", "vector") for name in negatives]
+    assert table["loss"].tolist() == ["cross_entropy", "center", *named]
+    assert table[["batch", "classes", "dim"]].drop_duplicates().values.tolist() == [[32, 4, 6]]
+    assert table["ms"].unique().tolist() == [2.0]
+    # A step of 16 takes 80 ms, one of 32 twice that.
+    assert table["share_of_step"].unique().tolist() == [2.0 / 160]
+
+
+def test_a_loss_is_stepped_forward_and_backward(monkeypatch):
+    reached = []
+    backward = torch.Tensor.backward
+    monkeypatch.setattr(torch.Tensor, "backward", lambda loss: (backward(loss), reached.append(loss.item()))[0])
+    steps = bench.loss_steps(8, 3, 5)
+    for step in steps.values():
+        step()
+        step()
+    assert len(reached) == 2 * len(steps)
+    assert all(value > 0 for value in reached)
+    # The same faces each time, and gradients that do not pile up.
+    assert reached[::2] == reached[1::2]
+
+
+def test_a_loss_of_no_classes_is_refused_before_anything_runs(monkeypatch):
+    monkeypatch.setattr(bench, "_in_own_process", lambda job: pytest.fail("a measurement ran"))
+    with pytest.raises(ValueError, match="at least 2 classes"):
+        bench.bench_losses(8, 1, 5, device="cpu")
 
 
 @pytest.mark.parametrize(

@@ -175,3 +175,50 @@ def test_landmarks_are_shipped_where_asked_and_measured_on_photographs_if_there_
     assert "mean shape error                 16.17 %" in done.output
     run("landmarks")
     assert asked[1][0] == LANDMARK_WEIGHTS
+
+
+# ---------------------------------------------------------------------------------------------------------
+# bench
+
+
+@pytest.fixture
+def benched(monkeypatch):
+    """What was asked of fer_lab.bench; every answer is the same small table."""
+    import pandas as pd
+
+    from fer_lab import bench
+
+    calls = []
+
+    def answer(name):
+        return lambda *args, **kwargs: calls.append((name, args, kwargs)) or pd.DataFrame({"ms": [0.123456]})
+
+    for name in ("bench_models", "bench_losses", "bench_data"):
+        monkeypatch.setattr(bench, name, answer(name))
+    return calls
+
+
+def test_bench_passes_on_what_was_asked(benched, monkeypatch, tmp_path):
+    monkeypatch.delenv("FER_DATA", raising=False)
+    run("bench", "models", "--models", "dan, qcs", "--sizes", "tiny", "--modes", "inference")
+    run("bench", "models")
+    run("bench", "losses", "--batch", 64, "--classes", 7, "--dim", 128)
+    run("bench", "losses")
+    run("bench", "data", "--dataset", "ferplus", "--data-root", tmp_path)
+    run("bench", "data")
+    assert benched == [
+        ("bench_models", (["dan", "qcs"], ["tiny"], ["inference"]), {}),
+        ("bench_models", (None, ["tiny", "paper"], ["train", "inference"]), {}),
+        ("bench_losses", (64, 7, 128), {}),
+        ("bench_losses", (512, 8, 512), {}),
+        ("bench_data", (), {"dataset": "ferplus", "root": tmp_path}),
+        ("bench_data", (), {}),
+    ]
+
+
+@pytest.mark.parametrize("what", ["models", "losses", "data"])
+def test_bench_prints_its_table_and_writes_it_where_asked(what, benched, tmp_path):
+    done = run("bench", what, "--csv", tmp_path / "new" / "table.csv")
+    assert done.exit_code == 0, done.output
+    assert "0.1235" in done.output
+    assert (tmp_path / "new" / "table.csv").read_text() == "ms\n0.123456\n"

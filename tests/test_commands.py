@@ -191,3 +191,40 @@ def test_rendered_faces_come_in_the_models_size():
     assert Source().sized(56).size == 56
     assert Source(size=112).sized(56).size == 112
     assert Source(dataset="ferplus").sized(56).size is None
+
+
+# ---------------------------------------------------------------- balanced faces
+
+
+def test_balanced_faces_are_of_other_people_and_as_many_of_each_class(faces):
+    source = Source(count=COUNT, seed=7, knobs={"imbalance": "2", "label_noise": "0.5"})
+    split, reported = Training(model="baseline", source=source, balanced=28).reported(faces)
+    assert split == "balanced"
+    assert reported.class_counts().tolist() == [4] * 7
+    assert torch.equal(reported.labels, reported.true_labels)
+    assert reported.image_size == 56
+    assert reported.knobs["seed"] == 7 + commands.BALANCED_SEED
+    assert reported.fingerprint != faces.fingerprint
+    assert Training(model="baseline", source=source).reported(faces)[0] == "valid"
+
+
+@pytest.mark.parametrize("asked", [{"source": Source(dataset="ferplus")}, {"split": "test"}])
+def test_balanced_faces_are_rendered_and_no_split(faces, asked):
+    request = Training(**{"model": "baseline", "source": Source(), "balanced": 28} | asked)
+    with pytest.raises(ValueError, match="give one of the two"):
+        request.reported(faces)
+
+
+def test_a_balanced_report_is_recorded_as_such_and_can_be_repeated(tmp_path):
+    words = ["train", "triplet_center", "--faces", COUNT, *CHANGES, "--option", "negatives=fully"]
+    words += ["--knob", "imbalance=1.5", "--balanced", 14, "--record", "fully"]
+    done = run(*words, "--out", tmp_path / "run", "--store", tmp_path / "store")
+    assert done.exit_code == 0, done.output
+    assert "triplet_center on 14 balanced faces of synthetic" in done.output
+    assert "class scatter" in done.output
+    assert "class scatter fear" not in done.output
+    row = ResultsStore(tmp_path / "store").runs().iloc[0]
+    assert row["split"] == "balanced"
+    again = "--knob imbalance=1.5 --size tiny --recipe smoke --seed 0 --set epochs=1 --set batch_size=16"
+    assert again in row["command"]
+    assert row["command"].endswith("--option negatives=fully --balanced 14 --record fully")

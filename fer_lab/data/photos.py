@@ -105,7 +105,9 @@ def open_upload(content: bytes | memoryview, name: str = "the upload") -> Image.
     """
     size = memoryview(content).nbytes
     if size > UPLOAD_BYTES:
-        raise DataError(f"{name} has {size:,} bytes, more than the {UPLOAD_BYTES:,} accepted; shrink the picture")
+        raise DataError(
+            f"{name} has {size:,} bytes, more than the {UPLOAD_BYTES:,} accepted; shrink the picture"
+        )
     data = bytes(content)
     with warnings.catch_warnings():
         # Pillow warns about large pictures and odd metadata; what matters of it is an error below.

@@ -89,6 +89,7 @@ def explanation_grid(
     maps: Mapping[str, torch.Tensor],
     masks: torch.Tensor | None = None,
     row_titles: Sequence[str] | None = None,
+    cell: float = 1.35,
     title: str | None = None,
 ) -> Figure:
     """A row a face: the face, and then each way's map as heat over it, with a region outlined.
@@ -100,6 +101,7 @@ def explanation_grid(
         images: uint8 [B,3,S,S]; the same face several times to compare models on it.
         maps: way → [B,1,h,w].
         masks: bool [B,S,S], outlined on every picture of the row.
+        cell: a picture's side in inches, made smaller if the figure would be too wide.
 
     Raises:
         ValueError: maps, masks or titles that do not fit the faces.
@@ -119,22 +121,23 @@ def explanation_grid(
         for row, face, hot in zip(tiles, pictures, heat.numpy(), strict=True):
             row.append(heat_over(face, hot))
     lines = [line for name in row_titles or () for line in name.split("\n")]
-    left = 0.12 + 0.072 * max(map(len, lines)) if lines else 0.0
-    columns = ["face", *(_named(way) for way in maps)]
-    fig, ax, tops = mosaic(tiles, captions=[columns], left=left, bottom=0.28, cell=1.35, title=title)
+    left = 0.12 + 0.08 / cell * max(map(len, lines)) if lines else 0.0
+    columns = ["face", *(NAMES.get(way, way) for way in maps)]
+    fig, ax, tops = mosaic(tiles, captions=[columns], left=left, bottom=0.38 / cell, cell=cell, title=title)
     for top, name in zip(tops, row_titles or (), strict=False):
         ax.text(-0.08, top + 0.5, name, ha="right", va="center", fontsize=8.5)
     if masks is not None:
         for r, c in np.ndindex(n, len(columns)):
             _outline(ax, masks[r], c * 1.06, tops[r])
-    y, right = tops[-1] + 1.1, len(columns) * 1.06 - 0.06
-    ax.imshow(np.linspace(0, 1, 128)[None], extent=(right - 1.2, right - 0.32, y + 0.1, y), cmap=HEAT)
+    y, right, high = tops[-1] + 1 + 0.14 / cell, len(columns) * 1.06 - 0.06, 0.14 / cell
+    end = right - 0.4 / cell
+    ax.imshow(np.linspace(0, 1, 128)[None], extent=(end - 1, end, y + high, y), cmap=HEAT)
     note = {"va": "center", "fontsize": 8, "color": SOFT}
-    ax.text(right - 1.25, y + 0.05, "each map on its own scale: least", ha="right", **note)
-    ax.text(right, y + 0.05, "most", ha="right", **note)
+    ax.text(end - 1.05, y + high / 2, "each on its own scale: least", ha="right", **note)
+    ax.text(right, y + high / 2, "most", ha="right", **note)
     if masks is not None:
-        ax.plot([0.02, 0.18], [y + 0.05] * 2, color="#1f9fc4", linewidth=1.6)
-        ax.text(0.22, y + 0.05, "what the acting muscles moved", ha="left", **note)
+        ax.plot([0.02, 0.18], [y + high / 2] * 2, color="#1f9fc4", linewidth=1.6)
+        ax.text(0.22, y + high / 2, "moved by the muscles", ha="left", **note)
     return fig
 
 

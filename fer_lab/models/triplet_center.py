@@ -196,6 +196,23 @@ class TripletCenterLoss(nn.Module):
         """
         return self.centers.float().gather(0, self.choose(embedding, labels, logits))
 
+    def per_face(
+        self,
+        embedding: torch.Tensor,
+        labels: torch.Tensor,
+        logits: torch.Tensor | None = None,
+        weights: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Every face's own loss, float32 [B], ≥ 0. Arguments and errors as those of `forward`."""
+        chosen = self.negatives(embedding, labels, logits)
+        x = embedding.float()
+        gaps = (x - self.centers.float()[labels]).square() - (x - chosen).square()
+        if self.hinge == "vector":
+            gaps = gaps if weights is None else gaps * weights.float()
+            return F.relu(gaps.sum(1) + self.margin)
+        hinges = F.relu(gaps + self.margin)
+        return (hinges if weights is None else hinges * weights.float()).sum(1)
+
     def forward(
         self,
         embedding: torch.Tensor,
@@ -203,7 +220,7 @@ class TripletCenterLoss(nn.Module):
         logits: torch.Tensor | None = None,
         weights: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The loss, a scalar in float32.
+        """The mean over the faces, a scalar in float32.
 
         Args:
             embedding: x, float [B,D].
@@ -214,16 +231,7 @@ class TripletCenterLoss(nn.Module):
         Raises:
             ValueError: shapes that do not fit, labels outside the classes, or "predicted" without logits.
         """
-        chosen = self.negatives(embedding, labels, logits)
-        x = embedding.float()
-        pull, push = (x - self.centers.float()[labels]).square(), (x - chosen).square()
-        if self.hinge == "vector":
-            gap = pull - push
-            gap = gap if weights is None else gap * weights.float()
-            return F.relu(gap.sum(1) + self.margin).mean()
-        hinges = F.relu(pull - push + self.margin)
-        hinges = hinges if weights is None else hinges * weights.float()
-        return hinges.sum(1).mean()
+        return self.per_face(embedding, labels, logits, weights).mean()
 
 
 class PixelAttention(nn.Module):
@@ -281,6 +289,9 @@ class TripletCenter(Method):
         negatives, k, hinge, margin: of `TripletCenterLoss`.
         loss_weight: λ, above 0. The loss sums over dimensions: halve it for twice as many.
         embedding_dim: D; None is the trunk's channels, another number adds a linear layer. 2 can be drawn.
+        standardize: scale every dimension of the embedding to mean 0 and variance 1 over the faces, so that the
+            margin is in variances. Without it the network makes the loss small by growing: far out, centers
+            that hardly differ are told apart by any margin, and never come near their classes.
         pixel_attention: weigh the places before averaging over them; off is the plain mean.
         element_attention: weigh the dimensions in the metric loss.
         center_lr: the centers learn at so many times the recipe's learning rate.
@@ -289,7 +300,8 @@ class TripletCenter(Method):
     Attributes:
         trunk: images → features.
         pixels: PixelAttention, or None.
-        project: features → embedding, the identity where D is the trunk's.
+        project: features → D dimensions, the identity where D is the trunk's.
+        norm: BatchNorm without scale and shift, or the identity.
         elements: ElementAttention, or None.
         triplet_center: the loss with its centers [C,D]; None for "none".
         classify: embedding → logits.
@@ -310,6 +322,7 @@ class TripletCenter(Method):
         margin: float = 0.1,
         loss_weight: float = 0.01,
         embedding_dim: int | None = None,
+        standardize: bool = True,
         pixel_attention: bool = True,
         element_attention: bool = True,
         center_lr: float = 50.0,
@@ -336,6 +349,7 @@ class TripletCenter(Method):
         dim = channels if embedding_dim is None else embedding_dim
         self.pixels = PixelAttention(channels) if pixel_attention else None
         self.project = nn.Identity() if embedding_dim is None else nn.Linear(channels, dim)
+        self.norm = nn.BatchNorm1d(dim, affine=False) if standardize else nn.Identity()
         self.classify = nn.Linear(dim, num_classes)
         # What only some variants have comes last, so that one seed starts all of them from the same network.
         loss = TripletCenterLoss(num_classes, dim, margin, negatives, k, hinge)
@@ -355,7 +369,8 @@ class TripletCenter(Method):
 
     def embed_features(self, features: torch.Tensor) -> torch.Tensor:
         """[B,D_features,7,7] → [B,D]."""
-        return self.project(features.mean((2, 3)) if self.pixels is None else self.pixels(features))
+        pooled = features.mean((2, 3)) if self.pixels is None else self.pixels(features)
+        return self.norm(self.project(pooled))
 
     def embed(self, images: torch.Tensor) -> torch.Tensor:
         """[B,3,S,S] → features averaged by the pixel-wise coefficients, [B,D]."""
@@ -397,7 +412,10 @@ class TripletCenter(Method):
         if self.pixels is not None:
             return {"pixel-wise": self.pixels.attention_map(features)}
         rows = self.classify.weight
-        rows = rows if isinstance(self.project, nn.Identity) else rows @ self.project.weight
+        if not isinstance(self.norm, nn.Identity):
+            rows = rows * (self.norm.running_var + self.norm.eps).rsqrt()
+        if not isinstance(self.project, nn.Identity):
+            rows = rows @ self.project.weight
         predicted = self.classify(self.embed_features(features)).argmax(1)
         return {"class activation": (features * rows[predicted][:, :, None, None]).sum(1, keepdim=True)}
 

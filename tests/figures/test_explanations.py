@@ -69,8 +69,8 @@ def test_a_region_is_outlined_on_every_picture_of_its_row():
         # Half a pixel around columns 3, 4 and rows 2 to 5 of 8; tops are rounded.
         np.testing.assert_allclose(low, [c * 1.06 + 3 / 8, top + 2 / 8], atol=0.006)
         np.testing.assert_allclose(high, [c * 1.06 + 5 / 8, top + 6 / 8], atol=0.006)
-    assert "what the acting muscles moved" in texts(fig)
-    assert "what the acting muscles moved" not in texts(figures.explanation_grid(FACES, MAPS))
+    assert "moved by the muscles" in texts(fig)
+    assert "moved by the muscles" not in texts(figures.explanation_grid(FACES, MAPS))
 
 
 def test_outlined_faces_stand_in_rows():

@@ -420,20 +420,38 @@ def test_the_map_is_the_one_that_weighs_the_places():
     x = batch().images
     p = model.attention_maps(x)["pixel-wise"]
     features = model.trunk(x)
-    torch.testing.assert_close(model.embed(x), (p * features).sum((2, 3)) / p.sum((2, 3)))
+    weighted = (p * features).sum((2, 3)) / p.sum((2, 3))
+    torch.testing.assert_close(model.embed(x), model.norm(weighted))
 
 
+@pytest.mark.parametrize("standardize", [True, False])
 @pytest.mark.parametrize("dim", [None, 2])
-def test_without_pixel_attention_the_map_is_the_class_activation(dim):
-    model = build(pixel_attention=False, embedding_dim=dim).eval()
+def test_without_pixel_attention_the_map_is_the_class_activation(dim, standardize):
+    model = build(pixel_attention=False, embedding_dim=dim, standardize=standardize)
     x = batch().images
+    model(x)  # moves the statistics of the embedding's normalisation
+    model.eval()
     maps = model.attention_maps(x)["class activation"]
     assert maps.shape == (4, 1, 7, 7)
-    # The mean of the map is the predicted logit, but for the biases of the linear layers.
-    bias = model.classify.bias if dim is None else model.classify(model.project.bias)
+    # The mean of the map is the predicted logit above that of no features at all.
+    none = model.classify(model.embed_features(torch.zeros(1, 128, 7, 7)))[0]
     logits, best = model(x).max(1)
-    torch.testing.assert_close(maps.mean((1, 2, 3)), logits - bias[best])
-    torch.testing.assert_close(model.embed(x), model.project(model.trunk(x).mean((2, 3))))
+    torch.testing.assert_close(maps.mean((1, 2, 3)), logits - none[best], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(model.embed(x), model.norm(model.project(model.trunk(x).mean((2, 3)))))
+
+
+def test_a_standardised_embedding_has_a_unit():
+    faces = batch(8).images
+    for dim in (None, 2):
+        x = build(embedding_dim=dim).embed(faces)
+        torch.testing.assert_close(x.mean(0), torch.zeros(x.shape[1]), rtol=0, atol=1e-5)
+        # BatchNorm adds 1e-5 to the variance, which shows where a dimension hardly varies yet.
+        spread = x.var(0, unbiased=False)
+        assert 0.9 < spread.median() <= 1.0001
+        assert spread.max() <= 1.0001
+    plain = build(standardize=False)
+    features = plain.features(faces)
+    torch.testing.assert_close(plain.embed_features(features), plain.pixels(features))
 
 
 def test_paper_size_has_the_papers_embedding():
