@@ -6,14 +6,14 @@ memory and are written nowhere.
 
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import ipywidgets as widgets
 import pandas as pd
 import torch
 
 from fer_lab.controls import Explorer, available_models, choice, heading, rows, slider
-from fer_lab.data.photos import FaceBox, crop_face, find_faces, open_upload
+from fer_lab.data.photos import crop_face, find_faces, open_upload
 from fer_lab.data.synthetic import GLASSES, NUMBERS, PROTOTYPES, UNITS
 from fer_lab.models.method import Method
 from fer_lab.panels import (
@@ -164,9 +164,8 @@ class PhotoExplorer(Explorer):
             rows([self.overlay, self.margin]),
             *self._foot(),
         ]
-        if content is None:
-            self._drop()
-        else:
+        self._drop()
+        if content is not None:
             self.take(content)
 
     def view(self) -> View:
@@ -205,36 +204,47 @@ def _short(name: str) -> str:
     return name if len(name) <= 60 else name[:59] + "…"
 
 
-class _Pick:
-    """One of the two faces: drawn from a person and an expression, or cut out of an upload."""
+class Pick:
+    """One of the two faces: drawn from a person and an expression, or cut out of an upload.
 
-    def __init__(self, title: str, person: int, expression: str, tell):
+    Attributes:
+        person, expression, upload: its controls; row: all of them.
+        image: the face that was uploaded, uint8 [3,S,S]; None as long as the drawn one counts.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        person: int,
+        expression: str,
+        on_change: Callable[[], None],
+        on_file: Callable[["Pick", bytes, str], None],
+    ):
         self.person = slider(0, PEOPLE - 1, 1, person, f"{title}: person")
         self.expression = choice(list(PROTOTYPES), f"{title}: expression", expression)
         self.upload = _upload(f"{title} from a file")
         self.image: torch.Tensor | None = None
-        self.person.observe(self._redraw, "value")
-        self.expression.observe(self._redraw, "value")
-        self.upload.observe(self._received, "value")
-        self._tell = tell
         self.row = rows([self.person, self.expression, self.upload])
+
+        def drawn(_change):
+            self.image = None
+            on_change()
+
+        def received(change):
+            for file in change.new:
+                on_file(self, file["content"], _short(file["name"]))
+                self.upload.value = ()
+
+        self.person.observe(drawn, "value")
+        self.expression.observe(drawn, "value")
+        self.upload.observe(received, "value")
 
     def face(self) -> torch.Tensor:
         """uint8 [3,S,S]."""
         if self.image is not None:
             return self.image
         side = "left" if self.expression.value == "contempt" else "both"
-        state = FaceState(PROTOTYPES[self.expression.value], side, self.person.value)
-        return draw_face(state).images[0]
-
-    def _redraw(self, _change) -> None:
-        self.image = None
-        self._tell(None)
-
-    def _received(self, change) -> None:
-        for file in change.new:
-            self._tell((self, file["content"], _short(file["name"])))
-            self.upload.value = ()
+        return draw_face(FaceState(PROTOTYPES[self.expression.value], side, self.person.value)).images[0]
 
 
 class PairExplorer(Explorer):
@@ -248,8 +258,8 @@ class PairExplorer(Explorer):
 
     def __init__(self, models: Mapping[str, Method] | None = None):
         super().__init__(models, ticked=lambda name: name.startswith("synthetic/"))
-        self.first = _Pick("first", 3, "surprise", self._changed)
-        self.second = _Pick("second", 5, "surprise", self._changed)
+        self.first = Pick("first", 3, "surprise", self.update, self.take)
+        self.second = Pick("second", 5, "surprise", self.update, self.take)
         self.model = choice(self._matchers(), "matched by")
         self.scale = choice(dict(enumerate(SCALES)), "scale", 2)
         self.count = slider(1, 49, 1, 12, "lines")
@@ -282,13 +292,12 @@ class PairExplorer(Explorer):
             return View(pair_panel(faces, "", None).png, NO_MATCHER, {})
         return pair_panel(faces, name, self.models[name], scale=self.scale.value, count=self.count.value)
 
-    def _changed(self, received) -> None:
+    def take(self, pick: Pick, content: bytes | memoryview, name: str = "the upload") -> None:
+        """Put the largest face of a picture in place of a drawn one; without any, its middle square."""
         with self._complaining():
-            if received is not None:
-                pick, content, name = received
-                image = open_upload(content, name)
-                boxes: list[FaceBox | None] = [*find_faces(image), None]
-                pick.image = crop_face(image, boxes[0], margin=MARGIN if boxes[0] else 0.0)
+            image = open_upload(content, name)
+            found = find_faces(image, largest_first=1)
+            pick.image = crop_face(image, found[0], margin=MARGIN) if found else crop_face(image)
             self.update()
 
 
@@ -303,20 +312,20 @@ def latency(explorer: FaceExplorer, *, overlays: Sequence[str] | None = None, mo
     Returns:
         overlay, models (how many answer), median_ms, slowest_ms.
     """
-    slider, before = explorer.units[12], (explorer.units[12].value, explorer.overlay.value)
-    rows = []
+    mouth, before = explorer.units[12], (explorer.units[12].value, explorer.overlay.value)
+    table = []
     try:
         for overlay in overlays or (*MAPS, *TRUTHS):
             with explorer.at_once():
-                explorer.overlay.value, slider.value = overlay, 0.0
+                explorer.overlay.value, mouth.value = overlay, 0.0
             took = []
             for i in range(moves):
                 start = time.perf_counter()
-                slider.value = 1.0 if i % 2 == 0 else 0.05 * (1 + i % 19)
+                mouth.value = 1.0 if i % 2 == 0 else 0.05 * (1 + i % 19)
                 took.append(1000 * (time.perf_counter() - start))
             count = len(explorer.at_hand())
-            rows.append((overlay, count, statistics.median(took), max(took)))
+            table.append((overlay, count, statistics.median(took), max(took)))
     finally:
         with explorer.at_once():
-            slider.value, explorer.overlay.value = before
-    return pd.DataFrame(rows, columns=["overlay", "models", "median_ms", "slowest_ms"])
+            mouth.value, explorer.overlay.value = before
+    return pd.DataFrame(table, columns=["overlay", "models", "median_ms", "slowest_ms"])

@@ -55,7 +55,7 @@ def plane_of(model: TripletCenter, xy: np.ndarray, steps: int = 160) -> Plane:
     across, up = np.meshgrid(x, y)
     points = torch.from_numpy(np.column_stack([across.ravel(), up.ravel()]).astype(np.float32))
     points = points.to(model.classify.weight.device)
-    logits = model.classify(points)
+    logits = model.logits(points)
     decision = logits.argmax(1).view(steps, steps).cpu().numpy()
     silent = None
     if model.metric_loss == "triplet_center":

@@ -257,12 +257,14 @@ class PixelAttention(nn.Module):
 class ElementAttention(nn.Module):
     """Which dimensions: a two-way softmax for each, its second half kept, from pooled features (our reading).
 
-    D_features → D_features/2 (BN, ReLU) → 64 (BN, tanh) → 2·D. Nothing in the loss keeps all coefficients from
-    falling together, since every one of them multiplies something that is not negative.
+    D_features → D_features/2 (BN, ReLU) → 64 (BN, tanh) → 2·D. Every coefficient multiplies something that is
+    not negative, so a loss falls where all of them fall. `balanced` takes that way out: it divides them by
+    their mean over the dimensions, so that a face can only prefer some dimensions to others.
     """
 
-    def __init__(self, features: int, dim: int):
+    def __init__(self, features: int, dim: int, balanced: bool = True):
         super().__init__()
+        self.balanced = balanced
         half = features // 2
         self.bottleneck = nn.Sequential(
             nn.Linear(features, half, bias=False),
@@ -275,8 +277,9 @@ class ElementAttention(nn.Module):
         self.score = nn.Linear(64, 2 * dim)
 
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:
-        """Pooled features [B,D_features] → coefficients [B,D], float32, 0…1."""
-        return self.score(self.bottleneck(pooled)).float().unflatten(1, (-1, 2)).softmax(2)[..., 1]
+        """Pooled features [B,D_features] → coefficients [B,D], float32: 0…1, or of mean 1 where balanced."""
+        kept = self.score(self.bottleneck(pooled)).float().unflatten(1, (-1, 2)).softmax(2)[..., 1]
+        return kept / kept.mean(1, keepdim=True) if self.balanced else kept
 
 
 class TripletCenter(Method):
@@ -294,6 +297,7 @@ class TripletCenter(Method):
             that hardly differ are told apart by any margin, and never come near their classes.
         pixel_attention: weigh the places before averaging over them; off is the plain mean.
         element_attention: weigh the dimensions in the metric loss.
+        balanced_elements: keep those weights at a mean of 1; without it they learn to switch the loss off.
         center_lr: the centers learn at so many times the recipe's learning rate.
         trunk: "resnet18", "ir50" or "mobilefacenet".
 
@@ -325,6 +329,7 @@ class TripletCenter(Method):
         standardize: bool = True,
         pixel_attention: bool = True,
         element_attention: bool = True,
+        balanced_elements: bool = True,
         center_lr: float = 50.0,
         trunk: str = "resnet18",
     ):
@@ -351,11 +356,14 @@ class TripletCenter(Method):
         self.project = nn.Identity() if embedding_dim is None else nn.Linear(channels, dim)
         self.norm = nn.BatchNorm1d(dim, affine=False) if standardize else nn.Identity()
         self.classify = nn.Linear(dim, num_classes)
+        # Logits of few dimensions of variance 1 would take very long to become large.
+        self.gain = math.sqrt(channels / dim) if standardize else 1.0
         # What only some variants have comes last, so that one seed starts all of them from the same network.
         loss = TripletCenterLoss(num_classes, dim, margin, negatives, k, hinge)
         with_loss = metric_loss != "none"
         self.triplet_center = loss if with_loss else None
-        self.elements = ElementAttention(channels, dim) if with_loss and element_attention else None
+        weighs = with_loss and element_attention
+        self.elements = ElementAttention(channels, dim, balanced_elements) if weighs else None
 
     @property
     def centers(self) -> torch.Tensor | None:
@@ -378,10 +386,14 @@ class TripletCenter(Method):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """[B,3,S,S] → logits [B,C]."""
-        return self.classify(self.embed(images))
+        return self.logits(self.embed(images))
+
+    def logits(self, embedding: torch.Tensor) -> torch.Tensor:
+        """[B,D] → [B,C]."""
+        return self.classify(self.gain * embedding)
 
     def element_weights(self, images: torch.Tensor) -> torch.Tensor:
-        """The element-wise coefficients of each face, [B,D], 0…1.
+        """The element-wise coefficients of each face, [B,D], as `ElementAttention` gives them.
 
         Raises:
             ValueError: a model without them.
@@ -394,7 +406,7 @@ class TripletCenter(Method):
         """Cross-entropy, the metric loss under its name, and CE + λ times that."""
         features = self.features(batch.images)
         embedding = self.embed_features(features)
-        logits = self.classify(embedding)
+        logits = self.logits(embedding)
         cross_entropy = classification_loss(logits, batch.labels, batch.targets)
         if self.triplet_center is None:
             return {"cross_entropy": cross_entropy, "total": cross_entropy}
@@ -411,12 +423,12 @@ class TripletCenter(Method):
         features = self.features(images)
         if self.pixels is not None:
             return {"pixel-wise": self.pixels.attention_map(features)}
-        rows = self.classify.weight
+        rows = self.gain * self.classify.weight
         if not isinstance(self.norm, nn.Identity):
             rows = rows * (self.norm.running_var + self.norm.eps).rsqrt()
         if not isinstance(self.project, nn.Identity):
             rows = rows @ self.project.weight
-        predicted = self.classify(self.embed_features(features)).argmax(1)
+        predicted = self.logits(self.embed_features(features)).argmax(1)
         return {"class activation": (features * rows[predicted][:, :, None, None]).sum(1, keepdim=True)}
 
     def parameter_groups(self, recipe: Recipe) -> list[dict]:

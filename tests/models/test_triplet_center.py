@@ -307,12 +307,33 @@ def test_pixel_attention_is_a_weighted_mean():
 
 
 def test_element_attention_is_the_second_of_a_two_way_softmax():
-    block = ElementAttention(16, 5).eval()
+    block = ElementAttention(16, 5, balanced=False).eval()
     pooled = normal(1, 4, 16)
     scores = block.score(block.bottleneck(pooled)).view(4, 5, 2)
     expected = scores[..., 1].exp() / scores.exp().sum(2)
     torch.testing.assert_close(block(pooled), expected)
     assert block(pooled).shape == (4, 5)
+    block.balanced = True
+    torch.testing.assert_close(block(pooled), expected / expected.mean(1, keepdim=True))
+
+
+def test_balanced_elements_cannot_switch_the_loss_off():
+    """Coefficients alone learn, against a loss that nothing else lowers."""
+    pooled, losses = normal(1, 32, 16), {}
+    costs = normal(2, 5).square() + 0.5
+    for balanced in (False, True):
+        torch.manual_seed(0)
+        block = ElementAttention(16, 5, balanced)
+        optimizer = torch.optim.Adam(block.parameters(), 0.05)
+        for _ in range(60):
+            optimizer.zero_grad()
+            loss = (block(pooled) * costs).sum(1).mean()
+            loss.backward()
+            optimizer.step()
+        losses[balanced] = loss.item()
+    assert losses[False] < 0.05 * costs.sum()
+    # All on the cheapest dimension, whose weight is then 5.
+    assert 5 * costs.min() * 0.99 < losses[True] < costs.sum()
 
 
 # ---------------------------------------------------------------- the model
@@ -336,7 +357,7 @@ def test_total_is_cross_entropy_and_the_weighted_loss():
     assert list(terms) == ["cross_entropy", "triplet_center", "total"]
     torch.testing.assert_close(terms["total"], terms["cross_entropy"] + 0.3 * terms["triplet_center"])
     x = model.embed(faces.images)
-    logits = model.classify(x)
+    logits = model.logits(x)
     torch.testing.assert_close(terms["cross_entropy"], F.cross_entropy(logits, faces.labels))
     torch.testing.assert_close(terms["triplet_center"], model.triplet_center(x, faces.labels, logits))
 
@@ -394,8 +415,9 @@ def test_the_embedding_has_the_size_asked_for(dim):
     model = build(embedding_dim=dim).eval()
     x = model.embed(batch().images)
     assert x.shape == (4, dim or 128)
+    assert model.gain == pytest.approx((128 / (dim or 128)) ** 0.5)
     assert model.centers.shape == (7, dim or 128)
-    torch.testing.assert_close(model(batch().images), model.classify(x))
+    torch.testing.assert_close(model(batch().images), model.logits(x))
     assert model.element_weights(batch().images).shape == x.shape
 
 
@@ -434,7 +456,7 @@ def test_without_pixel_attention_the_map_is_the_class_activation(dim, standardiz
     maps = model.attention_maps(x)["class activation"]
     assert maps.shape == (4, 1, 7, 7)
     # The mean of the map is the predicted logit above that of no features at all.
-    none = model.classify(model.embed_features(torch.zeros(1, 128, 7, 7)))[0]
+    none = model.logits(model.embed_features(torch.zeros(1, 128, 7, 7)))[0]
     logits, best = model(x).max(1)
     torch.testing.assert_close(maps.mean((1, 2, 3)), logits - none[best], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(model.embed(x), model.norm(model.project(model.trunk(x).mean((2, 3)))))
