@@ -4,10 +4,12 @@ A panel is composed with PIL in some 20 ms; a matplotlib figure takes several hu
 every name that came from outside is escaped.
 """
 
+import base64
 import functools
 import html
 import io
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,6 +95,17 @@ class View:
     png: bytes
     text: str
     answers: dict[str, dict[str, float]]
+
+    @property
+    def words(self) -> str:
+        """The text without its HTML, a line each."""
+        return html.unescape(re.sub("<[^>]+>", "", self.text.replace("<br>", "\n")))
+
+    def _repr_mimebundle_(self, **_options) -> tuple[dict, dict]:
+        """As a notebook shows it: the picture, with the words for those who cannot see it."""
+        picture = base64.b64encode(self.png).decode()
+        alt = {"alt": self.words.replace("\n", "; ")}
+        return {"image/png": picture, "text/plain": self.words}, {"image/png": alt}
 
 
 def _one_of(what: str, value: str, known: Mapping | Sequence) -> str:

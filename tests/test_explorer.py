@@ -153,7 +153,7 @@ def test_faces_of_an_upload_are_found_and_judged_one_by_one(models):
     explorer = PhotoExplorer(models)
     assert explorer.picture.layout.display == "none"
     assert explorer.text.value.startswith("No picture yet")
-    explorer.upload.value = uploaded("us.png", group(("happiness", 3), ("surprise", 8)))
+    explorer.upload.value = uploaded("us.png", group(("happiness", 3), ("anger", 5)))
     assert explorer.note.value == ""
     assert (len(explorer.boxes), explorer.which.max) == (2, 2)
     assert explorer.boxes[0].left < explorer.boxes[1].left
@@ -162,17 +162,18 @@ def test_faces_of_an_upload_are_found_and_judged_one_by_one(models):
         explorer.which.value = number
         answers = explorer.last.answers["synthetic/dan"]
         seen.append(max(answers, key=answers.get))
-    assert seen == ["happiness", "surprise"]
+    assert seen == ["happiness", "anger"]
     assert "Face 2 of 2" in explorer.text.value
     assert explorer.upload.value == ()  # the same file can come again
 
 
 def test_room_around_the_frame_changes_the_answer(models):
-    explorer = PhotoExplorer(models, group(("anger", 3)))
-    assert explorer.margin.value == pytest.approx(0.2)
-    answers = explorer.last.answers["synthetic/dan"]
+    explorer = PhotoExplorer(models, group(("sadness", 5)))
+    roomy = explorer.last.answers["synthetic/dan"]
     explorer.margin.value = 0.0
-    assert explorer.last.answers["synthetic/dan"]["anger"] < answers["anger"] - 0.2
+    tight = explorer.last.answers["synthetic/dan"]
+    # Chin and hair are gone: not what the model learned from.
+    assert tight["sadness"] < roomy["sadness"] - 0.2
 
 
 def test_a_picture_without_a_face_is_taken_whole_and_says_so(models):
@@ -183,7 +184,7 @@ def test_a_picture_without_a_face_is_taken_whole_and_says_so(models):
 
 
 def test_a_later_picture_with_fewer_faces_starts_at_its_first(models):
-    explorer = PhotoExplorer(models, group(("happiness", 3), ("surprise", 8)))
+    explorer = PhotoExplorer(models, group(("happiness", 3), ("anger", 5)))
     explorer.which.value = 2
     explorer.take(group(("anger", 3)))
     assert (explorer.which.value, explorer.which.max) == (1, 1)

@@ -1,5 +1,6 @@
 """States become pictures, probabilities and words; nothing of a widget is needed."""
 
+import base64
 import io
 
 import numpy as np
@@ -69,7 +70,7 @@ def test_a_side_moves_one_half_of_the_picture():
         (right, np.s_[..., :48], np.s_[..., 64:]),
     ):
         # The lips are one muscle ring: a little of it reaches the other half.
-        assert np.abs(one - relaxed)[moved].mean() > 8 * np.abs(one - relaxed)[still].mean()
+        assert np.abs(one - relaxed)[moved].mean() > 2.5 * np.abs(one - relaxed)[still].mean()
     assert np.abs(left - right).max() > 60
     assert np.abs(both - relaxed)[..., 64:].max() > 60
 
@@ -260,6 +261,16 @@ def test_lines_join_the_places_that_match(matcher, monkeypatch):
 def test_a_face_matches_itself_place_by_place(matcher):
     face = draw_face(FaceState(PROTOTYPES["fear"])).images[0]
     assert "their ends lie 0.0 cells" in pair_panel((face, face), "q", matcher, count=20).text
+
+
+def test_a_notebook_shows_the_picture_and_has_the_words(model):
+    view = face_panel(FaceState({12: 1.0}), {"<m>": model})
+    data, metadata = view._repr_mimebundle_()
+    assert base64.b64decode(data["image/png"]) == view.png
+    first, second = data["text/plain"].split("\n")
+    assert first == "AU12 1.00 · person 0"
+    assert second.startswith("<m>: ")
+    assert metadata["image/png"]["alt"] == f"{first}; {second}"
 
 
 def test_a_small_file_is_a_third_and_looks_alike(model):

@@ -8,7 +8,7 @@ from skimage.data import astronaut
 
 from fer_lab.data import photos
 from fer_lab.data.images import DataError
-from fer_lab.data.photos import FaceBox, crop_face, find_faces, open_image
+from fer_lab.data.photos import FaceBox, crop_face, find_faces, open_image, open_upload
 
 # Where the face is in scikit-image's 512 × 512 picture.
 FACE = FaceBox(175, 73, 269, 167)
@@ -78,6 +78,33 @@ def test_a_truncated_picture_is_refused(portrait):
         open_image(data)
     with pytest.raises(DataError, match="the picture is damaged"):
         open_image(Image.open(io.BytesIO(data)))
+
+
+def test_an_upload_is_a_picture_within_its_limits(portrait, monkeypatch):
+    for kind in photos.UPLOAD_FORMATS:
+        data = encoded(portrait.resize((40, 30)), kind)
+        image = open_upload(memoryview(data), "a.txt")
+        assert (image.mode, image.size) == ("RGB", (40, 30))
+        assert np.abs(np.asarray(image).astype(int) - np.asarray(portrait.resize((40, 30)))).mean() < 25
+    for kind in ("TIFF", "PPM"):
+        with pytest.raises(DataError, match=f"^me is a {kind} picture; save it as one of JPEG"):
+            open_upload(encoded(portrait, kind), "me")
+    monkeypatch.setattr(photos, "UPLOAD_SIDE", 20)
+    assert open_upload(data).size == (20, 15)
+    monkeypatch.setattr(photos, "UPLOAD_BYTES", len(data) - 1)
+    with pytest.raises(DataError, match=f"^the upload has {len(data):,} bytes, more than"):
+        open_upload(data)
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_upload_of_many_pixels_is_refused_before_it_is_decoded(monkeypatch):
+    # 100 million pixels in a file of 12 kB; Pillow alone would warn and go on.
+    data = encoded(Image.new("1", (10_000, 10_000)))
+    decoded = []
+    monkeypatch.setattr(photos, "decode", lambda *given: decoded.append(given))
+    with pytest.raises(DataError, match=r"10000×10000, more than the 40,000,000 pixels accepted"):
+        open_upload(data)
+    assert decoded == []
 
 
 def test_other_sources_are_refused(tmp_path):
