@@ -3,8 +3,8 @@
 In eval mode a BatchNorm is a fixed scale and shift of each channel, so it goes into the convolution (or linear
 layer) in front of it. What belongs together is read off one picture's way through the network, not off names:
 a pair is folded where the BatchNorm is the only reader of what the convolution gave. A module that knows more,
-such as DAN's three parallel convolutions, says so by a method `fold_for_inference`. What took no part in the answer, the
-embedding or the maps (QCS's cross branch, POSTER's head for points) is left out.
+such as DAN's three parallel convolutions, says so by a method `fold_for_inference`. What took no part in the
+answer, the embedding or the maps (QCS's cross branch, POSTER's head for points) is left out.
 """
 
 import copy
@@ -35,6 +35,10 @@ def fuse(model: Method) -> Method:
     _leave_out(fused, used)
     swaps: dict[nn.Module, nn.Module] = {}
     for layer, norm in pairs:
+        if norm.weight is None:
+            # torch's function for linear layers knows no BatchNorm without scale and shift.
+            norm.weight = nn.Parameter(torch.ones_like(norm.running_var))
+            norm.bias = nn.Parameter(torch.zeros_like(norm.running_var))
         fold = fusion.fuse_linear_bn_eval if isinstance(layer, nn.Linear) else fusion.fuse_conv_bn_eval
         swaps |= {layer: fold(layer, norm), norm: nn.Identity()}
     _replace(fused, swaps)

@@ -290,15 +290,17 @@ class TripletCenter(Method):
         size: "tiny" or "paper".
         metric_loss: "triplet_center", "center" (Wen et al.) or "none" (cross-entropy alone).
         negatives, k, hinge, margin: of `TripletCenterLoss`.
-        loss_weight: λ, above 0. The loss sums over dimensions: halve it for twice as many.
+        loss_weight: λ, above 0. The loss sums over dimensions: halve it for twice as many. Margin and λ were
+            chosen on a hold-out of rendered training faces, where 0.003 cost mean class recall and 0.001 not.
         embedding_dim: D; None is the trunk's channels, another number adds a linear layer. 2 can be drawn.
         standardize: scale every dimension of the embedding to mean 0 and variance 1 over the faces, so that the
-            margin is in variances. Without it the network makes the loss small by growing: far out, centers
-            that hardly differ are told apart by any margin, and never come near their classes.
+            margin is in variances. Without it a margin has no unit: an embedding that grows meets it with
+            centers that differ less and less.
         pixel_attention: weigh the places before averaging over them; off is the plain mean.
         element_attention: weigh the dimensions in the metric loss.
         balanced_elements: keep those weights at a mean of 1; without it they learn to switch the loss off.
-        center_lr: the centers learn at so many times the recipe's learning rate.
+        center_lr: the centers learn at so many times the recipe's learning rate; DACL, with SGD, at 50. In runs
+            of a few hundred steps of Adam they need more, or they do not arrive.
         trunk: "resnet18", "ir50" or "mobilefacenet".
 
     Attributes:
@@ -323,14 +325,14 @@ class TripletCenter(Method):
         negatives: str = "semi",
         k: int = 2,
         hinge: str = "dimension",
-        margin: float = 0.1,
-        loss_weight: float = 0.01,
+        margin: float = 1.0,
+        loss_weight: float = 0.001,
         embedding_dim: int | None = None,
         standardize: bool = True,
         pixel_attention: bool = True,
         element_attention: bool = True,
         balanced_elements: bool = True,
-        center_lr: float = 50.0,
+        center_lr: float = 10.0,
         trunk: str = "resnet18",
     ):
         super().__init__(num_classes, size)
