@@ -28,11 +28,13 @@ from fer_lab.data.faces import FaceBatch, FaceSet
 from fer_lab.data.progress import progress as progress_bar
 from fer_lab.models import create_model, list_models
 from fer_lab.models.baseline import SCRATCH_AUGMENTATION
+from fer_lab.models.fuse import fuse
 from fer_lab.models.method import SIZES, Method, method_class, register_method
 from fer_lab.training import resolve_precision
 
 MODES = ("train", "inference")
-# plain: fp32, eager, contiguous. default: channels_last, and bf16 autocast where precision "auto" gives that.
+# plain: fp32, eager, contiguous. default: channels_last, bf16 autocast where precision "auto" gives that, and
+# for inference the fused form.
 PATHS = ("plain", "default")
 BATCHES = {"cpu": {"tiny": 64, "paper": 16}, "cuda": {"tiny": 1024, "paper": 256}}
 COLUMNS = (
@@ -341,6 +343,8 @@ def measure(job: dict) -> dict:
     model = create_model(job["model"], size=job["size"]).to(device).train(mode == "train")
     layout = torch.contiguous_format if job["path"] == "plain" else torch.channels_last
     model.to(memory_format=layout)
+    if mode == "inference" and job["path"] == "default":
+        model = fuse(model)
     precision = resolve_precision("fp32" if job["path"] == "plain" else "auto", device)
     group = KINDS[model.batch_kind] if mode == "train" else 1
     with FlopCounterMode(display=False) as counter:

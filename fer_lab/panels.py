@@ -401,10 +401,10 @@ def pair_panel(
     for row, column, strength in reversed(pairs):  # the strongest last, on top
         share = (strength - weakest) / max(1 - weakest, 1e-9)
         color = tuple(int(255 * part) for part in HEAT(0.35 + 0.5 * share)[:3])
-        ends = [_place(row, 0), _place(column, FACE + gap)]
-        pen.line(ends, "#000000", 4)
-        pen.line(ends, color, 2)
-        for x, y in ends:
+        start, end = _place(row, 0), _place(column, FACE + gap)
+        for shade, width in (("#000000", 4), (color, 2)):
+            pen.line(_arc(start, end), shade, width, joint="curve")
+        for x, y in (start, end):
             pen.ellipse((x - 4, y - 4, x + 4, y + 4), color, "#000000")
     answers = {
         f"{name}, {which} face": dict(zip(model.classes, row, strict=True))
@@ -421,6 +421,14 @@ def pair_panel(
 
 def _cell(place: int) -> tuple[int, int]:
     return place // GRID, place % GRID
+
+
+def _arc(start: tuple[float, float], end: tuple[float, float]) -> list[tuple[float, float]]:
+    """A line that sags, the more the longer it is: lines between equal heights would cover each other."""
+    sag = 0.1 * (end[0] - start[0]) - 25
+    share = np.linspace(0, 1, 25)
+    x, y = (a + (b - a) * share for a, b in zip(start, end, strict=True))
+    return list(zip(x.tolist(), (y + 4 * sag * share * (1 - share)).tolist(), strict=True))
 
 
 def _place(place: int, left: int) -> tuple[float, float]:

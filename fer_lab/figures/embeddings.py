@@ -246,7 +246,7 @@ def nearest_wrong_center(nearest: np.ndarray, classes: Sequence[str], title: str
 def dimension_weights(
     weights: np.ndarray, labels: Sequence[int], classes: Sequence[str], title: str | None = None
 ) -> Figure:
-    """Element-wise coefficients [N,D], 0…1: mean over all faces, and each class's difference from it.
+    """Element-wise coefficients [N,D], ≥ 0: mean over all faces, and each class's difference from it.
 
     Dimensions are sorted by the mean over all faces.
 
@@ -266,7 +266,7 @@ def dimension_weights(
     places = np.arange(len(mean))
     top.fill_between(places, *spread, color="#d5d6ea", linewidth=0, label="90 % of the faces")
     top.plot(places, mean[order], color=SERIES[0], label="mean over all faces")
-    top.set(ylabel="coefficient", ylim=(0, 1))
+    top.set(ylabel="coefficient", ylim=(0, max(1.0, 1.05 * float(spread[1].max()))))
     top.grid(axis="y")
     top.legend(loc="upper right", ncols=2)
     limit = max(float(np.abs(apart).max()), 1e-6)
