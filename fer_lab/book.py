@@ -90,13 +90,14 @@ def write_page(notebook, page: Path, source: Path) -> None:
             return MarkdownWithMath(renderer=renderer).render(text)
 
     exporter = Exporter(raw_template=_TEMPLATE)
-    body, _ = exporter.from_notebook_node(_without_widgets(notebook), {"metadata": {"name": page.stem}})
+    body, _ = exporter.from_notebook_node(without_widgets(notebook), {"metadata": {"name": page.stem}})
     body = re.sub(r'(<a[^>]+href="[^":]*)\.ipynb\b', r"\1.html", body)
     _write(page, body)
     _write_thumbnail(notebook, page.with_suffix(".png"))
 
 
-def _without_widgets(notebook):
+def without_widgets(notebook):
+    """A copy of a notebook without its widgets, which are dead where their kernel is not."""
     notebook = deepcopy(notebook)
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:

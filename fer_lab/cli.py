@@ -155,6 +155,7 @@ def train(
     ship: Annotated[Path | None, typer.Option(help="Also write half-precision weights to this file.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew in the run's folder.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+    devices: Annotated[int, typer.Option(help="GPUs (or cores) to share every batch among.")] = 1,
     rule: Rule = "majority",
     classes: Classes = None,
     skip_bad: SkipBad = False,
@@ -196,7 +197,9 @@ def train(
         scales=percents,
         balanced=balanced,
     )
-    done = commands.train(request, out=out, store=store, ship=ship, fresh=fresh, device=device)
+    done = commands.train(request, out=out, store=store, ship=ship, fresh=fresh, device=device, devices=devices)
+    if done is None:  # one of several processes, and not the first
+        return
     typer.echo(f"\n{model} on {len(done.predictions)} {done.split} faces of {done.predictions.name}")
     typer.echo(_format_metrics(done.metrics))
     typer.echo(f"run: {done.run.folder}, {done.minutes:.1f} minutes")

@@ -5,18 +5,24 @@ Apart from cli.py, so that asking for help or running notebooks does not wait fo
 
 import ast
 import dataclasses
+import json
 import shlex
+import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 import torch
+from torch.distributed.elastic.multiprocessing.errors import record
 
 from fer_lab.data.datasets import load_dataset
 from fer_lab.data.faces import FaceSet
+from fer_lab.data.progress import progress
 from fer_lab.data.synthetic import SyntheticFaces
 from fer_lab.evaluation import evaluate, predict
+from fer_lab.launch import check_devices, launch
 from fer_lab.models.method import IMAGE_SIZES, Method, create_model, method_class
 from fer_lab.models.recipes import Recipe
 from fer_lab.runs import Predictions, ResultsStore, Run, atomic_path, load_weights, read_card, save_model
@@ -236,39 +242,40 @@ def train(
     ship: Path | None = None,
     fresh: bool = False,
     device: str = "auto",
+    devices: int = 1,
     faces: FaceSet | None = None,
-) -> Trained:
+) -> Trained | None:
     """Train, then report once on a split that took part in no choice.
 
     A tenth of the training faces is held out for choices; `fit` puts the accuracy on it into the history.
+    Where torch.distributed.run has started several processes of this one, all train together, the first one
+    reports, and the others get None.
 
     Args:
         out: the run's folder; an interrupted run in it goes on.
         store: results store to record in, under the request's variant.
         ship: also write the weights in half precision, with their card.
         fresh: start anew where there is a run in the folder.
+        devices: train on so many GPUs (or cores) of this machine, one process each.
         faces: what the request's source has loaded before, to spare a second reading.
 
     Raises:
-        ValueError: an unknown model, recipe, field, option or split; and as `Source.load`.
+        ValueError: an unknown model, recipe, field, option or split; more devices than there are; and as
+            `Source.load`.
+        RuntimeError: one of several processes failed.
     """
-    recipe = request.chosen_recipe()
+    check_devices(devices, device)
+    request.chosen_recipe()
     faces = request.source.sized(request.image_size).load() if faces is None else faces
     split, reported = request.reported(faces)
-    training, held_out = faces.split("train").holdout()
-    torch.manual_seed(request.seed)
-    options = {name: literal(value) for name, value in request.options.items()}
-    model = create_model(request.model, num_classes=faces.num_classes, size=request.size, **options)
-    if request.weights:
-        load_weights(model, request.weights)
-    if request.trunk:
-        start_from_trunk(model, open_model(request.trunk))
-
-    told = {"command": request.command(), "variant": request.variant}
-    run = fit(
-        model, training, held_out, recipe, out or request.folder(), device=device, resume=not fresh, config=told
-    )
-    trained = run.load_model().to(next(model.parameters()).device)
+    run = Run(out or request.folder())
+    if devices > 1:
+        _fit_on(devices, request, run, faces.fingerprint, fresh, device)
+    else:
+        _fit(request, run, faces, fresh, device)
+        if torch.distributed.is_initialized() and torch.distributed.get_rank():
+            return None
+    trained = run.load_model()
     predictions = predict(trained, reported, embeddings=True)
     run.save_predictions(predictions)
     tables = [evaluate(predictions), structure(trained, reported, predictions.embeddings)]
@@ -280,7 +287,7 @@ def train(
         "dataset": faces.name,
         "fingerprint": faces.fingerprint,
         "split": split,
-        "command": told["command"],
+        "command": request.command(),
     }
     if store and request.variant:
         ResultsStore(store).record(
@@ -303,6 +310,58 @@ def train(
     return Trained(run, split, predictions, metrics, minutes)
 
 
+def _fit(request: Training, run: Run, faces: FaceSet, fresh: bool, device: str) -> None:
+    """Fit the model that was asked for."""
+    training, held_out = faces.split("train").holdout()
+    torch.manual_seed(request.seed)
+    options = {name: literal(value) for name, value in request.options.items()}
+    model = create_model(request.model, num_classes=faces.num_classes, size=request.size, **options)
+    if request.weights:
+        load_weights(model, request.weights)
+    if request.trunk:
+        start_from_trunk(model, open_model(request.trunk))
+    told = {"command": request.command(), "variant": request.variant}
+    recipe = request.chosen_recipe()
+    fit(model, training, held_out, recipe, run.folder, device=device, resume=not fresh, config=told)
+
+
+def _fit_on(devices: int, request: Training, run: Run, fingerprint: str, fresh: bool, device: str) -> None:
+    """The same in several processes, which read the faces themselves."""
+    asked = dataclasses.asdict(request) | {"source": None}
+    order = {
+        "request": asked,
+        "source": dataclasses.asdict(request.source),
+        "folder": run.folder.resolve(),
+        "fingerprint": fingerprint,
+        "fresh": fresh,
+        "device": device,
+    }
+    with tempfile.TemporaryDirectory(prefix="fer_lab-train-") as scratch:
+        path = Path(scratch) / "order.json"
+        path.write_text(json.dumps(order, default=str))
+        with progress(description=request.model, total=request.chosen_recipe().epochs) as bar:
+            done = 0 if fresh else len(run.history)
+
+            def look() -> None:
+                bar.update(max(0, len(run.history) - done) - bar.n)
+
+            launch(devices, ["fer_lab.commands", str(path)], device=device, on_poll=look)
+
+
+@record
+def main(path: str) -> None:
+    """One of the processes of `train(…, devices=…)`."""
+    order = json.loads(Path(path).read_text())
+    paths = {key: Path(value) if (value := order["request"][key]) else None for key in ("weights", "trunk")}
+    root = order["source"]["root"]
+    source = Source(**order["source"] | {"root": Path(root) if root else None})
+    request = Training(**order["request"] | paths | {"source": source})
+    faces = source.sized(request.image_size).load()
+    if faces.fingerprint != order["fingerprint"]:
+        raise ValueError(f"{faces.name} changed while several processes began to read it; start again")
+    _fit(request, Run(order["folder"]), faces, order["fresh"], order["device"])
+
+
 def start_from_trunk(model: Method, trained: Method) -> None:
     """Copy the trunk of a trained model into another method's, as the papers start from face recognition's.
 
@@ -323,3 +382,7 @@ def describe_device(run: Run) -> str:
     """The GPU's name, or the processor's with the threads that were used."""
     here = run.environment
     return here["device"] if here["device"] != "cpu" else f"{here['cpu']}, {here['threads']} threads"
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -424,8 +424,9 @@ def _cell(place: int) -> tuple[int, int]:
 
 
 def _arc(start: tuple[float, float], end: tuple[float, float]) -> list[tuple[float, float]]:
-    """A line that sags, the more the longer it is: lines between equal heights would cover each other."""
+    """A line that bends to the middle, more the longer it is: lines of one height would hide each other."""
     sag = 0.1 * (end[0] - start[0]) - 25
+    sag = sag if start[1] + end[1] < FACE else -sag
     share = np.linspace(0, 1, 25)
     x, y = (a + (b - a) * share for a, b in zip(start, end, strict=True))
     return list(zip(x.tolist(), (y + 4 * sag * share * (1 - share)).tolist(), strict=True))

@@ -3,28 +3,29 @@
 The last epoch's weights are kept (their running average where the recipe asks for one): no epoch is chosen
 on any score. A checkpoint is written after every epoch; since every draw is a function of (seed, epoch,
 step), a training that was killed goes on from it in the same bits, on CPU in fp32.
+
+Several processes that `python -m torch.distributed.run` started train together: each calls `fit` with the same
+arguments, takes its part of every batch, and the first one writes. In fp32 they give the weights of one process
+with the same batch, but for rounding and for what a method draws itself (dropout, stochastic depth).
 """
 
 import logging
-import math
+import os
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
 
 import pandas as pd
 import torch
-from torch import nn
 
 from fer_lab.data.batches import Loader
-from fer_lab.data.faces import FaceBatch, FaceSet
+from fer_lab.data.faces import FaceSet
 from fer_lab.data.progress import progress as progress_bar
 from fer_lab.models.method import Method
 from fer_lab.models.recipes import Recipe
 from fer_lab.runs import Run, model_card
-
-# Reading a loss makes a GPU wait; there, this many steps are looked at together.
-CHECK_EVERY_ON_GPU = 50
+from fer_lab.steps import StepPlain, StepSAM, attempt, make_optimizer, make_schedule, too_large
 
 
 class TrainingDivergedError(ValueError):
@@ -54,7 +55,8 @@ def fit(
         recipe: how.
         run_dir: the run's folder; made if absent.
         resume: go on from the folder's checkpoint if it has one; False starts anew.
-        device: "auto", "cpu", "cuda", "mps" or an accelerator name that Fabric knows.
+        device: "auto", "cpu", "cuda", "mps" or an accelerator name that Fabric knows; of several processes
+            each takes its own.
         config: more facts to keep in the run's config (command, variant, …).
         on_epoch: called with the model, in eval mode and with the weights that would be kept now, and the
             number of epochs done; its draws do not disturb the training.
@@ -67,28 +69,34 @@ def fit(
     Raises:
         ValueError: faces and model disagree on the classes, or the folder holds another training.
         TrainingDivergedError: a loss term stopped being finite.
+        BatchTooLargeError: a batch does not fit into memory.
     """
     _check_classes(model, train, valid)
     run = Run(run_dir)
-    with run.lock():
-        return _fit(model, train, valid, recipe, run, resume, device, config or {}, on_epoch, progress)
-
-
-def _fit(model, train, valid, recipe, run, resume, device, config, on_epoch, progress) -> Run:
     fabric = _fabric(device, recipe.precision)
+    with run.lock() if fabric.is_global_zero else nullcontext():
+        return _fit(fabric, model, train, valid, recipe, run, resume, config or {}, on_epoch, progress)
+
+
+def _fit(fabric, model, train, valid, recipe, run, resume, config, on_epoch, progress) -> Run:
+    first = fabric.is_global_zero
     identity = {
         **{key: model_card(model)[key] for key in ("method", "num_classes", "size", "options")},
         "recipe": recipe.to_dict(),
         "dataset": train.name,
         "fingerprint": train.fingerprint,
     }
-    if not resume:
-        run.clear()
-    checkpoint = run.load_checkpoint()
-    if checkpoint is not None:
-        _check_same(identity, checkpoint["identity"], run)
-    precision = resolve_precision(recipe.precision, fabric.device)
-    run.save_config({**identity, "precision": precision, "device": str(fabric.device), **config})
+    checkpoint = None
+    if first:
+        if not resume:
+            run.clear()
+        checkpoint = run.load_checkpoint()
+        if checkpoint is not None:
+            _check_same(identity, checkpoint["identity"], run)
+        told = {"precision": resolve_precision(recipe.precision, fabric.device), "device": str(fabric.device)}
+        run.save_config({**identity, **told, "devices": fabric.world_size, **config})
+    # Only the first process need see the folder.
+    checkpoint = fabric.broadcast(checkpoint)
 
     model.to(fabric.device, memory_format=torch.channels_last)
     loader = Loader(
@@ -106,7 +114,14 @@ def _fit(model, train, valid, recipe, run, resume, device, config, on_epoch, pro
         label_smoothing=recipe.label_smoothing,
         drop_last=True,
         epoch_fraction=recipe.epoch_fraction,
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
     )
+    if fabric.world_size > 1 and loader.examples < loader.batch_size:
+        raise ValueError(
+            f"{loader.examples} faces an epoch are less than a batch of {loader.batch_size}, which several "
+            "processes share evenly; take a smaller batch"
+        )
     optimizer = make_optimizer(model, recipe)
     # SAM keeps momentum, and the learning rate that a schedule moves, in the optimiser inside it.
     inner = optimizer.base_optimizer if recipe.sam_rho else optimizer
@@ -127,30 +142,35 @@ def _fit(model, train, valid, recipe, run, resume, device, config, on_epoch, pro
     wrapped = fabric.setup_module(model, move_to_device=False)
     wrapped.mark_forward_method("training_losses")
     steps = {"total": recipe.epochs * len(loader), "initial": start * len(loader)}
-    bar = progress_bar(description=model.name, shown=progress, **steps)
+    bar = progress_bar(description=model.name, shown=progress if first else False, **steps)
+    # Every process judges its share of the faces, none of them twice.
+    share = None if valid is None else valid.subset(range(fabric.global_rank, len(valid), fabric.world_size))
     with bar:
         for epoch in range(start, recipe.epochs):
-            torch.manual_seed(recipe.seed * 1_000_003 + epoch)
+            # Dropout of a face must not hang on which process it is in more than it has to.
+            torch.manual_seed((recipe.seed * 1_000_003 + epoch) + fabric.global_rank * 2**32)
             began = time.perf_counter()
             loader.set_epoch(epoch)
             row = _epoch(fabric, wrapped, loader, step, schedule, average, recipe, epoch, bar)
             kept = average.module if average is not None else model
             if valid is not None:
-                row["valid_accuracy"] = accuracy(kept, valid, device=fabric.device)
+                right = count_right(kept, share, device=fabric.device)
+                row["valid_accuracy"] = int(fabric.all_reduce(right, reduce_op="sum")) / len(valid)
             row = {"epoch": epoch + 1, "seconds": round(time.perf_counter() - began, 3), **row}
             history.append(row)
-            run.save_history(pd.DataFrame(history))
-            run.save_checkpoint(
-                {
-                    "identity": identity,
-                    "epoch": epoch + 1,
-                    "model": model.state_dict(),
-                    "optimizer": inner.state_dict(),
-                    "schedule": schedule.state_dict(),
-                    "average": None if average is None else average.module.state_dict(),
-                    "history": history,
-                }
-            )
+            if first:
+                run.save_history(pd.DataFrame(history))
+                run.save_checkpoint(
+                    {
+                        "identity": identity,
+                        "epoch": epoch + 1,
+                        "model": model.state_dict(),
+                        "optimizer": inner.state_dict(),
+                        "schedule": schedule.state_dict(),
+                        "average": None if average is None else average.module.state_dict(),
+                        "history": history,
+                    }
+                )
             bar.set_postfix({k: f"{v:.3f}" for k, v in row.items() if k.endswith("accuracy")})
             if on_epoch is not None:
                 was_training = kept.training
@@ -159,26 +179,29 @@ def _fit(model, train, valid, recipe, run, resume, device, config, on_epoch, pro
     if average is not None:
         model.load_state_dict(average.module.state_dict())
     model.to("cpu", memory_format=torch.contiguous_format).eval()
-    run.save_weights(model)
+    if first:
+        run.save_weights(model)
+    fabric.barrier()
     return run
 
 
 def _epoch(fabric, model, loader, step, schedule, average, recipe, epoch, bar) -> dict:
-    """One pass over the faces → mean loss terms, learning rate and accuracy for the history."""
+    """One pass over the faces → mean loss terms and learning rate for the history."""
     model.train()
-    sums: dict[str, torch.Tensor] = {}
-    pending: list[dict[str, torch.Tensor]] = []
-    every = 1 if fabric.device.type == "cpu" else CHECK_EVERY_ON_GPU
+    # Reading a loss makes a GPU wait for it, so there they stay until the epoch is over.
+    every = 1 if fabric.device.type == "cpu" else len(loader)
+    pending: list[tuple[float, dict[str, torch.Tensor]]] = []
+    means: dict[str, float] = {}
     first = epoch * len(loader)
     for i, batch in enumerate(loader):
-        terms = step(fabric, model, batch, recipe)
+        terms = attempt(fabric, model, step, batch, recipe)
+        if terms is None:
+            raise too_large(fabric, model.module, step, loader, recipe)
         rate = schedule.optimizer.param_groups[0]["lr"]
-        pending.append({name: value.detach() for name, value in terms.items()})
+        pending.append((rate, {name: value.detach() for name, value in terms.items()}))
         if len(pending) == every or i + 1 == len(loader):
-            _check_finite(pending, first + i + 1, rate)
-            for losses in pending:
-                for name, value in losses.items():
-                    sums[name] = sums.get(name, 0.0) + value.double()
+            for name, value in _read(pending, first + i + 1).items():
+                means[name] = means.get(name, 0.0) + value / len(loader)
             pending = []
         if recipe.schedule == "one_cycle":
             schedule.step()
@@ -187,111 +210,26 @@ def _epoch(fabric, model, loader, step, schedule, average, recipe, epoch, bar) -
         bar.update()
     if recipe.schedule != "one_cycle":
         schedule.step()
-    return {"lr": rate, **{name: float(value) / len(loader) for name, value in sums.items()}}
+    if fabric.world_size > 1:
+        means = {name: float(fabric.all_reduce(torch.tensor(value))) for name, value in means.items()}
+    return {"lr": rate, **means}
 
 
-def _check_finite(pending: list[dict[str, torch.Tensor]], last: int, rate: float) -> None:
-    """Raise on the first term of the last few steps that is not finite, naming the step (from 1)."""
-    for back, losses in zip(range(len(pending) - 1, -1, -1), pending, strict=True):
-        for name, value in losses.items():
-            if not math.isfinite(float(value)):
-                raise TrainingDivergedError(
-                    f"step {last - back}: {name} is {float(value)} at learning rate {rate:.2g}; "
-                    "lower the learning rate, set clip_norm, or look at the faces of that batch"
-                )
+def _read(pending: list[tuple[float, dict[str, torch.Tensor]]], last: int) -> dict[str, float]:
+    """Sums of the loss terms of some steps, of which the last is number `last` (from 1), in one transfer.
 
-
-class StepPlain:
-    """One optimiser step on one batch."""
-
-    def __init__(self, optimizer: torch.optim.Optimizer):
-        self.optimizer = optimizer
-
-    def __call__(self, fabric, model, batch: FaceBatch, recipe: Recipe) -> dict[str, torch.Tensor]:
-        losses = _losses(fabric, model, batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        _backward(fabric, model, losses["total"], recipe)
-        self.optimizer.step()
-        return losses
-
-
-class StepSAM:
-    """Sharpness-aware minimisation (Foret et al., arXiv 2010.01412): climb by ρ, take the gradient there.
-
-    BatchNorm's running statistics are updated in the first pass alone: the second sees moved weights that
-    are about to be undone.
+    Raises:
+        TrainingDivergedError: one of them is not finite.
     """
-
-    def __init__(self, optimizer: torch.optim.Optimizer):
-        self.optimizer = optimizer
-
-    def __call__(self, fabric, model, batch: FaceBatch, recipe: Recipe) -> dict[str, torch.Tensor]:
-        losses = _losses(fabric, model, batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        _backward(fabric, model, losses["total"], recipe, clip=False)
-        self.optimizer.first_step(zero_grad=True)
-        with batchnorm_statistics_off(model):
-            _backward(fabric, model, _losses(fabric, model, batch)["total"], recipe)
-        self.optimizer.second_step(zero_grad=False)
-        return losses
-
-
-def _losses(fabric, model, batch: FaceBatch) -> dict[str, torch.Tensor]:
-    # On one device Fabric hands a marked method through without its precision.
-    with fabric.autocast():
-        return model.training_losses(batch)
-
-
-def _backward(fabric, model, loss: torch.Tensor, recipe: Recipe, clip: bool = True) -> None:
-    fabric.backward(loss)
-    if clip and recipe.clip_norm:
-        nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
-
-
-@contextmanager
-def batchnorm_statistics_off(model: nn.Module):
-    """Leave every BatchNorm's running statistics as they are while the block runs."""
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    momenta = [m.momentum for m in norms]
-    try:
-        for m in norms:
-            m.momentum = 0.0
-        yield
-    finally:
-        for m, momentum in zip(norms, momenta, strict=True):
-            m.momentum = momentum
-
-
-def make_optimizer(model: Method, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimiser over the model's parameter groups, inside SAM where `sam_rho` is above 0."""
-    groups = model.parameter_groups(recipe)
-    kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
-    settings = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
-    if recipe.optimizer == "sgd":
-        settings["momentum"] = recipe.momentum
-    if recipe.sam_rho:
-        from pytorch_optimizer import SAM
-
-        return SAM(groups, kind, rho=recipe.sam_rho, **settings)
-    return kind(groups, **settings)
-
-
-def make_schedule(
-    optimizer: torch.optim.Optimizer, recipe: Recipe, steps_per_epoch: int
-) -> torch.optim.lr_scheduler.LRScheduler:
-    """The recipe's schedule: "one_cycle" steps after every batch, the others after every epoch."""
-    schedulers = torch.optim.lr_scheduler
-    if recipe.schedule == "one_cycle":
-        return schedulers.OneCycleLR(
-            optimizer,
-            max_lr=[group["lr"] for group in optimizer.param_groups],
-            total_steps=recipe.epochs * steps_per_epoch + 1,
-            pct_start=recipe.warmup,
-            cycle_momentum=False,
+    names = list(pending[0][1])
+    table = torch.stack([torch.stack([losses[name].float() for name in names]) for _, losses in pending]).cpu()
+    for row, column in (~table.isfinite()).nonzero().tolist():
+        raise TrainingDivergedError(
+            f"step {last - len(pending) + 1 + row}: {names[column]} is {float(table[row, column])} at learning "
+            f"rate {pending[row][0]:.2g}; lower the learning rate, set clip_norm, or look at the faces of that "
+            "batch"
         )
-    if recipe.schedule == "step":
-        return schedulers.StepLR(optimizer, recipe.step_epochs, recipe.gamma)
-    return schedulers.ExponentialLR(optimizer, recipe.gamma if recipe.schedule == "exponential" else 1.0)
+    return dict(zip(names, table.double().sum(0).tolist(), strict=True))
 
 
 def _average(model: Method, recipe: Recipe):
@@ -317,13 +255,21 @@ def in_order(model: Method, faces: FaceSet, *, device: torch.device | str, batch
 
 def accuracy(model: Method, faces: FaceSet, *, device: torch.device | str, batch_size: int = 256) -> float:
     """Share of faces whose largest logit is their label, 0…1; the model's mode is put back."""
-    loader = in_order(model, faces, device=device, batch_size=batch_size)
+    return int(count_right(model, faces, device=device, batch_size=batch_size)) / len(faces)
+
+
+def count_right(
+    model: Method, faces: FaceSet, *, device: torch.device | str, batch_size: int = 256
+) -> torch.Tensor:
+    """How many faces' largest logit is their label, a number on the device; 0 for no faces."""
     was_training = model.training
     model.eval()
+    right = torch.zeros((), dtype=torch.long, device=device)
     with torch.no_grad():
-        right = sum(int((model(batch.images).argmax(1) == batch.labels).sum()) for batch in loader)
+        for batch in in_order(model, faces, device=device, batch_size=batch_size) if len(faces) else ():
+            right += (model(batch.images).argmax(1) == batch.labels).sum()
     model.train(was_training)
-    return right / len(faces)
+    return right
 
 
 def resolve_precision(precision: str, device: torch.device | str = "cpu") -> str:
@@ -351,7 +297,13 @@ def _fabric(device: str, precision: str):
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     plugin = {"fp32": "32-true", "bf16": "bf16-mixed"}[resolve_precision(precision, device)]
-    return Fabric(accelerator=device, devices=1, precision=plugin)
+    processes = {"devices": 1}
+    if torch.distributed.is_torchelastic_launched():
+        here, all_of_them = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
+        processes = {"devices": here, "num_nodes": all_of_them // here, "strategy": "ddp"}
+    fabric = Fabric(accelerator=device, precision=plugin, **processes)
+    fabric.launch()
+    return fabric
 
 
 def _check_classes(model: Method, train: FaceSet, valid: FaceSet | None) -> None:

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from fer_lab.book import format_numbers, write_index
+from fer_lab.book import format_numbers, without_widgets, write_index
 from fer_lab.worker import HEADLINE, KERNEL, NotebookResult, read_notebook
 
 # profile → seconds that one cell may take; None is no limit
@@ -293,7 +293,7 @@ def refresh(
 ) -> list[NotebookResult]:
     """Run notebooks with their own defaults and keep the outputs in them, as they are published.
 
-    A notebook that fails stays as it was. Timings and widget state are not kept.
+    A notebook that fails stays as it was. Timings and widgets are not kept.
     """
     import nbformat
 
@@ -313,9 +313,8 @@ def refresh(
         for cell, result in zip(cells, results, strict=True):
             if result.error:
                 continue
-            notebook = nbformat.read(cell["output"], as_version=4)
+            notebook = without_widgets(nbformat.read(cell["output"], as_version=4))
             notebook.metadata.pop("papermill", None)
-            notebook.metadata.pop("widgets", None)
             for one in notebook.cells:
                 one.metadata.pop("papermill", None)
                 one.metadata.pop("execution", None)

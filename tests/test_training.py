@@ -8,7 +8,6 @@ import time
 import numpy as np
 import pytest
 import torch
-from reference import assert_agrees
 
 from fer_lab.data.batches import Augmentation
 from fer_lab.data.faces import FaceSet
@@ -18,10 +17,7 @@ from fer_lab.runs import Run, RunBusyError
 from fer_lab.training import (
     TrainingDivergedError,
     accuracy,
-    batchnorm_statistics_off,
     fit,
-    make_optimizer,
-    make_schedule,
     resolve_precision,
 )
 
@@ -229,55 +225,6 @@ def test_two_trainings_in_one_folder(tmp_path):
 def test_classes_must_agree(tmp_path):
     with pytest.raises(ValueError, match="3 classes"):
         fit(create_model("small", 7), patterns(), None, RECIPE, tmp_path / "run")
-
-
-def test_sam_agrees_with_the_reference():
-    w = torch.nn.Parameter(torch.tensor([1.0, -2.0, 3.0]))
-    module = torch.nn.Module()
-    module.w = w
-    module.parameter_groups = lambda recipe: [{"params": [w]}]
-    optimizer = make_optimizer(module, Recipe(epochs=1, batch_size=1, lr=0.1, momentum=0.9, sam_rho=0.05))
-    scale = torch.tensor([1.0, 10.0, 0.1])
-    for _ in range(3):
-        (scale * w**2).sum().backward()
-        optimizer.first_step(zero_grad=True)
-        (scale * w**2).sum().backward()
-        optimizer.second_step(zero_grad=True)
-    assert_agrees(w.detach(), "sam.sgd.w")
-
-
-def test_sam_leaves_batchnorm_statistics_to_the_first_pass(tmp_path):
-    model = small()
-    norm = model.trunk[1]
-    model.train()
-    with batchnorm_statistics_off(model):
-        model(torch.randn(4, 3, 56, 56) + 5)
-    assert norm.running_mean.abs().max() == 0
-    assert norm.momentum == 0.1
-    model(torch.randn(4, 3, 56, 56) + 5)
-    assert norm.running_mean.abs().max() > 0
-
-
-def test_schedules():
-    def rates(steps, **changes):
-        recipe = Recipe(epochs=4, batch_size=1, lr=1.0, **changes)
-        w = torch.nn.Parameter(torch.zeros(1))
-        optimizer = torch.optim.SGD([w], lr=1.0)
-        schedule = make_schedule(optimizer, recipe, steps_per_epoch=5)
-        seen = []
-        for _ in range(steps):
-            seen.append(optimizer.param_groups[0]["lr"])
-            optimizer.step()
-            schedule.step()
-        return seen
-
-    assert rates(4) == [1.0] * 4
-    assert rates(4, schedule="step", step_epochs=2, gamma=0.1) == pytest.approx([1, 1, 0.1, 0.1])
-    assert rates(3, schedule="exponential", gamma=0.6) == pytest.approx([1, 0.6, 0.36])
-    cycle = rates(20, schedule="one_cycle", warmup=0.25)
-    assert cycle.index(max(cycle)) in (4, 5)
-    assert max(cycle) == pytest.approx(1.0, abs=0.05)
-    assert cycle[-1] < 0.02
 
 
 def test_precision():

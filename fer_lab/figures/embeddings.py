@@ -266,7 +266,7 @@ def dimension_weights(
     places = np.arange(len(mean))
     top.fill_between(places, *spread, color="#d5d6ea", linewidth=0, label="90 % of the faces")
     top.plot(places, mean[order], color=SERIES[0], label="mean over all faces")
-    top.set(ylabel="coefficient", ylim=(0, max(1.0, 1.05 * float(spread[1].max()))))
+    top.set(ylabel="coefficient", ylim=(0, max(1.0, 1.25 * float(spread[1].max()))))
     top.grid(axis="y")
     top.legend(loc="upper right", ncols=2)
     limit = max(float(np.abs(apart).max()), 1e-6)

@@ -25,6 +25,7 @@ from fer_lab.data.batches import Augmentation
 from fer_lab.data.faces import FaceBatch
 from fer_lab.models.baseline import SCRATCH, SMOKE
 from fer_lab.models.method import Method, classification_loss
+from fer_lab.models.processes import mean_over_processes
 from fer_lab.models.recipes import Recipe
 from fer_lab.models.trunks import resnet18
 
@@ -107,7 +108,7 @@ def partition_loss(heads: torch.Tensor) -> torch.Tensor:
     k = heads.shape[1]
     if k == 1:
         return heads.float().sum() * 0.0
-    variance = heads.float().var(dim=1, unbiased=True).mean()
+    variance = mean_over_processes(heads.float().var(dim=1, unbiased=True).mean())
     return torch.log(1 + k / (variance + torch.finfo(torch.float64).eps))
 
 
