@@ -1,18 +1,12 @@
-from types import SimpleNamespace
-
 import pytest
 import torch
 from reference import assert_agrees
 
-from fer_lab.models import Method, Recipe
+from fer_lab.models import Recipe
 from fer_lab.steps import (
-    StepPlain,
-    attempt,
     batchnorm_statistics_off,
-    is_out_of_memory,
     make_optimizer,
     make_schedule,
-    too_large,
 )
 
 

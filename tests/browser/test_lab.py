@@ -1,16 +1,13 @@
 """What a reader does: open a notebook, run it, move a slider, upload a file. In a browser, in JupyterLab."""
 
 import io
-import json
 import re
-import statistics
 import time
 
 import nbformat
 import pytest
 from PIL import Image
 
-from fer_lab.data.photos import UPLOAD_BYTES
 from fer_lab.data.synthetic import PROTOTYPES
 from fer_lab.panels import FaceState, draw_face
 
