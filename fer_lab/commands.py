@@ -21,6 +21,7 @@ from fer_lab.data.datasets import load_dataset
 from fer_lab.data.faces import FaceSet
 from fer_lab.data.progress import progress
 from fer_lab.data.synthetic import SyntheticFaces
+from fer_lab.data.synthetic.generator import set_fingerprint
 from fer_lab.evaluation import evaluate, predict
 from fer_lab.launch import check_devices, launch
 from fer_lab.models.method import IMAGE_SIZES, Method, create_model, method_class
@@ -77,10 +78,7 @@ class Source:
             ValueError: no folder given, knobs for real faces, and whatever `load_dataset` finds wrong.
         """
         if self.dataset == "synthetic":
-            knobs = {name: literal(value) for name, value in self.knobs.items()}
-            return SyntheticFaces(
-                self.count, seed=self.seed, num_classes=self.classes or 7, size=self.size or 112, **knobs
-            )
+            return SyntheticFaces(self.count, **self._rendering())
         if self.knobs:
             raise ValueError(f"only rendered faces have knobs; {self.dataset} does not know {list(self.knobs)}")
         if self.root is None:
@@ -93,6 +91,14 @@ class Source:
             skip_bad=self.skip_bad,
             size=self.size,
         )
+
+    def fingerprint(self) -> str:
+        """Of the rendered faces, which need not be drawn for it."""
+        return set_fingerprint(self.count, **self._rendering())
+
+    def _rendering(self) -> dict:
+        knobs = {name: literal(value) for name, value in self.knobs.items()}
+        return {"seed": self.seed, "num_classes": self.classes or 7, "size": self.size or 112, **knobs}
 
     def sized(self, pixels: int) -> "Source":
         """The same faces for a model: rendered ones at its size, unless another was asked for."""
@@ -205,6 +211,15 @@ class Training:
         words += ["--balanced", str(self.balanced)] if self.balanced else []
         words += ["--record", self.variant] if self.variant else []
         return " ".join(word if word == "$FER_DATA" else shlex.quote(word) for word in words)
+
+    def recorded(self, store: Path) -> bool:
+        """Whether a results store has a row of this very training: the command, and, if rendered, the faces."""
+        rows = ResultsStore(store).runs()
+        rows = rows[rows["command"] == self.command()]
+        source = self.source.sized(self.image_size)
+        if source.dataset == "synthetic":
+            rows = rows[rows["fingerprint"] == source.fingerprint()]
+        return len(rows) > 0
 
     def reported(self, faces: FaceSet) -> tuple[str, FaceSet]:
         """What the finished model is measured on: the name of the split, and its faces.

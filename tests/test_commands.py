@@ -1,5 +1,6 @@
 """Training, measuring and looking at pictures, as the command line does it."""
 
+import dataclasses
 import shlex
 from pathlib import Path
 
@@ -15,6 +16,15 @@ from fer_lab.runs import ResultsStore, Run, load_model, read_card
 
 COUNT = 80
 CHANGES = ["--set", "epochs=1", "--set", "batch_size=16", "--set", "augmentation.flip=0.25"]
+# What `trained` asks for on the command line.
+ASKED = Training(
+    model="baseline",
+    source=Source(count=COUNT),
+    seed=3,
+    changes={"epochs": "1", "batch_size": "16", "augmentation.flip": "0.25"},
+    scales=(50,),
+    variant="quick",
+)
 
 
 def run(*words):
@@ -228,3 +238,21 @@ def test_a_balanced_report_is_recorded_as_such_and_can_be_repeated(tmp_path):
     again = "--knob imbalance=1.5 --size tiny --recipe smoke --seed 0 --set epochs=1 --set batch_size=16"
     assert again in row["command"]
     assert row["command"].endswith("--option negatives=fully --balanced 14 --record fully")
+
+
+def test_what_the_store_has_need_not_be_trained_again(trained):
+    folder, _ = trained
+    assert ASKED.recorded(folder / "store")
+    assert not dataclasses.replace(ASKED, seed=4).recorded(folder / "store")
+    assert not ASKED.recorded(folder / "another")
+
+
+def test_rendered_faces_of_another_kind_are_trained_on_again(trained, monkeypatch):
+    folder, _ = trained
+    monkeypatch.setattr("fer_lab.data.synthetic.generator.VERSION", 99)
+    assert not ASKED.recorded(folder / "store")
+
+
+def test_the_fingerprint_is_known_before_a_face_is_drawn():
+    source = Source(count=20, size=56, knobs={"imbalance": "1.5"})
+    assert source.fingerprint() == source.load().fingerprint
