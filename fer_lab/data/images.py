@@ -14,6 +14,8 @@ from PIL import Image, ImageOps
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 # What counts as a picture when a folder is listed; what the file holds is decided when it is opened.
 SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"))
+# How files of these formats begin, so that a damaged one can be told from something else.
+SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF")
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 50_000_000
 
@@ -56,6 +58,8 @@ def open_header(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.I
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.UnidentifiedImageError:
+        if data.startswith(SIGNATURES):
+            raise DataError(f"{name} is truncated or damaged: its header cannot be read") from None
         raise DataError(f"{name} is no picture in a format known here ({', '.join(FORMATS)})") from None
     except Image.DecompressionBombError:
         raise DataError(f"{name} has more than the {max_pixels:,} pixels accepted; shrink it") from None

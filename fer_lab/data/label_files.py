@@ -19,14 +19,16 @@ def rows_of(path: Path) -> Iterator[tuple[int, list[str]]]:
     """(line number, fields) of a CSV file in UTF-8, with or without byte-order mark; blank lines skipped.
 
     Raises:
-        DataError: missing, not UTF-8 or not CSV.
+        DataError: missing, not UTF-8, not CSV, or without any line.
     """
+    empty = True
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
             try:
                 for row in reader:
                     if any(cell.strip() for cell in row):
+                        empty = False
                         yield reader.line_num, [cell.strip() for cell in row]
             except csv.Error as error:
                 raise DataError(f"{path}, line {reader.line_num}: no valid CSV ({error})") from error
@@ -34,19 +36,29 @@ def rows_of(path: Path) -> Iterator[tuple[int, list[str]]]:
         raise DataError(f"{path} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}; expected a label file") from error
+    if empty:
+        raise _no_line(path)
+
+
+def _no_line(path: Path) -> DataError:
+    return DataError(f"{path} holds no line; expected a label file, with a line a face")
 
 
 def lines_of(path: Path) -> Iterator[tuple[int, str]]:
     """(line number, stripped text) of a text file's lines that are not blank; as `rows_of` otherwise."""
+    empty = True
     try:
         with open(path, encoding="utf-8-sig") as file:
             for number, text in enumerate(file, 1):
                 if text.strip():
+                    empty = False
                     yield number, text.strip()
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}; expected a label file") from error
+    if empty:
+        raise _no_line(path)
 
 
 def whole_number(text: str, low: int, high: int, where: str) -> int:

@@ -1,0 +1,1 @@
+"""Being written; see NOTE_two_faults.md in the temporary folder."""
