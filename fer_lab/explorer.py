@@ -129,7 +129,7 @@ class FaceExplorer(Explorer):
 
 
 def _upload(name: str) -> widgets.FileUpload:
-    return widgets.FileUpload(accept=ACCEPTED, multiple=False, description=name, layout={"width": "13em"})
+    return widgets.FileUpload(accept=ACCEPTED, multiple=False, description=name, layout={"width": "16em"})
 
 
 class PhotoExplorer(Explorer):
@@ -220,8 +220,8 @@ class Pick:
         on_change: Callable[[], None],
         on_file: Callable[["Pick", bytes, str], None],
     ):
-        self.person = slider(0, PEOPLE - 1, 1, person, f"{title}: person")
-        self.expression = choice(list(PROTOTYPES), f"{title}: expression", expression)
+        self.person = slider(0, PEOPLE - 1, 1, person, f"{title} person", label=8)
+        self.expression = choice(list(PROTOTYPES), "expression", expression, label=6)
         self.upload = _upload(f"{title} from a file")
         self.image: torch.Tensor | None = None
         self.row = rows([self.person, self.expression, self.upload])

@@ -1,32 +1,27 @@
 """What the explorer shows, without its widgets: a state goes in, a picture and a text come out.
 
-A panel is composed with PIL in some 20 ms; a matplotlib figure takes several hundred. Texts are HTML in which
-every name that came from outside is escaped.
+Texts are HTML in which every name that came from outside is escaped.
 """
 
 import base64
-import functools
 import html
-import io
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from fer_lab.attention import WAYS, explain
+from fer_lab.cards import TILE, compose, draw_card, draw_truth, encode, font, to_picture
 from fer_lab.data.batches import prepare
-from fer_lab.data.expressions import COLORS
-from fer_lab.data.faces import REGIONS
 from fer_lab.data.photos import FaceBox, crop_face
 from fer_lab.data.synthetic import GLASSES, Identity, Nuisance, Rendering, render
-from fer_lab.figures.pictures import STROKES, heat_over
+from fer_lab.figures.pictures import heat_over
 from fer_lab.figures.similarity import strongest_matches
-from fer_lab.figures.style import HEAT, INK, SERIES, SOFT
+from fer_lab.figures.style import HEAT
 from fer_lab.maps import GRID, normalize_for_display, upsample
 from fer_lab.models.method import Method
 
@@ -43,17 +38,14 @@ SIDES = {"both": "both sides", "left": "own left alone", "right": "own right alo
 # What may hide a part of the face: how far below the middle of the upright face, and how large (`Nuisance`).
 COVERS = {"nothing": (0.0, 0.0), "the eyes": (-0.14, 0.75), "the mouth": (0.48, 0.55)}
 SCALES = ("fine", "middle", "coarse")
+# A map that follows the hand: coarser than those that notebook 07 measures, at a third of the time.
+QUICK = {"integrated_gradients": {"steps": 6}, "occlusion": {"window": 16, "stride": 14}}
 
 FACE = 280  # side of a drawn face in pixels: five times what a tiny model takes
-TILE = 112  # side of the small picture beside a model's answer
-CARD = (356, 150)
 PHOTO = 440  # longer side of a photograph
-GAP = 14
 # The frame of a face that was found leaves out chin and hair, which rendered faces have. At 0.2 what is cut out
 # fits best what the models that ship with the package learned from; notebook 08 measures it.
 MARGIN = 0.2
-TRUTH = "#7fe3ff"
-ROWS = 8  # classes that a card has room for
 
 
 @dataclass(frozen=True)
@@ -176,7 +168,7 @@ def answer(
     tile = np.asarray(seen.resize((TILE, TILE), sharp))
     if has_map:
         # A class activation map may be negative; what speaks against the class is not shown.
-        maps = explain(model, ready, overlay).clamp(min=0)
+        maps = explain(model, ready, overlay, **QUICK.get(overlay, {})).clamp(min=0)
         tile = heat_over(tile, upsample(normalize_for_display(maps), TILE, "bicubic").clamp(0, 1)[0, 0].numpy())
     return probabilities, tile, has_map or overlay == "none"
 
@@ -186,103 +178,6 @@ def sentence(name: str, probabilities: Mapping[str, float]) -> str:
     (first, p), *rest = sorted(probabilities.items(), key=lambda item: -item[1])
     then = f", then {html.escape(rest[0][0])} {rest[0][1]:.0%}" if rest else ""
     return f"<b>{html.escape(name)}</b>: {html.escape(first)} {p:.0%}{then}"
-
-
-# ---------------------------------------------------------------------------------------------------------
-# Pictures
-
-
-@functools.cache
-def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    import matplotlib as mpl
-
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(str(Path(mpl.get_data_path()) / "fonts" / "ttf" / name), size)
-
-
-def _fit(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
-    """The text in one line, or as much of it as is `width` pixels wide."""
-    text = " ".join(text.split())
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + "…") > width:
-        text = text[:-1]
-    return text + "…"
-
-
-def encode(picture: Image.Image, *, small: bool = False) -> bytes:
-    """A picture as PNG.
-
-    Args:
-        small: with a palette: a third of the size, for what is kept, and slower.
-    """
-    buffer = io.BytesIO()
-    if small:
-        picture = picture.quantize(255, kmeans=1, dither=Image.Dither.FLOYDSTEINBERG)
-    picture.save(buffer, "PNG", optimize=small, **({} if small else {"compress_level": 1}))
-    return buffer.getvalue()
-
-
-def draw_card(name: str, probabilities: Mapping[str, float], tile: np.ndarray, note: str = "") -> Image.Image:
-    """A model's name, its small picture [112,112,3], and its probabilities as bars, at most the 8 largest."""
-    card = Image.new("RGB", CARD, "white")
-    pen = ImageDraw.Draw(card)
-    pen.text((0, 2), _fit(name, _font(13, True), CARD[0]), INK, _font(13, True))
-    card.paste(Image.fromarray(tile), (0, 24))
-    pen.text((0, 24 + TILE + 1), note, SOFT, _font(10))
-    shown = probabilities
-    if len(shown) > ROWS:
-        shown = dict(sorted(shown.items(), key=lambda item: -item[1])[:ROWS])
-    best, left, full = max(shown, key=shown.get), TILE + 88, 108
-    for i, (label, p) in enumerate(shown.items()):
-        y = 24 + i * 14
-        font = _font(11, label == best)
-        pen.text((left - 6, y), _fit(label, font, 76), INK, font, anchor="ra")
-        pen.rectangle((left, y + 1, left + full, y + 11), "#efefef")
-        if p >= 0.005:
-            pen.rectangle((left, y + 1, left + max(1, round(p * full)), y + 11), COLORS.get(label, SERIES[0]))
-        pen.text((left + full + 5, y), f"{p:.0%}", INK, font)
-    return card
-
-
-def compose(left: Image.Image, cards: Sequence[Image.Image]) -> Image.Image:
-    """A picture, and right of it the cards, in two columns where one would be higher than the picture."""
-    columns = 1 if len(cards) * CARD[1] <= left.height + CARD[1] // 2 else 2
-    rows = -(-len(cards) // columns)
-    width = left.width + (columns * (CARD[0] + GAP) if cards else 0)
-    whole = Image.new("RGB", (width, max(left.height, rows * CARD[1])), "white")
-    whole.paste(left, (0, 0))
-    for i, card in enumerate(cards):
-        whole.paste(card, (left.width + GAP + (i // rows) * (CARD[0] + GAP), (i % rows) * CARD[1]))
-    return whole
-
-
-def to_picture(image: torch.Tensor) -> Image.Image:
-    """uint8 [3,S,S] → an RGB picture."""
-    return Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
-
-
-def draw_truth(drawn: Rendering, truth: str) -> Image.Image:
-    """The first drawn face with its landmarks, or with the places that its active units move."""
-    picture = to_picture(drawn.images[0])
-    pen = ImageDraw.Draw(picture)
-    if truth == "landmarks":
-        points = [tuple(point) for point in drawn.landmarks[0].tolist()]
-        for strokes, color in zip(STROKES.values(), SERIES, strict=False):
-            for first, last, closed in strokes:
-                chosen = points[first : last + 1] + ([points[first]] if closed else [])
-                pen.line(chosen, color, 2)
-                for x, y in chosen:
-                    pen.ellipse((x - 2, y - 2, x + 2, y + 2), "white", color)
-    else:
-        inside = (drawn.regions[0] >> REGIONS.index("moved") & 1).bool().numpy()
-        core = inside.copy()
-        for axis in (0, 1):
-            for step in (-2, 2):
-                core &= np.roll(inside, step, axis)
-        pen.bitmap((0, 0), Image.fromarray(np.uint8(inside * 70)), TRUTH)
-        pen.bitmap((0, 0), Image.fromarray(np.uint8((inside & ~core) * 255)), TRUTH)
-    return picture
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -354,7 +249,7 @@ def photo_panel(
         pen.rectangle(frame, outline="#000000", width=4)
         pen.rectangle(frame, outline=color, width=3 if i == chosen else 1)
         pen.rectangle((frame[0], frame[1], frame[0] + 9 + 8 * len(str(i + 1)), frame[1] + 18), "#000000")
-        pen.text((frame[0] + 5, frame[1] + 2), str(i + 1), color, _font(13, True))
+        pen.text((frame[0] + 5, frame[1] + 2), str(i + 1), color, font(13, True))
     crop = crop_face(image, boxes[chosen], margin=margin) if boxes else crop_face(image)
     cards, answers = _cards(models, crop, overlay)
     found = f"Face {chosen + 1} of {len(boxes)}" if boxes else "The middle square, taken as one face"

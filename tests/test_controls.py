@@ -63,6 +63,15 @@ def test_ticked_models_answer_and_boxes_are_heard(explorer):
     assert list(explorer.at_hand()) == ["ferplus/baseline"]
 
 
+def test_models_at_hand_are_fused_once_and_answer_alike(explorer):
+    own, quick = explorer.models["synthetic/baseline"], explorer.at_hand()["synthetic/baseline"]
+    norms = [sum(isinstance(m, torch.nn.BatchNorm2d) for m in model.modules()) for model in (own, quick)]
+    assert norms[0] > norms[1] == 0
+    faces = torch.rand(2, 3, 56, 56)
+    torch.testing.assert_close(quick(faces), own(faces), atol=1e-4, rtol=1e-4)
+    assert explorer.at_hand()["synthetic/baseline"] is quick
+
+
 def test_many_changes_are_drawn_once(explorer):
     knob = slider(0, 9, 1, 0, "knob")
     explorer.watch(knob)

@@ -74,6 +74,7 @@ ORDER = [
     "fer_lab.figures.explanations",
     "fer_lab.figures.points",
     "fer_lab.figures",
+    "fer_lab.cards",
     "fer_lab.panels",
     "fer_lab.controls",
     "fer_lab.explorer",

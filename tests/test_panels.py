@@ -8,22 +8,18 @@ import pytest
 import torch
 from PIL import Image
 
+from fer_lab.cards import CARD, GAP, TILE, encode
 from fer_lab.data.photos import FaceBox
 from fer_lab.data.synthetic import PROTOTYPES, UNITS
 from fer_lab.models import create_model
 from fer_lab.panels import (
-    CARD,
     FACE,
-    GAP,
     MAPS,
-    TILE,
     TRUTHS,
     FaceState,
     answer,
     can_match,
-    draw_card,
     draw_face,
-    encode,
     face_panel,
     pair_panel,
     person_of,
@@ -151,22 +147,6 @@ def test_a_sentence_names_the_two_likeliest_and_escapes():
     said = sentence("<script>", {"fear": 0.25, "a&b": 0.7, "anger": 0.05})
     assert said == "<b>&lt;script&gt;</b>: a&amp;b 70%, then fear 25%"
     assert sentence("x", {"fear": 1.0}) == "<b>x</b>: fear 100%"
-
-
-def test_a_cards_bars_are_as_long_as_the_probabilities():
-    tile = np.zeros((TILE, TILE, 3), np.uint8)
-    card = np.asarray(draw_card("m", {"happiness": 0.75, "fear": 0.25, "anger": 0.0}, tile)).astype(int)
-    lengths = [(card[24 + 14 * i + 6, TILE + 88 : TILE + 198] != 239).any(-1)[:109].sum() for i in range(3)]
-    assert lengths == [pytest.approx(0.75 * 108, abs=2), pytest.approx(0.25 * 108, abs=2), 0]
-
-
-def test_a_card_has_room_for_the_eight_largest_and_long_names():
-    tile = np.zeros((TILE, TILE, 3), np.uint8)
-    many = {f"a name of a class\nin two lines {i}": i / 45 for i in range(10)}
-    card = draw_card("a run " * 30, many, tile)
-    eight = dict(list(many.items())[:1:-1])
-    assert card.size == CARD
-    assert card.tobytes() == draw_card("a run " * 30, eight, tile).tobytes()
 
 
 def test_a_face_panel_holds_face_cards_and_words(model):

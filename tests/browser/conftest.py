@@ -1,7 +1,7 @@
 """A real JupyterLab on the book's notebooks, and a real browser before it.
 
-Without Python's playwright or a Chromium these tests are skipped; with FER_LAB_BROWSER=required, as in continuous
-integration, they fail instead.
+Without Python's playwright or a Chromium these tests are skipped; with FER_LAB_BROWSER=required, as in
+continuous integration, they fail instead.
 """
 
 import json
@@ -14,6 +14,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,7 +125,10 @@ def lab(chromium, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def screenshots(tmp_path_factory):
-    """Folder of the pictures that the tests take; pytest keeps it for its last three runs."""
+    """Folder of what the tests saw and measured: FER_LAB_SCREENSHOTS, or one that pytest keeps for a while."""
+    if chosen := os.environ.get("FER_LAB_SCREENSHOTS"):
+        Path(chosen).mkdir(parents=True, exist_ok=True)
+        return Path(chosen)
     return tmp_path_factory.mktemp("screenshots")
 
 
@@ -139,16 +143,30 @@ def browser(chromium):
         browser.close()
 
 
-@pytest.fixture
-def page(browser, lab, screenshots, request):
-    """An empty page that has the token; an exception in its scripts fails the test. Its end is kept."""
-    context = browser.new_context(viewport={"width": 1500, "height": 1150})
+@contextmanager
+def new_page(browser, lab, picture):
+    """An empty page that has the token; what it shows at its end is kept, and its scripts raise nothing."""
+    context = browser.new_context(viewport={"width": 1280, "height": 1000})
     page = context.new_page()
     faults = []
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.set_default_timeout(60_000)
     page.goto(f"{lab.url}/login?token={lab.token}&next=%2Fapi%2Fstatus")
     yield page
-    page.screenshot(path=screenshots / f"{request.node.name}_end.png")
+    page.screenshot(path=picture)
     context.close()
     assert faults == []
+
+
+@pytest.fixture
+def page(browser, lab, screenshots, request):
+    """An empty page with the token, for one test."""
+    with new_page(browser, lab, screenshots / f"{request.node.name}.png") as page:
+        yield page
+
+
+@pytest.fixture(scope="module")
+def module_page(browser, lab, screenshots, request):
+    """An empty page with the token, for all tests of a file."""
+    with new_page(browser, lab, screenshots / f"{request.module.__name__}.png") as page:
+        yield page
