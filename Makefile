@@ -1,5 +1,5 @@
 # make           install, run the whole book headless, say where it lies
-# make test      lint, unit tests, every notebook, two notebooks with another parameter
+# make test      lint, unit tests, a browser if there is one, every notebook, two with another parameter
 # make lab       JupyterLab on the first notebook
 # make notebooks run the notebooks with their defaults and keep the outputs in them
 # make figures   what README and notebooks show, under figures/ (PROFILE=smoke: from the small runs)
@@ -38,7 +38,8 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 
 test: lint
-	$(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS)
+	$(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS) --ignore tests/browser
+	$(ONE_THREAD) $(BIN)/python -m pytest -rs tests/browser
 	$(ONE_THREAD) TQDM_DISABLE=1 FER_LAB_QUIET=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadscope \
 	    --nbval-lax --nbval-current-env --nbval-cell-timeout 300 notebooks
 	$(BIN)/fer-lab reproduce --notebooks 00,02 -p seed=1 --out runs/rerun -j $(JOBS)
