@@ -54,6 +54,5 @@ def pytest_terminal_summary(terminalreporter, config):
         write(f"{kind:34} {cases[kind]:6} {survived:9} {lost[kind]:6}{note}")
     total = sum(cases.values())
     survived = total - sum(lost.values()) - sum(skipped.values())
-    write(
-        f"{'all':34} {total:6} {survived:9} {sum(lost.values()):6}   in {seconds:.0f} s on {os.cpu_count()} cores"
-    )
+    took = f"in {seconds:.0f} s on {os.cpu_count()} cores"
+    write(f"{'all':34} {total:6} {survived:9} {sum(lost.values()):6}   {took}")

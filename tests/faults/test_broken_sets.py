@@ -22,6 +22,14 @@ pytestmark = pytest.mark.fault("bad data")
 GRADIENT = torch.from_numpy(np.asarray(gradient()).transpose(2, 0, 1).copy()).int()
 
 
+def attempt(name, root, read=load_dataset, **options):
+    """(what was read, ""), or (None, the message of a DataError)."""
+    try:
+        return read(name, root, **options), ""
+    except DataError as error:
+        return None, str(error)
+
+
 def first_picture(name, root) -> Path:
     return Path(read_layout(name, root).sources[0].path)
 
@@ -48,12 +56,8 @@ def test_a_broken_picture_is_named_and_can_be_left_out(tmp_path, layout, kind):
     PICTURES[kind].make(path)
     if kind == "a folder" and layout in ("affectnet", "sfew", "folder"):
         # Where the folders are the list, it is no picture but a folder too many, or a class without a face.
-        try:
-            found = load_dataset(name, root, size=12).labels
-        except DataError as error:
-            assert str(root) in str(error)
-        else:
-            assert torch.equal(found, labels[1:])
+        found, error = attempt(name, root, size=12)
+        assert str(root) in error if found is None else torch.equal(found.labels, labels[1:])
         return
     if kind == "two links in a circle" and layout in ("affectnet", "sfew", "folder"):
         # The other link is a picture too many, by its name.
@@ -93,10 +97,9 @@ def test_a_broken_label_file_is_an_error_that_names_it(tmp_path, layout, kind):
     path = root / file
     before = load_dataset(name, root)
     path.write_bytes(TEXTS[kind].change(path.read_bytes()))
-    try:
-        found = load_dataset(name, root)
-    except DataError as error:
-        assert str(root) in str(error)
+    found, error = attempt(name, root)
+    if found is None:
+        assert str(root) in error
     else:
         # Kaggle's column of FER2013's own labels is not read, so nothing in it does harm.
         assert layout == "kaggle pixels"
@@ -120,12 +123,11 @@ def test_a_list_leads_nowhere_outside_its_folder(tmp_path, layout, escape):
         load_dataset(name, root)
 
 
-@pytest.mark.parametrize(
-    "word", ["with space", "Ünïcode 表情", "a'b\"c;$(x)", "emoji 🙂", "<b>bold</b>", "-rf", "%s {x}"]
-)
+NAMES = ("with space", "Ünïcode 表情", "a'b\"c;$(x)", "emoji 🙂", "<b>bold<b>", "-rf", "%s {x}", "New\nline")
+
+
+@pytest.mark.parametrize("word", NAMES)
 def test_names_of_every_kind_are_names(tmp_path, word):
-    if "/" in word:
-        word = word.replace("/", "")
     root = write_folder(tmp_path / word, ("anger", "fear"))
     for split in ("train", "val"):
         (root / split / "anger" / "a.png").rename(root / split / "anger" / f"{word}.png")
@@ -138,7 +140,7 @@ def test_a_folder_that_contains_itself_ends(tmp_path):
     root = write_folder(tmp_path / "set", ("anger", "fear"))
     (root / "train" / "anger" / "again").symlink_to(root, target_is_directory=True)
     (root / "test").symlink_to(root, target_is_directory=True)
-    with pytest.raises(DataError, match="test/(train|test) holds no picture"):
+    with pytest.raises(DataError, match=r"test/(train|test) holds no picture"):
         load_dataset("folder", root)
 
 
@@ -164,10 +166,9 @@ def test_whatever_stands_in_a_label_file_is_faces_or_the_one_error(tmp_path_fact
     @given(st.integers(0, len(whole) - 1), st.binary(max_size=6), st.integers(0, 4))
     def change(place, put, cut):
         (root / file).write_bytes(whole[:place] + put + whole[place + cut :])
-        try:
-            listing = read_layout(name, root)
-        except DataError as error:
-            assert str(root) in str(error)
+        listing, error = attempt(name, root, read_layout)
+        if listing is None:
+            assert str(root) in error
         else:
             assert 0 <= listing.labels.min() <= listing.labels.max() < len(listing.classes)
             assert set(listing.splits) <= {"train", "valid", "test"}
