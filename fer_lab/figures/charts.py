@@ -220,7 +220,7 @@ def embedding_map(
     title: str | None = None,
     axis: str = "UMAP",
 ) -> Figure:
-    """Points [N,2] in their classes' colours; each class's name stands at the median of its points.
+    """Points [N,2] in their classes' colours; each class's name stands above most of its points.
 
     Args:
         axis: what the two directions are called.
@@ -242,13 +242,26 @@ def embedding_map(
     for label, (name, color) in enumerate(zip(classes, colors(classes), strict=True)):
         members = xy[labels == label]
         if len(members):
-            x, y = np.median(members, axis=0)
-            ax.text(x, y, name, ha="center", va="center", weight="bold", fontsize=9.5, path_effects=halo)
+            at = np.median(members[:, 0]), np.quantile(members[:, 1], 0.9)
+            place = {"xytext": (0, 5), "textcoords": "offset points", "ha": "center", "va": "bottom"}
+            ax.annotate(name, at, **place, weight="bold", fontsize=9.5, path_effects=halo)
             ax.plot([], [], "o", color=color, label=f"{name}, {len(members):,}")
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), handletextpad=0.2)
     ax.set(xticks=[], yticks=[], xlabel=f"{axis} 1 (no unit)", ylabel=f"{axis} 2 (no unit)")
     ax.set_title(title or f"Embeddings of {len(xy):,} faces, laid out by neighbourhood")
+    _lift_apart(fig, ax)
     return fig
+
+
+def _lift_apart(fig: Figure, ax: Axes) -> None:
+    """Move names up, the lowest first, until none lies on another."""
+    fig.draw_without_rendering()
+    placed = []
+    for text in sorted(ax.texts, key=lambda text: text.get_window_extent().y0):
+        while any(text.get_window_extent().overlaps(other) for other in placed):
+            x, y = text.xyann
+            text.xyann = (x, y + 2)
+        placed.append(text.get_window_extent())
 
 
 def umap_embedding(embeddings: np.ndarray | torch.Tensor, seed: int = 0, neighbors: int = 15) -> np.ndarray:

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from matplotlib import patheffects
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from fer_lab.attention import normalize_for_display, upsample
 from fer_lab.data.expressions import colors
 from fer_lab.data.faces import SPLITS, FaceSet
-from fer_lab.figures.style import HEAT, INK, SERIES, SOFT, mosaic, new_figure, pictures_of, styled
+from fer_lab.figures.style import HEAT, INK, SERIES, SOFT, WIDTH, mosaic, new_figure, pictures_of, styled
 
 # The 68 landmarks in the iBUG order: name → strokes of (first, last, closed).
 STROKES = {
@@ -52,7 +53,7 @@ def faces_by_class(faces: FaceSet, per_class: int = 6, title: str | None = None)
         members = (faces.labels == label).nonzero().squeeze(1)
         step = max(1, len(members) // per_class)
         tiles.append(list(pictures_of(faces.take(members[::step][:per_class]))) if len(members) else [])
-    fig, ax, tops = mosaic(tiles, left=1.45, cell=0.85, title=title or f"Faces of {faces.name}, by label")
+    fig, ax, tops = mosaic(tiles, left=1.45, cell=0.85, title=title or f"{_name(faces)}, by label")
     rows = zip(tops, faces.classes, faces.class_counts().tolist(), colors(faces.classes), strict=True)
     for top, name, count, color in rows:
         y = top + 0.5
@@ -134,8 +135,12 @@ def class_counts(faces: FaceSet, title: str | None = None) -> Figure:
     ax.grid(axis="x")
     if len(present) > 1:
         ax.legend(loc="lower right", handletextpad=0.2)
-    ax.set_title(title or f"How often each expression occurs in {faces.name} ({len(faces):,} faces)")
+    ax.set_title(title or f"{_name(faces)}: how often each expression occurs among {len(faces):,}")
     return fig
+
+
+def _name(faces: FaceSet) -> str:
+    return "Rendered faces" if faces.name == "synthetic" else f"Faces of {faces.name}"
 
 
 @styled
@@ -193,18 +198,36 @@ def attention_overlay(
         raise ValueError(f"expected {k} column titles and {len(pictures)} row titles")
     heat = upsample(normalize_for_display(maps), size, mode="bicubic").clamp(0, 1).numpy()
     tiles = [[face, *(heat_over(face, one) for one in row)] for face, row in zip(pictures, heat, strict=True)]
-    lines = [line for name in row_titles or () for line in name.split("\n")]
-    left = 0.12 + 0.072 * max(map(len, lines)) if lines else 0.0
-    fig, ax, tops = mosaic(tiles, captions=[["face", *names]], left=left, bottom=0.28, title=title)
-    for top, name in zip(tops, row_titles or (), strict=False):
+    return heat_rows(tiles, ["face", *names], row_titles, title)[0]
+
+
+def heat_rows(
+    tiles: Sequence[Sequence[np.ndarray]],
+    columns: Sequence[str],
+    names: Sequence[str] | None,
+    title: str | None,
+) -> tuple[Figure, Axes, list[float]]:
+    """Rows of a face and its maps [rows][columns] of RGB [S,S,3], each with its name at the left; the heat's
+    scale below. Returns what `mosaic` returns.
+    """
+    # In inches, since the pictures shrink where there are many columns and the letters do not.
+    letters = max((len(line) for name in names or () for line in name.split("\n")), default=0)
+    room = 0.12 + 0.066 * letters if names else 0.0
+    width = 1.06 * len(columns) - 0.06
+    cell = min(1.1, (WIDTH - 0.1 - room) / width)
+    bottom = 0.28 / cell
+    fig, ax, tops = mosaic(tiles, captions=[columns], left=room / cell, bottom=bottom, cell=cell, title=title)
+    for top, name in zip(tops, names or (), strict=False):
         ax.text(-0.08, top + 0.5, name, ha="right", va="center", fontsize=8.5)
-    y, right = tops[-1] + 1.14, (k + 1) * 1.06 - 0.06
-    ax.imshow(np.linspace(0, 1, 128)[None], extent=(right - 1.35, right - 0.32, y + 0.1, y), cmap=HEAT)
+    y = tops[-1] + 1 + 0.2 / cell
+    end = width - 0.36 / cell  # the word "most" stands behind it
+    extent = (end - 1.1 / cell, end, y + 0.055 / cell, y - 0.055 / cell)
+    ax.imshow(np.linspace(0, 1, 128)[None], extent=extent, cmap=HEAT)
     note = {"va": "center", "ha": "right", "fontsize": 8, "color": SOFT}
-    least = "attention, each map on its own scale: least" if k > 2 else "least"
-    ax.text(right - 1.4, y + 0.05, least, **note)
-    ax.text(right, y + 0.05, "most", **note)
-    return fig
+    least = "attention, each map on its own scale: least" if len(columns) > 3 else "least"
+    ax.text(extent[0] - 0.05 / cell, y, least, **note)
+    ax.text(width, y, "most", **note)
+    return fig, ax, tops
 
 
 def heat_over(face: np.ndarray, heat: np.ndarray) -> np.ndarray:

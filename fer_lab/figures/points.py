@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from fer_lab.attention import normalize_for_display, upsample
-from fer_lab.figures.pictures import heat_over
+from fer_lab.figures.pictures import heat_over, heat_rows
 from fer_lab.figures.style import SERIES, SOFT, check_columns, mosaic, new_figure, pictures_of, styled
 
 FOUND, TRUE = "#ffdd55", "#33ddff"
@@ -80,13 +80,10 @@ def attention_and_landmarks(
         raise ValueError(f"expected {k} column titles and {len(pictures)} row titles")
     heat = upsample(normalize_for_display(maps), pictures.shape[1], mode="bicubic").clamp(0, 1).numpy()
     tiles = [[face, *(heat_over(face, one) for one in row)] for face, row in zip(pictures, heat, strict=True)]
-    left = 0.12 + 0.072 * max(map(len, row_titles)) if row_titles else 0.0
-    fig, ax, tops = mosaic(tiles, captions=[["face", *names]], left=left, title=title)
+    fig, ax, tops = heat_rows(tiles, ["face", *names], row_titles, title)
     for i, top in enumerate(tops):
         for column in range(k + 1):
             _dots(ax, points[i] + np.array([1.06 * column, top]), size=2.5)
-        if row_titles:
-            ax.text(-0.08, top + 0.5, row_titles[i], ha="right", va="center", fontsize=8.5)
     return fig
 
 

@@ -13,6 +13,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import torch
+from cycler import cycler
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
@@ -44,6 +45,7 @@ STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
+    "axes.prop_cycle": cycler(color=SERIES),
     "grid.color": FAINT,
     "grid.linewidth": 0.7,
     "xtick.color": "#9a9a9a",
@@ -212,11 +214,15 @@ def mosaic(
 
 
 def interval_rows(ax: Axes, table: pd.DataFrame, shades: Sequence[str], digits: int, percent: bool) -> None:
-    """Rows of value, low, high as dots with bars, from the top down, the value written at the right."""
+    """Rows of value, low, high as dots with bars, from the top down, the value written at the right.
+
+    A share's bar ends at 0 and 100 %, though an interval by Student's t may not.
+    """
     factor = 100 if percent else 1
     for i, (row, color) in enumerate(zip(table.itertuples(), shades, strict=True)):
         value, low, high = row.value * factor, row.low * factor, row.high * factor
         known = np.isfinite([low, high]).all()
+        low, high = np.clip([low, high], 0, 100) if percent else (low, high)
         if known:
             ax.plot([low, high], [i, i], color=color, linewidth=2.4, alpha=0.55, zorder=2)
         face = color if known else "white"

@@ -131,6 +131,13 @@ def test_ablation_marks_the_reference_and_a_single_seed():
         figures.ablation(summary.drop(columns="high"))
 
 
+def test_the_bar_of_a_share_ends_at_the_ends_of_the_scale():
+    summary = pd.DataFrame({"label": ["a"], "value": [0.9], "low": [-0.2], "high": [1.3]})
+    for percent, ends in ((True, [0, 100]), (False, [-0.2, 1.3])):
+        (ax,) = figures.ablation(summary, percent=percent).axes
+        assert ax.lines[0].get_xdata() == pytest.approx(ends)
+
+
 def test_ablation_of_a_number_that_is_no_share():
     summary = pd.DataFrame({"label": ["a"], "value": [0.1234], "low": [0.1], "high": [0.2]})
     (ax,) = figures.ablation(summary, xlabel="overlap", percent=False).axes
@@ -160,9 +167,20 @@ def test_embedding_map_colours_every_point_by_its_class():
     for point, label in zip(xy, labels, strict=True):
         assert mpl.colors.to_hex(drawn[tuple(point)]) == COLORS[CLASSES[label]]
     assert texts(ax) == ["neutral", "happiness"]
-    assert ax.texts[1].get_position() == pytest.approx(np.median(xy[labels == 1], axis=0))
+    of_class = xy[labels == 1]
+    assert ax.texts[1].xy == pytest.approx((np.median(of_class[:, 0]), np.quantile(of_class[:, 1], 0.9)))
     with pytest.raises(ValueError, match=r"points \[3,2\]"):
         figures.embedding_map(xy, [0, 1, 0], CLASSES)
+
+
+def test_names_of_classes_that_lie_together_do_not_cover_each_other():
+    xy = np.random.default_rng(0).normal(size=(40, 2)) * 0.01
+    xy[:20] += 5  # room, so that the first two classes share one small spot
+    labels = np.repeat([2, 0, 1], [20, 10, 10])
+    fig = figures.embedding_map(xy, labels, CLASSES)
+    boxes = [text.get_window_extent() for text in fig.axes[0].texts]
+    assert len(boxes) == 3
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 
 def test_umap_is_asked_for_repeatable_points(monkeypatch):

@@ -154,6 +154,18 @@ def test_attention_overlay_scales_every_map_on_its_own():
     assert np.abs(tiles[0].astype(int) - tiles[1]).max() <= 1
 
 
+@pytest.mark.parametrize("count", [1, 4, 8])
+def test_attention_overlay_keeps_its_words_apart_and_inside(count):
+    names = ["happiness → happiness", "a"]
+    fig = figures.attention_overlay(face_images(2), torch.rand(2, count, 7, 7), names)
+    fig.draw_without_rendering()
+    boxes = {text.get_text(): text.get_window_extent() for text in fig.axes[0].texts}
+    bar = fig.axes[0].images[-1].get_window_extent()
+    assert boxes[names[0]].x0 >= 0
+    assert bar.x1 < boxes["most"].x0
+    assert boxes["most"].x1 <= fig.bbox.x1
+
+
 @pytest.mark.parametrize(
     ("shape", "rows", "columns", "message"),
     [
