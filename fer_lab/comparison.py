@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+import torch
 
+from fer_lab.data.faces import FaceSet
 from fer_lab.data.synthetic import SyntheticFaces
 from fer_lab.evaluation import binomial_interval, compare, predict
 from fer_lab.models.method import Method
@@ -85,16 +87,27 @@ def robustness(
     size, classes = sizes.pop()
     rows = []
     for knob, levels in settings.items():
-        for level in levels:
-            value = (level, level) if knob == "scale_range" and not isinstance(level, tuple) else level
-            drawn = {**knobs, knob: value}
-            faces = SyntheticFaces(num_faces, seed=seed, size=size, num_classes=classes, **drawn)
-            for name, model in models.items():
-                right = predict(model, faces).correct
-                low, high = binomial_interval(int(right.sum()), len(right))
-                row = {"knob": knob, "level": level, "model": name, "faces": len(right)}
-                rows.append({**row, "value": float(right.mean()), "low": low, "high": high})
+        values = [(x, x) if knob == "scale_range" and not isinstance(x, tuple) else x for x in levels]
+        drawn = {"seed": seed, "size": size, "num_classes": classes, **knobs}
+        faces = _one_after_another([SyntheticFaces(num_faces, **drawn | {knob: value}) for value in values])
+        right = {name: predict(model, faces, batch_size=64).correct for name, model in models.items()}
+        for i, level in enumerate(levels):
+            for name, hits in right.items():
+                here = hits[i * num_faces : (i + 1) * num_faces]
+                low, high = binomial_interval(int(here.sum()), len(here))
+                row = {"knob": knob, "level": level, "model": name, "faces": len(here)}
+                rows.append({**row, "value": float(here.mean()), "low": low, "high": high})
     return pd.DataFrame(rows)
+
+
+def _one_after_another(sets: Sequence[FaceSet]) -> FaceSet:
+    """Faces and labels of several drawn sets as one, so that a model is made ready once."""
+    images, labels, people = (
+        torch.cat([getattr(one, name) for one in sets]) for name in ("storage", "labels", "subjects")
+    )
+    splits = np.concatenate([one.splits for one in sets])
+    fingerprint = " ".join(one.fingerprint for one in sets)
+    return FaceSet(images, labels, sets[0].classes, splits, people, sets[0].name, fingerprint)
 
 
 def accuracy_by_group(predictions: Mapping[str, Predictions], groups: Mapping[str, Sequence]) -> pd.DataFrame:

@@ -6,6 +6,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib import patheffects
+from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
@@ -22,6 +23,18 @@ MODEL_COLORS = dict(
 def model_color(name: str) -> str:
     """A method's colour; one that the book does not know is grey."""
     return MODEL_COLORS.get(name, "#999999")
+
+
+def _head(fig: Figure, text: str) -> None:
+    fig.suptitle(text, x=0.01, ha="left", weight="bold", fontsize=10.5)
+
+
+def _accuracy_of(fig: Figure, first: Axes) -> None:
+    """Accuracy up the first of several panels, and one legend, of its models, below all."""
+    first.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    first.set_ylabel("accuracy")
+    handles, texts = first.get_legend_handles_labels()
+    fig.legend(handles, texts, loc="outside lower center", ncols=len(texts))
 
 
 @styled
@@ -54,7 +67,7 @@ def model_scores(
         ax.set_yticks(range(len(names)), names if i == 0 else [""] * len(names))
         ax.set_xlabel(label)
         ax.margins(x=0.08)
-    fig.suptitle(title or "Every model on the same faces", x=0.01, ha="left", weight="bold", fontsize=10.5)
+    _head(fig, title or "Every model on the same faces")
     return fig
 
 
@@ -79,8 +92,7 @@ def score_differences(table: pd.DataFrame, reference: str, title: str | None = N
         ax.set_yticks(range(len(names)), names if i == 0 else [""] * len(names))
         ax.set_xlabel(f"{metric.replace('_', ' ')}, points above {reference}")
         ax.margins(x=0.08)
-    text = title or f"Difference to {reference}, paired over the same faces"
-    fig.suptitle(text, x=0.01, ha="left", weight="bold", fontsize=10.5)
+    _head(fig, title or f"Difference to {reference}, paired over the same faces")
     return fig
 
 
@@ -150,8 +162,7 @@ def confusion_differences(
         ax.tick_params(length=0, labelcolor=INK, labelsize=7.5)
         ax.spines[:].set_visible(False)
         ax.set_title(name, color=model_color(name))
-    text = title or f"Confusion minus {reference}'s"
-    fig.suptitle(text, x=0.01, ha="left", weight="bold", fontsize=10.5)
+    _head(fig, title or f"Confusion minus {reference}'s")
     return fig
 
 
@@ -193,8 +204,7 @@ def embedding_panels(
         for name, color in zip(classes, colors(classes), strict=True)
     ]
     fig.legend(handles=dots, loc="outside lower center", ncols=4 if columns < 3 else 8, handletextpad=0.1)
-    text = title or "The same faces, as each model lays them out (UMAP)"
-    fig.suptitle(text, x=0.01, ha="left", weight="bold", fontsize=10.5)
+    _head(fig, title or "The same faces, as each model lays them out (UMAP)")
     return fig
 
 
@@ -224,12 +234,8 @@ def robustness_curves(
         ax.set_xlabel(labels.get(knob, knob))
         ax.grid(axis="y")
         ax.set_ylim(0, 1.02)
-    axes[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes[0].set_ylabel("accuracy")
-    handles, texts = axes[0].get_legend_handles_labels()
-    fig.legend(handles, texts, loc="outside lower center", ncols=len(names))
-    text = title or "One difficulty at a time"
-    fig.suptitle(text, x=0.01, ha="left", weight="bold", fontsize=10.5)
+    _accuracy_of(fig, axes[0])
+    _head(fig, title or "One difficulty at a time")
     return fig
 
 
@@ -260,12 +266,8 @@ def group_accuracy(table: pd.DataFrame, title: str | None = None) -> Figure:
         ax.set_title(name)
         ax.grid(axis="y")
         ax.margins(x=0.15)
-    axes[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes[0].set_ylabel("accuracy")
-    handles, texts = axes[0].get_legend_handles_labels()
-    fig.legend(handles, texts, loc="outside lower center", ncols=len(names))
-    text = title or "Is the error the same for everybody? (numbers: faces in the group)"
-    fig.suptitle(text, x=0.01, ha="left", weight="bold", fontsize=10.5)
+    _accuracy_of(fig, axes[0])
+    _head(fig, title or "Is the error the same for everybody? (numbers: faces in the group)")
     return fig
 
 
