@@ -14,6 +14,7 @@ from fer_lab.commands import literal
 from fer_lab.models import create_model
 from fer_lab.models.method import list_models
 from fer_lab.runs import ResultsStore, seed_interval
+from fer_lab.structure import over_seeds
 
 NAMES = {
     "baseline": "ResNet-18",
@@ -23,6 +24,8 @@ NAMES = {
     "dcs": "DCS",
     "qcs": "QCS",
 }
+# RAF-DB's three rarest classes, and the renderer's at the same imbalance.
+RARE = ("anger", "disgust", "fear")
 BLOCK = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -117,11 +120,34 @@ def comparison_variants(
     return pd.DataFrame(rows)
 
 
+def imbalance(store: ResultsStore, rare: Sequence[str] = RARE) -> str:
+    """Markdown: recall of the rare classes on balanced faces, a row a loss, a column an imbalance of training.
+
+    Recorded variants are named "LOSS, imbalance LEVEL"; the order is that of their first appearance.
+    """
+    rows = {}
+    found = over_seeds(store, "recall", rare, by=("variant", "split"))
+    for row in found[found["split"] == "balanced"].itertuples():
+        loss, mark, level = row.variant.rpartition(", imbalance ")
+        if mark:
+            rows.setdefault(loss, {})[float(level)] = in_percent(row.mean, row.low, row.high)
+    levels = sorted({level for cells in rows.values() for level in cells})
+    lines = [
+        f"| loss | {' | '.join(f'imbalance {level:g}' for level in levels)} |",
+        f"| --- |{' --- |' * len(levels)}",
+    ]
+    order = list(dict.fromkeys(store.runs()["variant"].str.rpartition(", imbalance ")[0]))
+    for loss in sorted(rows, key=lambda name: (name != "CE", name != "center", order.index(name))):
+        lines.append(f"| {loss} | {' | '.join(rows[loss].get(level, '–') for level in levels)} |")
+    return "\n".join(lines)
+
+
 def tables(store: ResultsStore) -> dict[str, str]:
     """All tables that a text can name."""
     return {
         "ferplus": comparison(store, "ferplus", "valid", 8),
         "rendered": comparison(store, "synthetic", "test", 7),
+        "imbalance": imbalance(store),
     }
 
 
