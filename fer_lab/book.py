@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 
+from fer_lab.atomic import atomic_path
+
 _TEMPLATE = """{% extends 'lab/index.html.j2' %}
 {% block html_head_js %}{% endblock %}
 {% block html_head_js_mathjax %}{% endblock %}
@@ -143,12 +145,12 @@ def _write_thumbnail(notebook, picture: Path) -> None:
         if png := output.get("data", {}).get("image/png"):
             image = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
             image.thumbnail((384, 384))
-            image.quantize(64).save(picture)
+            with atomic_path(picture) as whole:
+                image.quantize(64).save(whole)
             return
 
 
 def _write(page: Path, text: str) -> None:
-    page.parent.mkdir(parents=True, exist_ok=True)
-    staged = page.with_name(f"{page.name}.part")
-    staged.write_text(text, encoding="utf-8")
-    os.replace(staged, page)
+    data = text.encode("utf-8", "replace")
+    with atomic_path(page, needed=len(data)) as whole:
+        whole.write_bytes(data)

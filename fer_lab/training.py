@@ -13,7 +13,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pandas as pd
@@ -24,7 +24,7 @@ from fer_lab.data.faces import FaceSet
 from fer_lab.data.progress import progress as progress_bar
 from fer_lab.models.method import Method
 from fer_lab.models.recipes import Recipe
-from fer_lab.runs import Run, model_card
+from fer_lab.runs import CheckpointError, Run, model_card
 from fer_lab.steps import StepPlain, StepSAM, attempt, make_optimizer, make_schedule, too_large
 
 
@@ -67,9 +67,11 @@ def fit(
         train accuracy on the augmented faces, valid accuracy), checkpoint, weights.
 
     Raises:
-        ValueError: faces and model disagree on the classes, or the folder holds another training.
+        ValueError: faces and model disagree on the classes, the folder holds another training, or BatchNorm
+            meets a batch of one.
         TrainingDivergedError: a loss term stopped being finite.
         BatchTooLargeError: a batch does not fit into memory.
+        CheckpointError: the folder's checkpoint is damaged, or holds something else.
     """
     _check_classes(model, train, valid)
     run = Run(run_dir)
@@ -92,7 +94,9 @@ def _fit(fabric, model, train, valid, recipe, run, resume, config, on_epoch, pro
             run.clear()
         checkpoint = run.load_checkpoint()
         if checkpoint is not None:
-            _check_same(identity, checkpoint["identity"], run)
+            with _fitting(run):
+                found = dict(checkpoint["identity"])
+            _check_same(identity, found, run)
         told = {"precision": resolve_precision(recipe.precision, fabric.device), "device": str(fabric.device)}
         run.save_config({**identity, **told, "devices": fabric.world_size, **config})
     # Only the first process need see the folder.
@@ -131,13 +135,16 @@ def _fit(fabric, model, train, valid, recipe, run, resume, config, on_epoch, pro
     history: list[dict] = []
     start = 0
     if checkpoint is not None:
-        model.load_state_dict(checkpoint["model"])
-        inner.load_state_dict(checkpoint["optimizer"])
-        optimizer.param_groups = inner.param_groups
-        schedule.load_state_dict(checkpoint["schedule"])
-        if average is not None:
-            average.module.load_state_dict(checkpoint["average"])
-        history, start = checkpoint["history"], checkpoint["epoch"]
+        with _fitting(run):
+            model.load_state_dict(checkpoint["model"])
+            inner.load_state_dict(checkpoint["optimizer"])
+            optimizer.param_groups = inner.param_groups
+            schedule.load_state_dict(checkpoint["schedule"])
+            if average is not None:
+                average.module.load_state_dict(checkpoint["average"])
+            history, start = [dict(row) for row in checkpoint["history"]], checkpoint["epoch"]
+            if len(history) != start:
+                raise ValueError(f"epoch {start}, but {len(history)} rows of history")
 
     wrapped = fabric.setup_module(model, move_to_device=False)
     wrapped.mark_forward_method("training_losses")
@@ -194,7 +201,15 @@ def _epoch(fabric, model, loader, step, schedule, average, recipe, epoch, bar) -
     means: dict[str, float] = {}
     first = epoch * len(loader)
     for i, batch in enumerate(loader):
-        terms = attempt(fabric, model, step, batch, recipe)
+        try:
+            terms = attempt(fabric, model, step, batch, recipe)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise ValueError(
+                f"BatchNorm has nothing to compare in a batch of {len(batch)}; set batch_size to 2 or more, "
+                "and have as many faces"
+            ) from error
         if terms is None:
             raise too_large(fabric, model.module, step, loader, recipe)
         rate = schedule.optimizer.param_groups[0]["lr"]
@@ -314,6 +329,20 @@ def _check_classes(model: Method, train: FaceSet, valid: FaceSet | None) -> None
                 f"the model {model.num_classes}; create it with num_classes={faces.num_classes}"
             )
     model.classes = tuple(train.classes)
+
+
+@contextmanager
+def _fitting(run: Run):
+    """Say so where a checkpoint is whole and yet holds something else than a training's state."""
+    try:
+        yield
+    # Dictionaries, torch's modules and its optimisers each raise errors of their own.
+    except Exception as error:
+        reason = str(error).split("\n")[0]
+        raise CheckpointError(
+            f"{run.folder / 'checkpoint.pt'} does not fit this training ({type(error).__name__}: {reason}); "
+            "delete it to train from the start"
+        ) from error
 
 
 def _check_same(wanted: dict, found: dict, run: Run) -> None:

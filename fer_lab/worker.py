@@ -7,12 +7,15 @@ notebook: a killed kernel or worker costs one notebook, and its threads are set 
 import json
 import os
 import re
+import shutil
 import sys
+import tempfile
 import threading
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from fer_lab.atomic import DiskFullError, atomic_path, write_json
 from fer_lab.book import write_page
 
 HEADLINE = "application/vnd.fer-lab.headline+json"
@@ -69,27 +72,32 @@ def _work(request: Path) -> None:
 
     cell = json.loads(request.read_text())
     output = Path(cell["output"])
-    output.unlink(missing_ok=True)
     error = None
     start = time.monotonic()
-    try:
-        papermill.execute_notebook(
-            # papermill fills in braces of paths from the parameters
-            cell["source"].replace("{", "{{").replace("}", "}}"),
-            str(output).replace("{", "{{").replace("}", "}}"),
-            parameters=cell["parameters"],
-            kernel_name=KERNEL,
-            language="python",
-            cwd=cell["run_dir"],
-            execution_timeout=cell["timeout"],
-            start_timeout=120,
-            progress_bar=False,
-            log_output=False,
-        )
-    except Exception as caught:  # whatever stops a notebook is that notebook's result
-        error = caught
-    seconds = time.monotonic() - start
-    notebook = read_notebook(output if output.exists() else Path(cell["source"]))
+    # Elsewhere while it runs: what an earlier run left stays until there is a whole one in its place.
+    with tempfile.TemporaryDirectory(prefix="fer_lab-notebook-") as scratch:
+        staged = Path(scratch) / "executed.ipynb"
+        try:
+            papermill.execute_notebook(
+                # papermill fills in braces of paths from the parameters
+                cell["source"].replace("{", "{{").replace("}", "}}"),
+                str(staged).replace("{", "{{").replace("}", "}}"),
+                parameters=cell["parameters"],
+                kernel_name=KERNEL,
+                language="python",
+                cwd=cell["run_dir"],
+                execution_timeout=cell["timeout"],
+                start_timeout=120,
+                progress_bar=False,
+                log_output=False,
+            )
+        except Exception as caught:  # whatever stops a notebook is that notebook's result
+            error = caught
+        seconds = time.monotonic() - start
+        notebook = read_notebook(staged if staged.exists() else Path(cell["source"]))
+        if staged.exists():
+            with atomic_path(output, needed=staged.stat().st_size) as whole:
+                shutil.copyfile(staged, whole)
     pictures = [o for o in outputs(notebook) if "image/png" in o.get("data", {})]
     numbers = {}
     for one in outputs(notebook):
@@ -109,9 +117,7 @@ def _work(request: Path) -> None:
     )
     if result.page:
         write_page(notebook, Path(result.page), Path(cell["source"]).parent)
-    staged = request.with_name("result.part")
-    staged.write_text(json.dumps(asdict(result)))
-    os.replace(staged, request.with_name("result.json"))
+    write_json(request.with_name("result.json"), asdict(result))
 
 
 def _stop_with_parent() -> None:
@@ -163,4 +169,7 @@ def _peak_mb() -> int:
 
 if __name__ == "__main__":
     threading.Thread(target=_stop_with_parent, daemon=True).start()
-    _work(Path(sys.argv[1]))
+    try:
+        _work(Path(sys.argv[1]))
+    except DiskFullError as error:
+        sys.exit(f"DiskFullError: {error}")

@@ -1,4 +1,6 @@
-"""How the reference numbers in tests/golden were made: weights and images from names and seeds."""
+"""How the reference numbers in tests/golden were made: weights and images from names and seeds; which methods
+are the book's.
+"""
 
 import json
 import zlib
@@ -7,8 +9,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from fer_lab.models.method import list_models, method_class
+
 GOLDEN = Path(__file__).parent / "golden"
 GAIN = {"dan": 0.35, "poster": 0.7, "qcs": 0.7, "dcs": 0.7}
+
+
+def book_methods() -> list[str]:
+    """The methods of the book: `list_models` also names those that tests have registered before."""
+    return [name for name in list_models() if method_class(name).__module__.startswith("fer_lab.")]
 
 
 def golden(key: str) -> torch.Tensor:

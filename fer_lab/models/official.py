@@ -7,6 +7,7 @@ file; every tensor of the model that the file should fill is filled. Files are r
 
 import pickle
 import re
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,15 +72,13 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return dict(load_file(path))
     try:
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError:
-            content = read_with_recorders(path)
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            content = load_file(path)
+        else:
+            content = _read_pickled(path)
     except Exception as error:  # torch raises half a dozen unrelated types here
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
@@ -87,6 +86,18 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
             "A file that would have to run code to load is refused."
         ) from error
     return unwrap_state_dict(content, str(path))
+
+
+def _read_pickled(path: Path) -> object:
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            # torch stores tensors as they are; a compressed one may unpack to any size.
+            if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+                raise ValueError("compressed, which torch does not do")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        return read_with_recorders(path)
 
 
 def unwrap_state_dict(content: object, origin: str = "checkpoint") -> dict[str, torch.Tensor]:
@@ -100,11 +111,13 @@ def unwrap_state_dict(content: object, origin: str = "checkpoint") -> dict[str, 
             if isinstance(content.get(key), Mapping):
                 content = content[key]
                 break
-    if not isinstance(content, Mapping) or not any(isinstance(v, torch.Tensor) for v in content.values()):
+    found = content.items() if isinstance(content, Mapping) else ()
+    state = {k: v for k, v in found if isinstance(k, str) and isinstance(v, torch.Tensor)}
+    if not state:
         raise ValueError(
             f"{origin} holds no state dict; expected name → tensor, bare or under {', '.join(CONTAINERS)}"
         )
-    return {k.removeprefix("module."): v for k, v in content.items() if isinstance(v, torch.Tensor)}
+    return {k.removeprefix("module."): v for k, v in state.items()}
 
 
 def load_official(

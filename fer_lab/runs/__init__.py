@@ -1,6 +1,7 @@
 """Runs: the folder of one training, the files that models travel in, and the results store."""
 
-from fer_lab.runs.files import DiskFullError, RunBusyError, atomic_path, environment, portable_command
+from fer_lab.atomic import DiskFullError, atomic_path
+from fer_lab.runs.files import RunBusyError, environment, portable_command
 from fer_lab.runs.folder import Run
 from fer_lab.runs.predictions import Predictions
 from fer_lab.runs.store import ResultsStore, seed_interval

@@ -1,22 +1,15 @@
-"""Files that are whole or not there: atomic writing, locks, small tables, and where a process runs.
-
-Every file is written beside its place and moved there when it is complete and on disk, so a machine that
-dies, or a full disk, leaves the last good one.
-"""
+"""Locks, small tables, and where a process runs."""
 
 import contextlib
-import errno
 import functools
 import json
 import os
 import platform
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -24,75 +17,11 @@ import pandas as pd
 import torch
 
 import fer_lab
-
-# Windows has no quota error.
-_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+from fer_lab.atomic import atomic_path
 
 
 class RunBusyError(RuntimeError):
     """Another process is writing to the same folder."""
-
-
-class DiskFullError(OSError):
-    """No space for a file; whatever stood in its place is untouched."""
-
-
-@contextlib.contextmanager
-def atomic_path(path: str | Path, needed: int = 0) -> Iterator[Path]:
-    """A temporary path in the same folder, moved to `path` on success and deleted on failure.
-
-    Args:
-        path: the file to write; its folder is made.
-        needed: bytes that will be written, checked against the free space first; 0 if unknown.
-
-    Raises:
-        DiskFullError: the file does not fit; the message has path, needed and free bytes.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if needed > shutil.disk_usage(path.parent).free:
-        raise _disk_full(path, f"{needed:,}")
-    # numpy and others append a suffix that they miss, so the temporary name ends like the final one.
-    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.part{path.suffix}")
-    try:
-        yield temporary
-        _flush(temporary)
-        os.replace(temporary, path)
-    except BaseException as error:
-        written = temporary.stat().st_size if temporary.exists() else 0
-        temporary.unlink(missing_ok=True)
-        if _means_disk_full(error):
-            raise _disk_full(path, f"{needed:,}" if needed else f"more than {written:,}") from error
-        raise
-    if os.name == "posix":
-        _flush(path.parent)
-
-
-def _flush(path: Path) -> None:
-    """Force a file, or a folder's list of names, onto the disk."""
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _means_disk_full(error: BaseException | None) -> bool:
-    """Whether an error or one behind it is a full disk; torch and safetensors only say so in words."""
-    while error is not None:
-        if (isinstance(error, OSError) and error.errno in _FULL) or "No space left" in str(error):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def _disk_full(path: Path, needed: str) -> DiskFullError:
-    free = shutil.disk_usage(path.parent).free
-    message = (
-        f"no space to write {path}: {needed} bytes needed, {free:,} free; "
-        "make room and run again, what was there before is untouched"
-    )
-    return DiskFullError(errno.ENOSPC, message)
 
 
 @contextlib.contextmanager
@@ -114,10 +43,10 @@ def locked(path: Path, wait: float = 0.0) -> Iterator[None]:
                     "wait for it, stop it, or choose another folder"
                 )
             time.sleep(0.02)
-        file.seek(0)
-        file.truncate()
-        file.write(str(os.getpid()))
-        file.flush()
+        # The lock holds on a full disk too, where nobody learns whose it is.
+        with contextlib.suppress(OSError):
+            file.truncate(0)
+            os.write(file.fileno(), str(os.getpid()).encode())
         for leftover in path.parent.rglob(".*.part*"):
             leftover.unlink(missing_ok=True)
         yield
@@ -141,12 +70,6 @@ def _try_lock(file) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def write_json(path: Path, data: dict) -> None:
-    text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 def read_json(path: Path) -> dict:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from fer_lab.atomic import atomic_path, write_json
 from fer_lab.models.method import Method
-from fer_lab.runs.files import atomic_path, environment, locked, read_csv, read_json, write_csv, write_json
+from fer_lab.runs.files import environment, locked, read_csv, read_json, write_csv
 from fer_lab.runs.predictions import Predictions
 from fer_lab.runs.weights import FORMAT, CheckpointError, check_identity, load_model, save_model
 
@@ -147,7 +148,7 @@ class Run:
             whole = torch.load(path, map_location="cpu", weights_only=True)
             if not isinstance(whole, dict) or whole.get("fer_lab") != FORMAT:
                 raise ValueError("not written by this version of fer_lab")
-            state, identity = whole["state"], whole["identity"]
+            state, identity = dict(whole["state"]), dict(whole["identity"])
         # An unpickler fed with arbitrary bytes raises nearly anything.
         except Exception as error:
             reason = str(error).split("\n")[0]
@@ -185,4 +186,5 @@ class Run:
         """Whether there are weights and a history of as many epochs as the recipe in the config asks for."""
         if not (self.folder / "weights.safetensors").exists():
             return False
-        return len(self.history) >= self.config.get("recipe", {}).get("epochs", 0)
+        recipe = self.config.get("recipe")
+        return len(self.history) >= (recipe.get("epochs", 0) if isinstance(recipe, dict) else 0)

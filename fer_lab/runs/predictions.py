@@ -1,25 +1,15 @@
 """Predictions: what a model said of each face, in memory and in an npz file."""
 
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from fer_lab.runs.files import atomic_path
+from fer_lab.atomic import atomic_path
 
-# What numpy, zipfile and zlib raise between them on damaged or foreign bytes.
-_UNREADABLE = (
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    OSError,
-    EOFError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+# Four hundred thousand faces with 2,048 numbers each; a small file can unpack to far more.
+MAX_BYTES = 4 * 2**30
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +93,10 @@ class Predictions:
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist; a run writes it when it is evaluated")
         try:
+            with zipfile.ZipFile(path) as archive:
+                size = sum(info.file_size for info in archive.infolist())
+            if size > MAX_BYTES:
+                raise ValueError(f"{size:,} bytes when unpacked, at most {MAX_BYTES:,} are expected")
             with np.load(path, allow_pickle=False) as data:
                 return cls(
                     probabilities=data["probabilities"],
@@ -113,7 +107,7 @@ class Predictions:
                     rows=data["rows"],
                     embeddings=data.get("embeddings"),
                 )
-        except _UNREADABLE as error:
+        except Exception as error:  # numpy, zipfile and zlib raise nearly anything on arbitrary bytes
             raise ValueError(f"{path} is no readable file of predictions ({error}); evaluate again") from error
 
 

@@ -14,10 +14,12 @@ import safetensors.torch
 import torch
 
 import fer_lab
+from fer_lab.atomic import atomic_path
 from fer_lab.models.method import Method, create_model
-from fer_lab.runs.files import atomic_path
 
 FORMAT = 1
+# No model here has more classes, heads or centers; one whose card says so would be built until memory ends.
+LARGEST = 1024
 # What safetensors and torch raise between them on damaged or foreign bytes.
 _UNREADABLE = (safetensors.SafetensorError, OSError, ValueError, TypeError, RuntimeError, LookupError)
 
@@ -64,6 +66,7 @@ def save_model(model: Method, path: str | Path, *, half: bool = False, **card) -
             raise ValueError(f"{name} has numbers beyond ±65,504, too large for float16; use half=False")
     card = {**card, **model_card(model), "format": FORMAT, "fer_lab": fer_lab.__version__}
     card["aliases"] = aliases
+    _check_card(card)
     try:
         card["sha256"] = _digest(card, tensors)
         header = {"fer_lab": json.dumps(card, ensure_ascii=False, sort_keys=True)}
@@ -136,8 +139,17 @@ def _check_card(card: dict) -> None:
         raise ValueError(f"color_order should be RGB or BGR, is {card.get('color_order')!r}")
     if not all(isinstance(name, str) for name in card["aliases"].values()):
         raise ValueError(f"aliases should be names, are {card['aliases']}")
+    large = {"num_classes": card["num_classes"], **card["options"]}
+    if large := [f"{name} = {value}" for name, value in large.items() if _is_large(value)]:
+        raise ValueError(f"{', '.join(large)[:200]} is beyond {LARGEST:,}")
     if reserved := {"name", "num_classes", "size"} & set(card["options"]):
         raise ValueError(f"options must not have {sorted(reserved)}")
+
+
+def _is_large(value) -> bool:
+    if isinstance(value, dict | list):
+        return any(map(_is_large, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, int | float) and abs(value) > LARGEST
 
 
 def load_weights(model: Method, path: str | Path) -> dict:

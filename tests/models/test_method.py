@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from reference import book_methods
 
 from fer_lab.data.batches import KINDS
 from fer_lab.data.faces import FaceBatch
@@ -78,7 +79,7 @@ def test_a_face_alone_or_in_a_batch(name, size):
         torch.testing.assert_close(model(x)[1:2], model(x[1:2]), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", book_methods())
 def test_one_tiny_batch_is_overfitted(name):
     model = build(name, "tiny")
     batch = batch_for(model, 8)
@@ -94,7 +95,7 @@ def test_one_tiny_batch_is_overfitted(name):
     assert (model(images).argmax(1) == labels).float().mean() > 0.9
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", book_methods())
 def test_save_and_load(name, tmp_path):
     model = build(name, "tiny", classes=8).eval()
     save_model(model, tmp_path / "weights.safetensors")
@@ -105,14 +106,14 @@ def test_save_and_load(name, tmp_path):
         torch.testing.assert_close(again(x), model(x), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", book_methods())
 def test_the_same_seed_gives_the_same_weights(name):
     a, b, c = build(name, "tiny"), build(name, "tiny"), build(name, "tiny", seed=1)
     assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
     assert not all(torch.equal(x, y) for x, y in zip(a.parameters(), c.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", book_methods())
 def test_two_to_a_hundred_classes_and_the_declarations(name):
     cls = method_class(name)
     assert {"smoke", "scratch"} <= set(cls.recipes)
@@ -123,7 +124,7 @@ def test_two_to_a_hundred_classes_and_the_declarations(name):
         assert len(model.classes) == classes
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", book_methods())
 @pytest.mark.parametrize("value", [-2.1, 0.0, 2.6, 100.0])
 def test_constant_images_give_finite_gradients(name, value):
     model = build(name, "tiny")

@@ -191,6 +191,24 @@ def test_a_full_disk_keeps_the_last_checkpoint(run, monkeypatch):
     assert [path.name for path in run.folder.iterdir()] == ["checkpoint.pt"]
 
 
+def test_an_interrupt_while_a_checkpoint_is_written_stays_an_interrupt(run, monkeypatch):
+    """torch.save, broken off, raises an error of its own over the KeyboardInterrupt."""
+    run.save_checkpoint({"epoch": 1})
+
+    def interrupted(state, file):
+        file.write(b"PK")
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise RuntimeError("unexpected pos 2 vs 0")
+
+    monkeypatch.setattr(torch, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run.save_checkpoint({"epoch": 2})
+    monkeypatch.undo()
+    assert run.load_checkpoint() == {"epoch": 1}
+
+
 def test_weights_and_predictions(run, toy):
     model = toy(3)
     run.save_weights(model, metrics={"accuracy": 0.5})
