@@ -79,7 +79,8 @@ def bench_models(
         images_per_s counts images, of which a quadruplet has four; ms_per_step is the median step;
         peak_mb is what the model and its steps add to the process (to the GPU's memory there; NaN where
         the system does not tell); gflop_per_image is 2 × multiply-adds, backward pass included in training;
-        share_of_peak is against `dense_peak` at the same precision.
+        share_of_peak is against `dense_peak` at the same precision; parameters_m counts the millions of
+        parameters that take part (see `count_parameters`).
 
     Raises:
         ValueError: an unknown model, size, mode or path.
@@ -361,8 +362,23 @@ def measure(job: dict) -> dict:
         "peak_mb": peak,
         "gflop_per_image": counter.get_total_flops() / (2 * group) / 1e9,
         "peak_gflops": dense_peak(precision, device, seconds=job["seconds"] / 2),
-        "parameters_m": sum(p.numel() for p in model.parameters()) / 1e6,
+        # Of the model as it was made: fusing has put some of them together.
+        "parameters_m": count_parameters(create_model(job["model"], size=job["size"]), mode) / 1e6,
     }
+
+
+def count_parameters(model: Method, mode: str) -> int:
+    """How many parameters take part: all of them in training, at inference those that the logits depend on.
+
+    QCS's cross branch, say, is there for training alone. The model, on the CPU, is left in eval mode.
+    """
+    parameters = list(model.parameters())
+    if mode == "train":
+        return sum(p.numel() for p in parameters)
+    model.eval().requires_grad_(True)
+    logits = model(torch.zeros(1, 3, model.image_size, model.image_size))
+    found = torch.autograd.grad(logits.sum(), parameters, allow_unused=True)
+    return sum(p.numel() for p, gradient in zip(parameters, found, strict=True) if gradient is not None)
 
 
 def make_step(

@@ -23,7 +23,7 @@ from fer_lab.data.progress import progress
 from fer_lab.data.synthetic import SyntheticFaces
 from fer_lab.data.synthetic.generator import set_fingerprint
 from fer_lab.evaluation import evaluate, predict
-from fer_lab.launch import check_devices, launch
+from fer_lab.launch import check_devices, launch, stop_with_launcher
 from fer_lab.models.method import IMAGE_SIZES, Method, create_model, method_class
 from fer_lab.models.recipes import Recipe
 from fer_lab.runs import Predictions, ResultsStore, Run, atomic_path, load_weights, read_card, save_model
@@ -41,7 +41,7 @@ def literal(text: str):
     """`"0.5"` → 0.5; text that is no literal stays text."""
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except Exception:  # thousands of signs or brackets end in MemoryError, {[]} in TypeError
         return text
 
 
@@ -366,6 +366,7 @@ def _fit_on(devices: int, request: Training, run: Run, fingerprint: str, fresh: 
 @record
 def main(path: str) -> None:
     """One of the processes of `train(…, devices=…)`."""
+    stop_with_launcher()
     order = json.loads(Path(path).read_text())
     paths = {key: Path(value) if (value := order["request"][key]) else None for key in ("weights", "trunk")}
     root = order["source"]["root"]
@@ -394,9 +395,10 @@ def start_from_trunk(model: Method, trained: Method) -> None:
 
 
 def describe_device(run: Run) -> str:
-    """The GPU's name, or the processor's with the threads that were used."""
-    here = run.environment
-    return here["device"] if here["device"] != "cpu" else f"{here['cpu']}, {here['threads']} threads"
+    """The GPU's name, or the processor's with the threads that were used; how many processes, if several."""
+    here, devices = run.environment, run.config.get("devices", 1)
+    one = here["device"] if here["device"] != "cpu" else f"{here['cpu']}, {here['threads']} threads"
+    return one if devices == 1 else f"{devices} × {one}"
 
 
 if __name__ == "__main__":

@@ -2,9 +2,12 @@
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -48,7 +51,7 @@ def launch(
     Args:
         devices: how many processes.
         arguments: a module and its arguments. Its `main` should be wrapped in torch's `record`, or a failure is
-            told by its exit code alone.
+            told by its exit code alone, and begin with `stop_with_launcher`, or it outlives a killed launcher.
         device: as in `count_devices`.
         on_poll: called several times a second meanwhile.
 
@@ -75,7 +78,8 @@ def launch(
             process = subprocess.Popen(
                 [sys.executable, *starter, "--nproc-per-node", str(devices), "-m", *arguments],
                 env=environment,
-                stdin=subprocess.DEVNULL,
+                # The other end closes when this process ends, however it does; see `stop_with_launcher`.
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
@@ -87,8 +91,21 @@ def launch(
                 # It ends the processes that it has started.
                 process.terminate()
                 process.wait()
+                process.stdin.close()
         if process.returncode:
             raise RuntimeError(_reason(failure, said.read_text(errors="replace"), process.returncode))
+
+
+def stop_with_launcher() -> None:
+    """End this process, which `launch` started, soon after the one that launched it, even a killed one."""
+    threading.Thread(target=_stop_at_end_of_input, daemon=True).start()
+
+
+def _stop_at_end_of_input() -> None:
+    # Not through sys.stdin, whose lock a thread that waits would hold when Python ends.
+    while os.read(0, 1):
+        pass
+    os._exit(1)
 
 
 def _reason(failure: Path, said: str, code: int) -> str:
@@ -97,6 +114,11 @@ def _reason(failure: Path, said: str, code: int) -> str:
         message = json.loads(failure.read_text())["message"]
         text = message["message"] if isinstance(message, dict) else message
     except (OSError, ValueError, KeyError, TypeError):
-        return f"the processes ended with code {code}: {said.strip()[-2000:]}"
+        # From there on the starter speaks of itself.
+        words = re.split(r"^.*torch/distributed/elastic/", said, maxsplit=1, flags=re.MULTILINE)[0]
+        died = re.search(r"\(exitcode: (-?\d+)\)", said)
+        code = int(died[1]) if died else code
+        why = ", killed; by a lack of memory?" if code == -signal.SIGKILL else ""
+        return f"a process ended with code {code}{why}: {words.strip()[-2000:]}"
     kind, _, rest = text.partition(": ")
     return rest if kind.isidentifier() and rest else text

@@ -1,5 +1,6 @@
 """One step of training: forward, backward, the optimiser; plain or sharpness-aware, and whether it fits."""
 
+import copy
 from contextlib import contextmanager
 
 import torch
@@ -97,11 +98,14 @@ def make_schedule(
     """The recipe's schedule: "one_cycle" steps after every batch, the others after every epoch."""
     schedulers = torch.optim.lr_scheduler
     if recipe.schedule == "one_cycle":
+        total = recipe.epochs * steps_per_epoch + 1
+        # Where the way up would end with the first step, torch divides by its length of zero.
+        nothing_up = abs(recipe.warmup * total - 1) < 1e-9
         return schedulers.OneCycleLR(
             optimizer,
             max_lr=[group["lr"] for group in optimizer.param_groups],
-            total_steps=recipe.epochs * steps_per_epoch + 1,
-            pct_start=recipe.warmup,
+            total_steps=total,
+            pct_start=0.0 if nothing_up else float(recipe.warmup),
             cycle_momentum=False,
         )
     if recipe.schedule == "step":
@@ -132,15 +136,21 @@ def attempt(fabric, model, step, batch: FaceBatch, recipe: Recipe) -> dict[str, 
 def too_large(fabric, model: Method, step, loader: Loader, recipe: Recipe) -> BatchTooLargeError:
     """The error for a batch that does not fit: its size, and one that does, found by halving it.
 
-    The trials move the weights, whose training is over.
+    The training is over: what the optimiser kept is dropped, to make room.
     """
+    model.zero_grad(set_to_none=True)
+    for optimizer in (step.optimizer, getattr(step.optimizer, "base_optimizer", step.optimizer)):
+        optimizer.state.clear()
+    # A copy, whose gradients call nobody: those of a model in several processes would wait for the others.
+    trial = copy.deepcopy(model)
+    take = type(step)(make_optimizer(trial, recipe))
     shares, share = [], loader.batch_size // loader.world_size
     while share >= 4:  # BatchNorm needs two of something
         share //= 2
         shares.append(share)
     # The other processes may be well, and wait elsewhere.
     with alone():
-        trials = ((n, attempt(fabric, model, step, _blank(model, n, fabric.device), recipe)) for n in shares)
+        trials = ((n, attempt(fabric, trial, take, _blank(model, n, fabric.device), recipe)) for n in shares)
         fits = next((n * loader.world_size for n, terms in trials if terms is not None), 0)
     what = {"single": "faces", "pair": "pairs", "quadruplet": "quadruplets"}[model.batch_kind]
     advice = f"{fits} do: set batch_size={fits}" if fits else "nor does a smaller one: take a smaller model"

@@ -101,6 +101,32 @@ def test_flops_and_parameters_of_the_tiny_baseline():
     assert row["parameters_m"] == sum(p.numel() for p in create_model("baseline").parameters()) / 1e6
 
 
+@pytest.mark.parametrize(
+    ("name", "idle"),
+    [
+        ("qcs", ("cross.", "cross_branch.")),
+        ("dcs", ("cross.", "cross_branch.")),
+        ("dan", ("centers",)),
+        ("poster", ()),
+    ],
+)
+def test_only_parameters_that_act_are_counted(name, idle):
+    model = create_model(name)
+    sizes = {key: p.numel() for key, p in model.named_parameters()}
+    acting = sum(n for key, n in sizes.items() if not key.startswith(idle)) if idle else None
+    assert bench.count_parameters(model, "train") == sum(sizes.values())
+    found = bench.count_parameters(model, "inference")
+    assert found == acting if idle else found <= sum(sizes.values())
+
+
+def test_qcs_at_inference_is_its_base_network():
+    base = create_model("qcs", form="none")
+    assert bench.count_parameters(create_model("qcs"), "inference") == sum(p.numel() for p in base.parameters())
+    assert measured(model="qcs", code="fer_lab.models.qcs:QCS")["parameters_m"] == pytest.approx(
+        sum(p.numel() for p in base.parameters()) / 1e6
+    )
+
+
 def test_training_counts_the_backward_pass():
     # The gradient of weights and of inputs cost as much as the forward pass each, but for the first layer's
     # inputs, which need none.
@@ -123,9 +149,9 @@ def test_a_method_of_quadruplets_is_counted_by_the_image(path, mode, monkeypatch
     assert row["images_per_s"] == (4 if training else 1) * 6 / 4.0
     assert row["ms_per_step"] == 4000
     fused = not training and path == "default"
-    assert len(Four.calls) == 4 + fused
-    # One picture more shows `fuse` the way.
-    images, *how = zip(*Four.calls[fused:], strict=True)
+    assert len(Four.calls) == 4 + fused + (not training)
+    # One picture more shows `fuse` the way, and at the end one which parameters act.
+    images, *how = zip(*Four.calls[fused : 4 + fused], strict=True)
     assert images == (((8,) + (24,) * 3) if training else ((2,) + (6,) * 3))
     assert how[0] == (training,) * 4
     assert how[1] == (False,) + (path == "default",) * 3

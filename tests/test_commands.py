@@ -1,7 +1,11 @@
 """Training, measuring and looking at pictures, as the command line does it."""
 
+import contextlib
 import dataclasses
 import shlex
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,8 +15,9 @@ from typer.testing import CliRunner
 
 from fer_lab import cli, commands, overlays
 from fer_lab.commands import Source, Training
+from fer_lab.launch import count_devices
 from fer_lab.models import create_model
-from fer_lab.runs import ResultsStore, Run, load_model, read_card
+from fer_lab.runs import ResultsStore, Run, RunBusyError, load_model, read_card
 
 COUNT = 80
 CHANGES = ["--set", "epochs=1", "--set", "batch_size=16", "--set", "augmentation.flip=0.25"]
@@ -256,3 +261,51 @@ def test_rendered_faces_of_another_kind_are_trained_on_again(trained, monkeypatc
 def test_the_fingerprint_is_known_before_a_face_is_drawn():
     source = Source(count=20, size=56, knobs={"imbalance": "1.5"})
     assert source.fingerprint() == source.load().fingerprint
+
+
+# ---------------------------------------------------------------- several processes
+
+
+def test_more_devices_than_there_are_is_refused_before_anything_is_read(monkeypatch):
+    monkeypatch.setattr("fer_lab.launch.count_devices", lambda device: (2, "GPUs"))
+    monkeypatch.setattr(Source, "load", lambda self: pytest.fail("faces were read"))
+    with pytest.raises(ValueError, match="there are 2 GPUs here, not 4"):
+        run("train", "baseline", "--devices", "4")
+
+
+@pytest.mark.skipif(count_devices("cpu")[0] < 2, reason="two processes want two cores")
+def test_two_processes_that_were_killed_go_on_where_they_were(tmp_path):
+    words = [
+        "train",
+        "baseline",
+        "--faces",
+        COUNT,
+        "--device",
+        "cpu",
+        "--devices",
+        "2",
+        "--out",
+        tmp_path / "run",
+    ]
+    words += ["--set", "epochs=4", "--set", "batch_size=16", "--record", "two", "--store", tmp_path / "store"]
+    command = [sys.executable, "-m", "fer_lab.cli", *map(str, words)]
+    made = Run(tmp_path / "run")
+    launcher = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    deadline = time.time() + 100
+    while not len(made.history) and time.time() < deadline:
+        time.sleep(0.02)
+    launcher.kill()
+    launcher.wait()
+    before = made.history
+    assert 1 <= len(before) < 4
+    while time.time() < deadline:
+        with contextlib.suppress(RunBusyError), made.lock():
+            break
+        time.sleep(0.1)
+    before = made.history
+    done = run(*words)
+    assert done.exit_code == 0, done.output
+    assert made.is_finished
+    assert len(made.history) == 4
+    assert made.history.head(len(before)).equals(before)
+    assert ResultsStore(tmp_path / "store").runs().iloc[0]["device"].startswith("2 × ")

@@ -5,6 +5,7 @@ from reference import assert_agrees
 from fer_lab.models import Recipe
 from fer_lab.steps import (
     batchnorm_statistics_off,
+    is_out_of_memory,
     make_optimizer,
     make_schedule,
 )
@@ -56,3 +57,33 @@ def test_schedules():
     assert cycle.index(max(cycle)) in (4, 5)
     assert max(cycle) == pytest.approx(1.0, abs=0.05)
     assert cycle[-1] < 0.02
+
+
+@pytest.mark.parametrize(
+    ("epochs", "steps", "warmup"), [(4, 1, 0.2), (1, 4, 0.2), (1, 1, 0.5), (1, 1, 0), (1, 9, 0.1)]
+)
+def test_a_training_of_a_few_steps_has_a_schedule(epochs, steps, warmup):
+    recipe = Recipe(epochs=epochs, batch_size=2, lr=0.1, schedule="one_cycle", warmup=warmup)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    schedule = make_schedule(optimizer, recipe, steps)
+    rates = []
+    for _ in range(epochs * steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert all(0 < rate <= 0.1 for rate in rates)
+    assert rates == sorted(rates, reverse=True)
+    assert optimizer.param_groups[0]["lr"] < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("error", "lacking"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), True),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+    ],
+)
+def test_which_errors_are_of_memory(error, lacking):
+    assert is_out_of_memory(error) is lacking

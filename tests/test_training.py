@@ -5,15 +5,16 @@ import sys
 import textwrap
 import time
 
-import numpy as np
 import pytest
+import together
 import torch
+from patterns import Small, patterns
 
+from fer_lab import training
 from fer_lab.data.batches import Augmentation
-from fer_lab.data.faces import FaceSet
-from fer_lab.models import Method, Recipe, create_model, register_method
-from fer_lab.models.method import classification_loss
+from fer_lab.models import Recipe, create_model
 from fer_lab.runs import Run, RunBusyError
+from fer_lab.steps import BatchTooLargeError
 from fer_lab.training import (
     TrainingDivergedError,
     accuracy,
@@ -22,49 +23,6 @@ from fer_lab.training import (
 )
 
 AUGMENTATION = Augmentation(flip=0.5, rotation=10, shift=0.05, erasing_p=0.5)
-
-
-class Small(Method):
-    """A few weights, BatchNorm and dropout: everything whose state a resume must get right."""
-
-    def __init__(self, num_classes=3, size="tiny"):
-        super().__init__(num_classes, size)
-        self.trunk = torch.nn.Sequential(
-            torch.nn.Conv2d(3, 8, 8, 8), torch.nn.BatchNorm2d(8), torch.nn.ReLU(), torch.nn.Dropout(0.2)
-        )
-        self.fc = torch.nn.Linear(8 * 49, num_classes)
-
-    def embed(self, images):
-        return self.trunk(images).flatten(1)
-
-    def forward(self, images):
-        return self.fc(self.embed(images))
-
-    def training_losses(self, batch):
-        loss = classification_loss(self(batch.images), batch.labels, batch.targets)
-        return {"cross_entropy": loss, "total": loss}
-
-
-register_method("small", f"{__name__}:Small")
-
-
-def patterns(n=60, seed=0, votes=False):
-    """Three classes that a pixel tells apart: noise, with one third of the picture bright."""
-    g = torch.Generator().manual_seed(seed)
-    labels = torch.arange(n) % 3
-    images = torch.randint(0, 100, (n, 3, 32, 32), generator=g, dtype=torch.uint8)
-    for i, label in enumerate(labels.tolist()):
-        images[i, :, 10 * label : 10 * label + 10] += 120
-    return FaceSet(
-        storage=images,
-        labels=labels,
-        classes=("top", "middle", "bottom"),
-        splits=np.array(["train"] * n),
-        subjects=torch.full((n,), -1),
-        name="patterns",
-        fingerprint=f"patterns-{n}-{seed}",
-        votes=torch.nn.functional.one_hot(labels, 3).float() if votes else None,
-    )
 
 
 def small(seed=0):
@@ -242,3 +200,110 @@ def test_bf16_training_is_close_to_fp32(tmp_path):
         weights.append(torch.cat([p.flatten() for p in model.parameters()]))
     assert weights[0].dtype == weights[1].dtype == torch.float32
     assert 0 < (weights[0] - weights[1]).norm() / weights[0].norm() < 0.1
+
+
+# ---------------------------------------------------------------- memory
+
+
+@pytest.mark.parametrize("sam_rho", [0.0, 0.05])
+def test_a_batch_that_does_not_fit_is_named_with_one_that_does(tmp_path, sam_rho):
+    tried = []
+
+    class Hungry(Small):
+        def training_losses(self, batch):
+            tried.append(len(batch.labels))
+            if len(batch.labels) > 5:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 7 GiB.")
+            return super().training_losses(batch)
+
+    message = "a batch of 24 faces does not fit into the memory of cpu; 3 do: set batch_size=3"
+    with pytest.raises(BatchTooLargeError, match=message):
+        fit(Hungry(), patterns(), None, RECIPE.replace(batch_size=24, sam_rho=sam_rho), tmp_path / "run")
+    assert tried == [24, 12, 6] + [3] * (2 if sam_rho else 1)
+    assert not Run(tmp_path / "run").is_finished
+
+
+def test_where_no_batch_fits_a_smaller_model_is_advised(tmp_path):
+    class Huge(Small):
+        def training_losses(self, batch):
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+
+    with pytest.raises(BatchTooLargeError, match="nor does a smaller one: take a smaller model"):
+        fit(Huge(), patterns(), None, RECIPE, tmp_path / "run")
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(tmp_path):
+    class Broken(Small):
+        def training_losses(self, batch):
+            raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        fit(Broken(), patterns(), None, RECIPE, tmp_path / "run")
+
+
+# ---------------------------------------------------------------- two processes
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """Folder with `together.CASES` as two processes trained them."""
+    folder = tmp_path_factory.mktemp("two")
+    together.in_two_processes("trainings", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory):
+    """Folder with the same trained in this process."""
+    folder = tmp_path_factory.mktemp("one")
+    for case in together.CASES:
+        together.train(case, folder)
+    return folder
+
+
+def distance(a: Run, b: Run) -> float:
+    """How far apart the weights of two runs are, relative to the weights of the second."""
+    x, y = (torch.cat([p.flatten() for p in run.load_model().parameters()]) for run in (a, b))
+    return ((x - y).norm() / y.norm()).item()
+
+
+@pytest.mark.parametrize("case", together.CASES)
+def test_one_and_two_processes_agree(shared, single, case):
+    two, one = Run(shared / case), Run(single / case)
+    assert distance(two, one) < 1e-5
+    assert (two.config["devices"], one.config["devices"]) == (2, 1)
+    losses = two.history.columns.difference(["epoch", "seconds", "lr", "valid_accuracy"])
+    assert two.history[losses].values == pytest.approx(one.history[losses].values, rel=1e-4)
+    # Judged once each: with a face left out or judged twice the share would be of another number of faces.
+    assert two.history.valid_accuracy.tolist() == one.history.valid_accuracy.tolist()
+
+
+def test_the_memory_of_batchnorm_agrees_too(shared, single):
+    two, one = (Run(folder / "baseline").load_model() for folder in (shared, single))
+    for name, value in one.named_buffers():
+        torch.testing.assert_close(dict(two.named_buffers())[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_batchnorms_left_to_themselves_would_not_agree(shared, single):
+    assert distance(Run(shared / "apart" / "triplet_center"), Run(single / "triplet_center")) > 1e-4
+
+
+def test_more_processes_than_faces_to_judge(shared):
+    assert set(Run(shared / "lonely" / "triplet_center").history.valid_accuracy) <= {0.0, 1.0}
+
+
+def test_one_process_out_of_memory_ends_both_with_its_advice(tmp_path):
+    message = "a batch of 12 faces does not fit into the memory of cpu; 6 do: set batch_size=6"
+    with pytest.raises(RuntimeError, match=f"^{message}$"):
+        together.in_two_processes("out_of_memory", tmp_path)
+
+
+def test_several_processes_need_a_whole_batch(tmp_path, monkeypatch):
+    class Two:
+        def __getattr__(self, name):
+            return {"world_size": 2, "global_rank": 0, "is_global_zero": True}.get(name) or getattr(real, name)
+
+    real = training._fabric("cpu", "fp32")
+    monkeypatch.setattr(training, "_fabric", lambda device, precision: Two())
+    with pytest.raises(ValueError, match="60 faces an epoch are less than a batch of 64, which several"):
+        fit(small(), patterns(), None, RECIPE.replace(batch_size=64), tmp_path / "run")
