@@ -1,5 +1,6 @@
 # make           install, run the whole book headless, say where it lies
 # make test      lint, unit tests, a browser if there is one, every notebook, two with another parameter
+# make faults    kill it, fill its disk, feed it broken and hostile files: what survived, in a table
 # make lab       JupyterLab on the first notebook
 # make notebooks run the notebooks with their defaults and keep the outputs in them
 # make figures   what README and notebooks show, under figures/ (PROFILE=smoke: from the small runs)
@@ -18,7 +19,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 OMP_WAI
 SHIP = $(BIN)/fer-lab train $(1) --faces 6000 --faces-seed 2026 --set epochs=$(2) $(3) --fresh \
     --out runs/ship-$(1) --ship fer_lab/weights/synthetic/$(1).safetensors
 
-.PHONY: book test lint lab notebooks figures weights clean
+.PHONY: book test faults lint lab notebooks figures weights clean
 .DELETE_ON_ERROR:
 
 book: $(STAMP)
@@ -43,6 +44,9 @@ test: lint
 	$(ONE_THREAD) TQDM_DISABLE=1 FER_LAB_QUIET=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadscope \
 	    --nbval-lax --nbval-current-env --nbval-cell-timeout 300 notebooks
 	$(BIN)/fer-lab reproduce --notebooks 00,02 -p seed=1 --out runs/rerun -j $(JOBS)
+
+faults: $(STAMP)
+	$(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS) -m '' tests/faults
 
 lab: $(STAMP)
 	$(BIN)/jupyter lab notebooks/00_start_here.ipynb

@@ -2,8 +2,9 @@
 
 A cache is two files in `cache_folder()`: the pixels, a .npy [M,3,S,S], and beside them a .json with the key
 they were made from (names, sizes and times of the picture files, side, format), the pictures that could not
-be read, and a digest of the pictures' bytes. The .json is written last and names the .npy, so a build that
-is killed leaves nothing that could be taken for good. Label rules choose rows; they share one cache.
+be read, those that are the same, and a digest of the pictures' bytes. The .json is written last and names the
+.npy, so a build that is killed leaves nothing that could be taken for good. Label rules choose rows; they
+share one cache.
 """
 
 import contextlib
@@ -27,7 +28,7 @@ from PIL import Image
 from fer_lab.data.images import DataError, decode, open_header, read_limited
 from fer_lab.data.progress import progress
 
-FORMAT = 1
+FORMAT = 2
 # Side where the pictures differ in size and no side was asked for.
 DEFAULT_SIZE = 112
 FER2013_SIZE = 48
@@ -88,11 +89,13 @@ class Pixels:
     Attributes:
         storage: uint8 [M,3,S,S], one row a source; rows of unreadable pictures are black.
         bad: row → why it could not be read.
+        twins: groups of rows whose pictures are the same, byte for byte.
         digest: hex digest of the pictures' bytes, the same on every machine.
     """
 
     storage: torch.Tensor
     bad: dict[int, str]
+    twins: list[list[int]]
     digest: str
 
 
@@ -205,6 +208,7 @@ def open_cache(name: str, root: Path, sources: Sequence[Source], size: int | Non
             return None
         array = _mapped(card.parent / Path(info["file"]).name)
         bad = {int(row): str(reason) for row, reason in info["bad"].items()}
+        twins = [[int(row) for row in group] for group in info["twins"]]
         digest = str(info["digest"])
     except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
@@ -213,7 +217,7 @@ def open_cache(name: str, root: Path, sources: Sequence[Source], size: int | Non
         return None
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return Pixels(torch.from_numpy(array), bad, digest)
+        return Pixels(torch.from_numpy(array), bad, twins, digest)
 
 
 def _mapped(path: Path) -> np.ndarray:
@@ -255,8 +259,9 @@ def build_cache(name: str, root: Path, sources: Sequence[Source], size: int | No
             # Written, not mapped: on a full disk a write fails, while a store into a map kills the process.
             header = {"descr": "|u1", "fortran_order": False, "shape": (len(sources), 3, side, side)}
             np.lib.format.write_array_header_1_0(file, header)
-            bad, digest = _decode(sources, side, lambda row, face: file.write(face.tobytes()))
-        info = {"format": FORMAT, "key": key, "file": pixels.name, "digest": digest, "bad": bad}
+            bad, twins, digest = _decode(sources, side, lambda row, face: file.write(face.tobytes()))
+        found = {"digest": digest, "bad": bad, "twins": twins}
+        info = {"format": FORMAT, "key": key, "file": pixels.name, **found}
         with _replacing(card) as file:
             file.write(json.dumps(info, indent=1).encode())
     for other in folder.glob(f"{card.stem}-*.npy"):
@@ -271,14 +276,15 @@ def build_cache(name: str, root: Path, sources: Sequence[Source], size: int | No
 
 def _decode(
     sources: Sequence[Source], side: int, store: Callable[[int, np.ndarray], Any]
-) -> tuple[dict[int, str], str]:
-    """Decode every source and `store(row, uint8 [3,S,S])` it in order → unreadable rows, digest of bytes."""
+) -> tuple[dict[int, str], list[list[int]], str]:
+    """Decode every source and `store(row, uint8 [3,S,S])` it in order → unreadable, twins, digest of bytes."""
 
     def work(source: Source) -> tuple[np.ndarray, bytes]:
         data = source.read()
         return to_square(source.decode(data), side), hashlib.sha256(data).digest()
 
     bad: dict[int, str] = {}
+    rows: dict[bytes, list[int]] = {}
     total = hashlib.sha256()
     blank = np.zeros((3, side, side), np.uint8)
     block = max(1, min(32, 2**20 // blank.nbytes))
@@ -286,15 +292,16 @@ def _decode(
         if isinstance(result, DataError):
             bad[row] = str(result)
             result = blank, b"unreadable"
+        else:
+            rows.setdefault(result[1], []).append(row)
         store(row, result[0])
         total.update(result[1])
-    return bad, total.hexdigest()
+    return bad, [group for group in rows.values() if len(group) > 1], total.hexdigest()
 
 
 def _decode_into_memory(sources: Sequence[Source], side: int) -> Pixels:
     storage = torch.empty(len(sources), 3, side, side, dtype=torch.uint8)
-    bad, digest = _decode(sources, side, storage.numpy().__setitem__)
-    return Pixels(storage, bad, digest)
+    return Pixels(storage, *_decode(sources, side, storage.numpy().__setitem__))
 
 
 @contextlib.contextmanager

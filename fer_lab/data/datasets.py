@@ -48,7 +48,8 @@ def load_dataset(
         num_classes: 7 or 8, canonical order; None is what the set has. Folders may have classes of their own.
         label_rule: FER+'s "largest", "majority" or "votes" (the faces of "largest"; `votes` is filled by all).
         size: side S in pixels; None is the pictures' own where all are square and equal, else 112.
-        skip_bad: leave unreadable pictures out, with a warning that counts them.
+        skip_bad: leave unreadable pictures out, with a warning that counts them. Another warning counts what
+            stands in more than one split.
         cache: False decodes into memory and writes nothing.
 
     Returns:
@@ -76,6 +77,14 @@ def load_dataset(
             stacklevel=2,
         )
     rows, labels, splits = (part[readable] for part in (listing.rows, listing.labels, listing.splits))
+    where = dict(zip(rows.tolist(), splits.tolist(), strict=True))
+    leaked = sum(len({where[row] for row in group if row in where}) > 1 for group in pixels.twins)
+    if leaked:
+        warnings.warn(
+            f"{leaked:,} pictures of {name} stand in more than one split, byte for byte; what is measured on "
+            f"them flatters (fer-lab data check {name} tells more)",
+            stacklevel=2,
+        )
     return FaceSet(
         storage=pixels.storage,
         labels=torch.from_numpy(labels),

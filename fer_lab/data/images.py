@@ -21,7 +21,13 @@ MAX_PIXELS = 50_000_000
 
 
 class DataError(ValueError):
-    """A file of a data set, or a picture, is not what it should be; the message names it and the remedy."""
+    """A file of a data set, or a picture, is not what it should be; the message names it and the remedy.
+
+    Names come from strangers: what a terminal would obey instead of show stands in the message as \\x1b does.
+    """
+
+    def __init__(self, message: str):
+        super().__init__("".join(one if one.isprintable() else repr(one)[1:-1] for one in message))
 
 
 def read_limited(path: str | Path, max_bytes: int = MAX_BYTES) -> bytes:

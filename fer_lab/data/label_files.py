@@ -22,6 +22,7 @@ def rows_of(path: Path) -> Iterator[tuple[int, list[str]]]:
         DataError: missing, not UTF-8, not CSV, or without any line.
     """
     empty = True
+    _expect_file(path)
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
@@ -40,6 +41,12 @@ def rows_of(path: Path) -> Iterator[tuple[int, list[str]]]:
         raise _no_line(path)
 
 
+def _expect_file(path: Path) -> None:
+    # Reading a pipe or a device could wait, or go on, for ever.
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path} is not a regular file; expected a label file")
+
+
 def _no_line(path: Path) -> DataError:
     return DataError(f"{path} holds no line; expected a label file, with a line a face")
 
@@ -47,6 +54,7 @@ def _no_line(path: Path) -> DataError:
 def lines_of(path: Path) -> Iterator[tuple[int, str]]:
     """(line number, stripped text) of a text file's lines that are not blank; as `rows_of` otherwise."""
     empty = True
+    _expect_file(path)
     try:
         with open(path, encoding="utf-8-sig") as file:
             for number, text in enumerate(file, 1):

@@ -374,6 +374,8 @@ def _affectnet_folders(root: Path):
 def _annotation(path: Path) -> str:
     """The one value, a number or its text, in an annotation file."""
     try:
+        if path.exists() and not path.is_file():
+            raise DataError(f"{path} is not a regular file; expected one number")
         if path.stat().st_size > 4096:
             raise DataError(f"{path}: expected one number, got {path.stat().st_size:,} bytes")
         value = np.load(path, allow_pickle=False)
@@ -448,6 +450,9 @@ def _read_folders(
             f"{root}: folders that name no expression: {some(unknown)}; expected {', '.join(CANONICAL)}"
         )
     if unknown:
+        # A figure would read what stands between two $ as a formula.
+        if odd := [word for word in words if not word.isprintable() or "$" in word]:
+            raise DataError(f"{root}: classes named {some(odd)}; rename them to printable names without $")
         named = {word: word for word in words}
         present = tuple(words)
     else:

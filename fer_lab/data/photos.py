@@ -113,6 +113,8 @@ def open_upload(content: bytes | memoryview, name: str = "the upload") -> Image.
         # Pillow warns about large pictures and odd metadata; what matters of it is an error below.
         warnings.simplefilter("ignore")
         kind = open_header(data, name, UPLOAD_PIXELS).format
+        # A telephone's JPEG with a second picture behind it, such as a depth map; the first one counts.
+        kind = "JPEG" if kind == "MPO" else kind
         if kind not in UPLOAD_FORMATS:
             raise DataError(f"{name} is a {kind} picture; save it as one of {', '.join(UPLOAD_FORMATS)}")
         image = decode(data, name, UPLOAD_PIXELS)

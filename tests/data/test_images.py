@@ -210,7 +210,7 @@ def test_reading_has_a_limit_and_wants_a_file(tmp_path):
         read_limited(tmp_path / "nothing.png")
     with pytest.raises(DataError, match="is not a regular file"):
         read_limited(tmp_path)
-    with pytest.raises(DataError, match=r"a\x00b\.png"):
+    with pytest.raises(DataError, match=r"a\\x00b\.png"):
         read_limited("a\0b.png")
 
 

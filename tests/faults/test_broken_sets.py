@@ -1,5 +1,6 @@
 """Every reader against every broken or odd file: a right read, or an error that names the file."""
 
+import os
 import shutil
 import warnings
 from pathlib import Path
@@ -7,16 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from broken_sets import BROKEN, ESCAPES, FOLDERS, LABELS, PICTURES, READABLE, TEXTS, gradient
+from broken_sets import BROKEN, ESCAPES, FOLDERS, LABELS, PICTURES, READABLE, TEXTS, encoded, gradient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_sets import picture, write_folder
-from typer.testing import CliRunner
 
-from fer_lab import cli
 from fer_lab.data.datasets import check_dataset, load_dataset
 from fer_lab.data.images import DataError
 from fer_lab.data.layouts import read_layout
+from fer_lab.data.photos import open_upload
 
 pytestmark = pytest.mark.fault("bad data")
 GRADIENT = torch.from_numpy(np.asarray(gradient()).transpose(2, 0, 1).copy()).int()
@@ -144,16 +144,63 @@ def test_a_folder_that_contains_itself_ends(tmp_path):
         load_dataset("folder", root)
 
 
-def test_the_same_face_in_two_splits_is_a_warning_with_its_count(tmp_path):
+@pytest.mark.parametrize("cached", [True, False])
+def test_the_same_face_in_two_splits_is_a_warning_with_its_count(tmp_path, cached):
     root = write_folder(tmp_path / "set", ("anger", "fear"))
+    for i, split in enumerate(("train", "val")):
+        for j, name in enumerate(("anger", "fear")):
+            picture(root / split / name / "a.png", 40 * i + 90 * j)
+    load_dataset("folder", root, cache=cached)
     for name in ("copy.png", "other.png"):
         shutil.copy(root / "train" / "anger" / "a.png", root / "val" / "anger" / name)
-    picture(root / "val" / "fear" / "own.png", 77)
-    report = check_dataset("folder", root)
-    assert report.leaked >= 1
-    said = CliRunner().invoke(cli.app, ["data", "check", "folder", str(root)])
-    assert f"{report.leaked}" in said.output
-    assert "split" in said.output
+    # Within a split a copy leaks nothing.
+    shutil.copy(root / "train" / "fear" / "a.png", root / "train" / "fear" / "b.png")
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="^1 pictures of folder stand in more than one split"):
+            load_dataset("folder", root, cache=cached)
+    assert check_dataset("folder", root).leaked == 1
+
+
+@pytest.mark.parametrize("layout", ["ferplus", "kaggle votes", "rafdb"])
+def test_a_pipe_in_a_label_files_place_is_not_waited_for(tmp_path, layout):
+    name, write, file = LABELS[layout]
+    root = write(tmp_path / "set")
+    (root / file).unlink()
+    os.mkfifo(root / file)
+    with pytest.raises(DataError):
+        read_layout(name, root)
+
+
+def test_a_pipe_in_an_annotations_place_is_not_waited_for(tmp_path):
+    name, write = FOLDERS["affectnet"]
+    root = write(tmp_path / "set")
+    path = next((root / "train_set" / "annotations").iterdir())
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(DataError, match="is not a regular file"):
+        read_layout(name, root)
+
+
+@pytest.mark.parametrize("word", ["\x1b[31mred", "$a$", "bell\x07"])
+def test_a_class_that_no_figure_and_no_terminal_should_show_is_refused(tmp_path, word):
+    root = write_folder(tmp_path / "set", ("one", word))
+    with pytest.raises(DataError, match="rename them") as caught:
+        read_layout("folder", root)
+    assert str(caught.value).isprintable()
+
+
+def test_a_name_cannot_colour_the_terminal(tmp_path):
+    root = write_folder(tmp_path / "set", ("anger", "fear"))
+    (root / "train" / "anger" / "\x1b[2J.png").write_text("no picture")
+    with pytest.raises(DataError) as caught:
+        load_dataset("folder", root)
+    assert "\\x1b[2J.png is no picture" in str(caught.value)
+
+
+def test_a_telephones_picture_with_a_second_one_behind_it_is_read():
+    second = gradient((20, 20))
+    data = encoded(gradient((64, 64)), "MPO", save_all=True, append_images=[second], quality=95)
+    assert open_upload(data).size == (64, 64)
 
 
 @pytest.mark.parametrize("layout", LABELS)
