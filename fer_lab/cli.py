@@ -57,14 +57,31 @@ def _pairs(words: list[str] | None, option: str) -> dict[str, str]:
 def reproduce(
     profile: Annotated[str, typer.Option(help="smoke, full or paper.")] = "smoke",
     notebooks: Annotated[str | None, typer.Option(help="Which, such as 00,02; all if not given.")] = None,
-    dataset: Dataset = "synthetic",
-    data_root: DataRoot = None,
+    dataset: Annotated[
+        str, typer.Option(help="As in train; or several, such as synthetic,ferplus: every notebook once each.")
+    ] = "synthetic",
+    data_root: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="FER_DATA", help="Folder of the data set; of several real ones, with a folder for each."
+        ),
+    ] = None,
     seeds: Annotated[str, typer.Option(help="Such as 0,1,2: every notebook once a seed.")] = "0",
     out: Annotated[Path, typer.Option(help="Folder of the book.")] = Path("book"),
-    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Notebooks at a time.")] = 1,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", help="Notebooks at a time; with ray, on each machine without GPUs.")
+    ] = 1,
     parameter: Annotated[
-        list[str] | None, typer.Option("--parameter", "-p", help="name=value, for every chosen notebook.")
+        list[str] | None,
+        typer.Option(
+            "--parameter",
+            "-p",
+            help="name=value, for every chosen notebook; a name with several values: every notebook once each.",
+        ),
     ] = None,
+    engine: Annotated[
+        str, typer.Option(help="pool: processes of this machine. ray: a cluster; goes on where it stopped.")
+    ] = "pool",
 ):
     """Run the notebooks headless; print a table and where the executed notebooks and the HTML book lie."""
     from fer_lab import workbook
@@ -75,15 +92,21 @@ def reproduce(
         raise typer.BadParameter(
             f"expected whole numbers such as 0,1,2, got {seeds!r}", param_hint="--seeds"
         ) from None
+    values: dict[str, list[str]] = {}
+    for word in parameter or ():
+        for name, value in _pairs([word], "--parameter").items():
+            values.setdefault(name, []).append(value)
     results = workbook.reproduce(
         profile,
         _listed(notebooks),
-        _pairs(parameter, "--parameter"),
-        dataset,
+        {name: one for name, (one, *more) in values.items() if not more},
+        _listed(dataset),
         data_root if dataset != "synthetic" else None,
         chosen_seeds,
         out,
         jobs,
+        grid={name: several for name, several in values.items() if len(several) > 1},
+        engine=engine,
         on_result=_say_done,
     )
     _finish(results)

@@ -7,21 +7,20 @@ alone.
 
 import ast
 import hashlib
-import json
+import itertools
 import os
+import re
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from fer_lab.atomic import atomic_path
 from fer_lab.book import format_numbers, without_widgets, write_index
-from fer_lab.worker import HEADLINE, KERNEL, NotebookResult, read_notebook
+from fer_lab.engines import check_engine, run_in_pool, run_on_ray
+from fer_lab.worker import HEADLINE, NotebookResult, read_notebook
 
 # profile → seconds that one cell may take; None is no limit
 PROFILES: dict[str, int | None] = {"smoke": 300, "full": None, "paper": None}
@@ -165,10 +164,10 @@ def native(name: str, value, default):
             read = ast.literal_eval(
                 {"true": "True", "false": "False"}.get(value.strip().lower(), value.strip())
             )
-        except (ValueError, SyntaxError):
+        except Exception:  # thousands of signs or brackets end in MemoryError, {[]} in TypeError
             read = value
     if isinstance(default, float) and isinstance(read, int) and not isinstance(read, bool):
-        read = float(read)
+        read = float(read) if abs(read) < 2**1023 else value
     if isinstance(default, list | tuple) and isinstance(read, list | tuple):
         read = default = list(read)
     if type(read) is not type(default):
@@ -199,12 +198,14 @@ def reproduce(
     profile: str = "smoke",
     notebooks: Sequence[str] | None = None,
     parameters: Mapping | None = None,
-    dataset: str = "synthetic",
+    dataset: str | Sequence[str] = "synthetic",
     data_root: str | os.PathLike | None = None,
     seeds: Iterable[int] = (0,),
     out: str | os.PathLike = "book",
     jobs: int = 1,
     *,
+    grid: Mapping[str, Sequence] | None = None,
+    engine: str = "pool",
     folder: str | os.PathLike | None = None,
     on_result: Callable[[NotebookResult], None] = lambda result: None,
 ) -> list[NotebookResult]:
@@ -214,38 +215,46 @@ def reproduce(
         profile: one of `PROFILES`, given to every notebook.
         notebooks: numbers or stems; None is the whole book.
         parameters: further parameters by name. Every chosen notebook must know every name.
-        dataset: "synthetic", or a data set that `load_dataset` knows, lying in `data_root`.
+        dataset: "synthetic", or a data set that `load_dataset` knows, lying in `data_root`. Of several, every
+            notebook runs once each; real ones then lie in folders of their names in `data_root`.
         seeds: every notebook runs once a seed.
         out: folder of the book, made if missing.
-        jobs: notebooks at a time; each gets cores ÷ jobs threads.
+        jobs: notebooks at a time; each gets cores ÷ jobs threads. On a Ray cluster: on each machine.
+        grid: several values of further parameters, by name; every notebook runs once each combination.
+        engine: "pool" runs processes of this machine and everything anew; "ray" uses a Ray cluster, and keeps
+            what has finished with the same notebook and parameters (see `run_on_ray`).
         folder: other notebooks than the book's.
         on_result: called with each result as it comes, from the thread of the caller.
 
     Returns:
-        One result a notebook and seed, in reading order; a failed notebook has its `error` set, and the
-        others have run.
+        One result a notebook, data set, seed and combination, in reading order; a failed notebook has its
+        `error` set, and the others have run.
 
     Raises:
-        ValueError: an unknown profile, notebook or parameter, or a value of the wrong type; nothing has run.
+        ValueError: an unknown profile, engine, notebook or parameter, or a value of the wrong type; nothing
+            has run.
         FileNotFoundError: no folder `data_root`.
+        ImportError: the engine "ray" without Ray.
     """
     if profile not in PROFILES:
         raise ValueError(f"unknown profile {profile!r}; expected one of {', '.join(PROFILES)}")
+    check_engine(engine)
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}")
-    if dataset != "synthetic" and not data_root:
-        raise ValueError(f"data set {dataset!r} needs its folder: give data_root")
-    if data_root and not Path(data_root).is_dir():
-        raise FileNotFoundError(f"no folder {data_root}; data_root is where {dataset} was unpacked")
-    given, seeds = dict(parameters or {}), list(dict.fromkeys(seeds))
-    if not seeds:
-        raise ValueError("seeds is empty; give at least one")
+    datasets = list(dict.fromkeys([dataset] if isinstance(dataset, str) else dataset))
+    roots = _roots(datasets, data_root)
+    grid, seeds = {name: list(values) for name, values in (grid or {}).items()}, list(dict.fromkeys(seeds))
+    if empty := [name for name, values in {"seeds": seeds, "dataset": datasets, **grid}.items() if not values]:
+        raise ValueError(f"{empty[0]} is empty; give at least one")
+    if twice := [name for name in grid if name in (parameters or {})]:
+        raise ValueError(f"{', '.join(twice)} has a value and a grid of values; give one of the two")
+    given = {name: [value] for name, value in (parameters or {}).items()} | grid
     if fixed := [name for name in ("profile", "dataset", "data_root", "run_dir") if name in given]:
         raise ValueError(f"{', '.join(fixed)} cannot be set as a parameter; there is an option for it")
     if "seed" in given:
         if seeds != [0]:
             raise ValueError("give either seeds or the parameter seed, not both")
-        seeds = [native("seed", given.pop("seed"), 0)]
+        seeds = [native("seed", seed, 0) for seed in given.pop("seed")]
 
     out = Path(out).resolve()
     cells = []
@@ -256,33 +265,58 @@ def reproduce(
                 f"{path.stem} has no parameter {', '.join(unknown)}; it has {', '.join(known)}. "
                 "Choose the notebooks that have it."
             )
-        own = {name: native(name, value, known[name]) for name, value in given.items()}
-        for seed in seeds:
-            name = path.stem if len(seeds) == 1 else f"{path.stem}_seed{seed}"
-            cells.append(
-                {
-                    "name": name,
-                    "source": str(path),
-                    "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-                    "output": str(out / "notebooks" / f"{name}.ipynb"),
-                    "page": str(out / "html" / f"{name}.html"),
-                    "run_dir": str(out / "runs" / name),
-                    "timeout": PROFILES[profile],
-                    "parameters": {
-                        "profile": profile,
-                        "dataset": dataset,
-                        "data_root": str(Path(data_root).resolve()) if data_root else "",
-                        "seed": seed,
-                        "run_dir": str(out / "runs" / name),
-                        **own,
-                    },
-                }
-            )
+        own = [[native(name, value, known[name]) for value in values] for name, values in given.items()]
+        for name, seed, *values in itertools.product(datasets, seeds, *own):
+            chosen = dict(zip(given, values, strict=True))
+            varied = {"dataset": name} if len(datasets) > 1 else {}
+            varied |= {"seed": seed} if len(seeds) > 1 else {}
+            varied |= {key: value for key, value in chosen.items() if len(given[key]) > 1}
+            faces = {"dataset": name, "data_root": roots[name]}
+            cells.append(_cell(path, out, profile, varied, {**faces, "seed": seed, **chosen}))
     for sub in ("notebooks", "html", "runs"):
         (out / sub).mkdir(parents=True, exist_ok=True)
-    results = _run_all(cells, jobs, on_result)
-    write_index(out / "index.html", results, f"Profile {profile}, faces: {dataset}.")
+    results = {"pool": run_in_pool, "ray": run_on_ray}[engine](cells, jobs, on_result)
+    write_index(out / "index.html", results, f"Profile {profile}, faces: {', '.join(datasets)}.")
     return results
+
+
+def _roots(datasets: Sequence[str], data_root: str | os.PathLike | None) -> dict[str, str]:
+    """The folder of each data set, "" for rendered faces."""
+    real = [name for name in datasets if name != "synthetic"]
+    if real and not data_root:
+        raise ValueError(f"data set {real[0]!r} needs its folder: give data_root")
+    roots = {name: Path(data_root) / name if len(real) > 1 else Path(data_root) for name in real}
+    if data_root and not real:
+        roots = {name: Path(data_root) for name in datasets}
+    for name, root in roots.items():
+        if not root.is_dir():
+            raise FileNotFoundError(f"no folder {root}; data_root is where {name} was unpacked")
+    return {name: str(roots[name].resolve()) if name in roots else "" for name in datasets}
+
+
+def _cell(path: Path, out: Path, profile: str, varied: Mapping, parameters: Mapping) -> dict:
+    """What an engine needs to know of one notebook; `varied` is what tells it from the others of a grid."""
+    name = "_".join([path.stem, *(_label(key, value) for key, value in varied.items())])
+    run_dir = str(out / "runs" / name)
+    return {
+        "name": name,
+        "source": str(path.resolve()),
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "output": str(out / "notebooks" / f"{name}.ipynb"),
+        "page": str(out / "html" / f"{name}.html"),
+        "run_dir": run_dir,
+        "timeout": PROFILES[profile],
+        "parameters": {"profile": profile, "run_dir": run_dir, **parameters},
+    }
+
+
+def _label(key: str, value) -> str:
+    """`seed`, 3 → "seed3"; `heads`, [1, 2] → "heads=1-2-5ef9": fit for a file's name, and unlike others."""
+    text = str(value)
+    plain = re.sub(r"[^\w.+-]+", "-", text).strip("-.")[:40]
+    if plain != text:
+        plain += "-" + hashlib.sha256(text.encode()).hexdigest()[:4]
+    return {"seed": f"seed{plain}", "dataset": plain}.get(key, f"{key}={plain}")
 
 
 def refresh(
@@ -309,7 +343,7 @@ def refresh(
             }
             for path in select_notebooks(notebooks, folder)
         ]
-        results = _run_all(cells, 1, on_result)
+        results = run_in_pool(cells, 1, on_result)
         for cell, result in zip(cells, results, strict=True):
             if result.error:
                 continue
@@ -320,87 +354,6 @@ def refresh(
                 one.metadata.pop("execution", None)
                 if not one.metadata.get("tags", True):
                     del one.metadata["tags"]
-            nbformat.write(notebook, cell["output"])
-            staged = f"{cell['source']}.part"
-            shutil.copyfile(cell["output"], staged)
-            os.replace(staged, cell["source"])
+            with atomic_path(cell["source"]) as whole:
+                nbformat.write(notebook, whole)
     return [replace(result, path=cell["source"]) for cell, result in zip(cells, results, strict=True)]
-
-
-def _run_all(cells: list[dict], jobs: int, on_result: Callable) -> list[NotebookResult]:
-    running: set[subprocess.Popen] = set()
-    with _clean_environment(jobs) as environment, ThreadPoolExecutor(jobs) as pool:
-        futures = [pool.submit(_run_one, cell, environment, running) for cell in cells]
-        try:
-            results = []
-            for future in futures:
-                results.append(future.result())
-                on_result(results[-1])
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            # Killed, not asked: a worker that ends in order leaves a result, as if its notebook had failed.
-            for worker in list(running):
-                worker.kill()
-            raise
-    return results
-
-
-def _run_one(cell: dict, environment: dict, running: set) -> NotebookResult:
-    """Run one notebook in a worker of its own; a worker that dies is a failed notebook."""
-    run_dir = Path(cell["run_dir"])
-    request, answer = run_dir / "request.json", run_dir / "result.json"
-    wanted = json.dumps(cell, indent=1)
-    # What an interrupted run of the same notebook left is continued; anything else there is from another day.
-    interrupted = request.exists() and request.read_text() == wanted and not answer.exists()
-    if request.exists() and not interrupted:
-        shutil.rmtree(run_dir)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    request.write_text(wanted)
-    start = time.monotonic()
-    with open(run_dir / "log.txt", "w+") as log:
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "fer_lab.worker", str(request)],
-            env=environment,
-            cwd=run_dir,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        running.add(worker)
-        try:
-            code = worker.wait()
-        finally:
-            running.discard(worker)
-        if code == 0:
-            return NotebookResult(**json.loads(answer.read_text()))
-        log.seek(0)
-        return NotebookResult(
-            cell["name"],
-            seconds=time.monotonic() - start,
-            error=f"the process that ran it ended with code {code}",
-            traceback=log.read()[-4000:],
-        )
-
-
-@contextmanager
-def _clean_environment(jobs: int):
-    """What workers see: this interpreter's kernel, nobody's IPython start-up files, threads = cores ÷ jobs."""
-    from ipykernel.kernelspec import write_kernel_spec
-
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    with tempfile.TemporaryDirectory(prefix="fer_lab-kernel-") as scratch:
-        write_kernel_spec(Path(scratch) / "kernels" / KERNEL)
-        environment = {key: value for key, value in os.environ.items() if key != "MPLBACKEND"}
-        for key in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-            environment[key] = str(threads)
-        source = str(Path(__file__).resolve().parent.parent)
-        yield environment | {
-            "OMP_WAIT_POLICY": "PASSIVE",
-            "JUPYTER_PATH": scratch,
-            "IPYTHONDIR": f"{scratch}/ipython",
-            "PYDEVD_DISABLE_FILE_VALIDATION": "1",
-            "TQDM_DISABLE": "1",
-            "FER_LAB_QUIET": "1",
-            "PYTHONPATH": os.pathsep.join(filter(None, (source, os.environ.get("PYTHONPATH")))),
-        }

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -34,7 +35,7 @@ def asked(monkeypatch):
     calls = []
 
     def answer(*args, on_result, **kwargs):
-        calls.append(args)
+        calls.append((*args, kwargs))
         results = [
             NotebookResult("00_start_here", seconds=3.0, headline={"accuracy": 0.5}, figures=4),
             NotebookResult("02_dan", seconds=1.0, error="cell 3 of 9: ValueError: no", traceback="a trace"),
@@ -53,7 +54,8 @@ def test_reproduce_passes_on_what_was_asked(asked, tmp_path):
     done = run("reproduce", *choice, *given, "--out", tmp_path / "book")
     assert done.exit_code == 0, done.output
     parameters = {"lr": "1e-4", "text": "a=b"}
-    assert asked == [("full", ["00"], parameters, "ferplus", tmp_path, [0, 1, 2], tmp_path / "book", 2)]
+    rest = {"grid": {}, "engine": "pool"}
+    assert asked == [("full", ["00"], parameters, ["ferplus"], tmp_path, [0, 1, 2], tmp_path / "book", 2, rest)]
     assert "00_start_here      3.0               4  accuracy 0.5" in done.output
     assert str(tmp_path / "book" / "index.html") in done.output
     assert str(tmp_path / "book" / "notebooks") in done.output
@@ -61,7 +63,14 @@ def test_reproduce_passes_on_what_was_asked(asked, tmp_path):
 
 def test_reproduce_runs_the_whole_book_in_the_smoke_profile_if_nothing_is_said(asked):
     run("reproduce")
-    assert asked[0][:6] == ("smoke", None, {}, "synthetic", None, [0])
+    assert asked[0][:6] == ("smoke", None, {}, ["synthetic"], None, [0])
+
+
+def test_a_name_with_several_values_is_a_grid(asked):
+    words = ["-p", "lr=0.1", "-p", "heads=1", "-p", "heads=[1, 2]", "--dataset", "synthetic,ferplus"]
+    run("reproduce", *words, "--data-root", "/data", "--engine", "ray")
+    assert asked[0][2:5] == ({"lr": "0.1"}, ["synthetic", "ferplus"], Path("/data"))
+    assert asked[0][-1] == {"grid": {"heads": ["1", "[1, 2]"]}, "engine": "ray"}
 
 
 def test_a_failed_notebook_is_named_and_the_exit_code_is_one(asked):

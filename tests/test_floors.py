@@ -9,6 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "fer_lab"
 # From the ground up. A module imports only modules that come before it; a new file takes a place here.
 ORDER = [
     "fer_lab",
+    "fer_lab.atomic",
     "fer_lab.data",
     "fer_lab.data.expressions",
     "fer_lab.data.faces",
@@ -80,6 +81,7 @@ ORDER = [
     "fer_lab.explorer",
     "fer_lab.book",
     "fer_lab.worker",
+    "fer_lab.engines",
     "fer_lab.workbook",
     "fer_lab.commands",
     "fer_lab.report",

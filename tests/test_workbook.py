@@ -156,6 +156,9 @@ def test_values_of_another_type_are_refused(value, default):
         ({"parameters": {"profile": "full"}}, ValueError, "there is an option for it"),
         ({"parameters": {"seed": 1}, "seeds": (1, 2)}, ValueError, "either seeds or the parameter seed"),
         ({"seeds": ()}, ValueError, "at least one"),
+        ({"grid": {"seed": []}}, ValueError, "seed is empty"),
+        ({"grid": {"seed": [1]}, "parameters": {"seed": 1}}, ValueError, "a value and a grid of values"),
+        ({"engine": "dask"}, ValueError, "unknown engine 'dask'"),
         ({"jobs": 0}, ValueError, "jobs must be at least 1"),
         ({"dataset": "ferplus"}, ValueError, "'ferplus' needs its folder"),
         ({"dataset": "ferplus", "data_root": "nowhere"}, FileNotFoundError, "no folder nowhere"),
@@ -342,6 +345,47 @@ def test_every_seed_is_a_run_of_its_own(workers, shelf, tmp_path):
     assert [result.notebook for result in results] == names
     requests = [json.loads((tmp_path / "book" / "runs" / n / "request.json").read_text()) for n in names]
     assert [request["parameters"]["seed"] for request in requests] == [0, 4, 0, 4]
+
+
+def test_a_grid_is_every_combination_in_reading_order(workers, shelf, tmp_path):
+    for path in shelf.glob("*.ipynb"):
+        write(shelf, path.stem, parameters=PARAMETERS + "\nlr = 0.1\nheads = [1]")
+    for name in ("ferplus", "rafdb"):
+        (tmp_path / "sets" / name).mkdir(parents=True)
+    results = reproduce(
+        folder=shelf,
+        notebooks=["02"],
+        parameters={"lr": "0.5"},
+        grid={"heads": ["[1, 2]", "[1]"]},
+        dataset=["synthetic", "ferplus", "rafdb"],
+        data_root=tmp_path / "sets",
+        out=tmp_path / "book",
+    )
+    names = [result.notebook for result in results]
+    assert len(set(names)) == 6
+    assert [name.split("_heads")[0] for name in names[::2]] == [
+        "02_dan_synthetic",
+        "02_dan_ferplus",
+        "02_dan_rafdb",
+    ]
+    assert names[0].startswith("02_dan_synthetic_heads=1-2-")
+    requests = [json.loads((tmp_path / "book" / "runs" / name / "request.json").read_text()) for name in names]
+    given = [request["parameters"] for request in requests]
+    assert [one["heads"] for one in given] == [[1, 2], [1]] * 3
+    assert {one["lr"] for one in given} == {0.5}
+    assert [one["data_root"] for one in given[::2]] == [
+        "",
+        *(str(tmp_path / "sets" / n) for n in ("ferplus", "rafdb")),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "label"), [(3, "k=3"), (0.5, "k=0.5"), ("a/../b", "k=a-..-b-"), ("x" * 90, "k=" + "x" * 40)]
+)
+def test_a_value_in_a_files_name(value, label):
+    assert workbook._label("k", value).startswith(label)
+    assert re.fullmatch(r"[\w.+=-]{1,60}", workbook._label("k", value))
+    assert workbook._label("k", "a b") != workbook._label("k", "a/b")
 
 
 @pytest.mark.parametrize(("cores", "jobs", "threads"), [(8, 1, "8"), (8, 3, "2"), (2, 4, "1")])
