@@ -72,16 +72,17 @@ def classes_to_explain(
     Raises:
         ValueError: a target that is no class, or not one for each face.
     """
-    with evaluating(model), torch.no_grad():
-        logits = model(images)
-    if target is None:
-        return logits.argmax(1)
-    chosen = torch.as_tensor(target, device=logits.device)
+    classes = getattr(model, "num_classes", None)
+    if target is None or classes is None:
+        with evaluating(model), torch.no_grad():
+            logits = model(images)
+        if target is None:
+            return logits.argmax(1)
+        classes = logits.shape[1]
+    chosen = torch.as_tensor(target, device=images.device)
     chosen = chosen.expand(len(images)) if chosen.ndim == 0 else chosen
-    if chosen.shape != (len(images),) or not ((chosen >= 0) & (chosen < logits.shape[1])).all():
-        raise ValueError(
-            f"target must be a class 0…{logits.shape[1] - 1}, or one for each of the {len(images)} faces"
-        )
+    if chosen.shape != (len(images),) or not ((chosen >= 0) & (chosen < classes)).all():
+        raise ValueError(f"target must be a class 0…{classes - 1}, or one for each of the {len(images)} faces")
     return chosen
 
 

@@ -356,3 +356,12 @@ def test_the_class_to_explain_is_the_predicted_one_or_the_one_asked_for(image):
     assert classes_to_explain(Tiny(), both, 1).tolist() == [1, 1]
     assert classes_to_explain(Tiny(), both, torch.tensor([1, 0])).tolist() == [1, 0]
     assert occlusion(Tiny(), both, window=2)[:, 0, 0, 0].tolist() == [5, 30]
+
+
+def test_a_class_that_is_given_costs_no_pass_where_the_model_says_how_many_there_are():
+    model = create_model("baseline", num_classes=7)
+    model.forward = None  # a pass would fail
+    images = torch.zeros(2, 3, 56, 56)
+    assert classes_to_explain(model, images, 6).tolist() == [6, 6]
+    with pytest.raises(ValueError, match="a class 0…6"):
+        classes_to_explain(model, images, 7)
