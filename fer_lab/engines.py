@@ -18,11 +18,14 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+from fer_lab.atomic import atomic_path
 from fer_lab.worker import KERNEL, NotebookResult
 
 ENGINES = ("pool", "ray")
 # How often a task starts again whose machine or process was lost.
 RETRIES = 3
+# With fewer bytes free, a worker that says nothing had no room for its last words.
+FULL = 2**16
 NO_RAY = "the engine ray needs Ray, which is not installed: pip install 'fer_lab[scale]'"
 OnResult = Callable[[NotebookResult], None]
 
@@ -64,7 +67,8 @@ def run_cell(cell: dict, environment: dict, running: set | None = None) -> Noteb
     if request.exists() and not interrupted:
         shutil.rmtree(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
-    request.write_text(wanted)
+    with atomic_path(request, needed=len(wanted)) as whole:
+        whole.write_text(wanted)
     start = time.monotonic()
     with open(run_dir / "log.txt", "w+") as log:
         worker = subprocess.Popen(
@@ -86,6 +90,8 @@ def run_cell(cell: dict, environment: dict, running: set | None = None) -> Noteb
         log.seek(0)
         said = log.read()[-4000:].strip()
         last = said.rpartition("\n")[2]
+        if not last and (free := shutil.disk_usage(run_dir).free) < FULL:
+            last = f"no space in {run_dir}, {free:,} bytes free; make room and run again"
         return NotebookResult(
             cell["name"],
             seconds=time.monotonic() - start,

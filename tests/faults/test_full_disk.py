@@ -2,9 +2,12 @@
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
+from pathlib import Path
 
+import nbformat
 import pandas as pd
 import pytest
 import torch
@@ -126,3 +129,30 @@ def test_a_book_that_does_not_fit_says_so_and_is_run_again(disk, tmp_path):
     assert "no space" in said.lower()
     ballast.unlink()
     assert [one.error for one in reproduce(folder=shelf, out=disk / "book")] == ["", ""]
+
+
+LEAVE = [pytest.param(0, marks=pytest.mark.long), 16_384, pytest.param(131_072, marks=pytest.mark.long)]
+
+
+@pytest.mark.parametrize("leave", LEAVE, ids=lambda n: f"{n} bytes left")
+def test_a_notebook_that_does_not_fit_leaves_the_one_before(disk, tmp_path, leave):
+    shelf = write_shelf(tmp_path / "shelf")
+    (good,) = reproduce(folder=shelf, notebooks=["00"], out=disk / "book")
+    page = Path(good.page).read_bytes()
+    notebook = nbformat.read(shelf / "00_a.ipynb", 4)
+    first, notebook.cells[-1].source = notebook.cells[-1].source, "print('x' * 100_000)"
+    nbformat.write(notebook, shelf / "00_a.ipynb")
+    fill(disk, leave)
+    try:
+        said = " ".join(one.error for one in reproduce(folder=shelf, notebooks=["00"], out=disk / "book"))
+    except OSError as error:
+        said = str(error)
+    assert re.search(r"no space (to write|in) .*[\d,]+( bytes)? free", said), said
+    # Whole, and of the one run or the other: with some room the notebook still fits and its page does not.
+    assert nbformat.read(good.path, 4).cells[-1].source in (first, "print('x' * 100_000)")
+    assert Path(good.page).read_bytes() == page
+    assert not list((disk / "book").rglob("*.part*"))
+    (disk / "ballast").unlink()
+    (again,) = reproduce(folder=shelf, notebooks=["00"], out=disk / "book")
+    assert again.error == ""
+    assert Path(good.page).read_bytes() != page
