@@ -79,7 +79,8 @@ def bench_models(
         images_per_s counts images, of which a quadruplet has four; ms_per_step is the median step;
         peak_mb is what the model and its steps add to the process (to the GPU's memory there; NaN where
         the system does not tell); gflop_per_image is 2 × multiply-adds, backward pass included in training;
-        share_of_peak is against `dense_peak` at the same precision; parameters_m counts the millions of
+        share_of_peak is against `dense_peak` at the same precision, NaN where other programs slowed that down
+        so much that the share would be above 1; parameters_m counts the millions of
         parameters that take part (see `count_parameters`).
 
     Raises:
@@ -117,7 +118,9 @@ def bench_models(
     table = pd.DataFrame([{**job, **_in_own_process(job)} for job in bar])
     # Each process measured the peak too; the best of them is the one that other programs disturbed least.
     peak = table.groupby("path")["peak_gflops"].transform("max")
-    table["share_of_peak"] = table["images_per_s"] * table["gflop_per_image"] / peak
+    share = table["images_per_s"] * table["gflop_per_image"] / peak
+    # More than all there is: the peak was measured while something else ran, and is none.
+    table["share_of_peak"] = share.where(share <= 1)
     return table[list(COLUMNS)]
 
 
@@ -238,10 +241,12 @@ def bench_data(
     root: str | Path | None = None,
     batch_size: int = 128,
     seconds: float = 2.0,
+    counts: Sequence[int] = (1_000, 10_000, 50_000, 200_000),
 ) -> pd.DataFrame:
     """Faces a second: rendered at 56 px and at `size`; read from a memory map and augmented to `size`.
 
-    The memory map lies in the system's page cache, as it does from the second epoch on.
+    The memory map lies in the system's page cache, as it does from the second epoch on. Sets of `counts` grey
+    faces of 56 px, in files with nothing in them, show what a larger set costs.
 
     Args:
         size: side of the images in pixels.
@@ -249,9 +254,11 @@ def bench_data(
         dataset, root: also measure this data set, out of its cache; see `datasets.load_dataset`.
         batch_size: faces a batch.
         seconds: how long reading is timed.
+        counts: sizes of the sets that are compared.
 
     Returns:
-        Columns what, px (of the result), faces (in the set), faces_per_s.
+        Columns what, px (of the result), faces (in the set), faces_per_s, and for `counts` own_mb: what set
+        and loader add to this process's memory, without the file's pages, which the system may take back.
 
     Raises:
         ValueError: a data set without its folder.
@@ -266,22 +273,39 @@ def bench_data(
     for px in dict.fromkeys((56, size)):
         began = time.perf_counter()
         faces = SyntheticFaces(n, seed=0, size=px)
-        rows.append(("rendered", px, n, n / (time.perf_counter() - began)))
+        rows.append(("rendered", px, n, n / (time.perf_counter() - began), math.nan))
     with tempfile.TemporaryDirectory() as folder:
         mapped = _memory_mapped(faces, Path(folder) / "faces.npy")
-        rows.append(("synthetic, read and augmented", size, n, _read_rate(mapped, size, batch_size, seconds)))
+        rate = _read_rate(mapped, size, batch_size, seconds)
+        rows.append(("synthetic, read and augmented", size, n, rate, math.nan))
         del mapped
     if dataset is not None:
         real = load_dataset(dataset, root)
         rate = _read_rate(real, size, batch_size, seconds)
-        rows.append((f"{real.name}, read and augmented", size, len(real), rate))
-    return pd.DataFrame(rows, columns=["what", "px", "faces", "faces_per_s"])
+        rows.append((f"{real.name}, read and augmented", size, len(real), rate, math.nan))
+    with tempfile.TemporaryDirectory() as folder:
+        for count in counts:
+            before = _own_mb()
+            grey = _grey_faces(count, Path(folder) / "grey.npy")
+            rate = _read_rate(grey, 56, batch_size, seconds)
+            rows.append(("grey, read and augmented", 56, count, rate, _own_mb() - before))
+            del grey
+    return pd.DataFrame(rows, columns=["what", "px", "faces", "faces_per_s", "own_mb"])
+
+
+def _grey_faces(n: int, path: Path) -> FaceSet:
+    """Faces of 56 px without a pixel on the disk, as a file of zeros that was never written."""
+    np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(n, 3, 56, 56)).flush()
+    storage = torch.from_numpy(np.load(path, mmap_mode="c"))
+    nobody = torch.full((n,), -1)
+    splits = np.full(n, "train")
+    return FaceSet(storage, torch.arange(n) % 2, ("neutral", "happiness"), splits, nobody, "grey", f"grey-{n}")
 
 
 def _memory_mapped(faces: FaceSet, path: Path) -> FaceSet:
     np.save(path, faces.images.numpy())
     # Copy-on-write, which torch takes without a warning; nothing is written.
-    storage = torch.from_numpy(np.load(path, mmap_mode="c"))
+    storage = torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
     return FaceSet(
         storage, faces.labels, faces.classes, faces.splits, faces.subjects, faces.name, faces.fingerprint
     )
@@ -432,6 +456,13 @@ def _times(step: Callable[[], object], device: str, seconds: float) -> list[floa
             torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
     return times
+
+
+def _own_mb() -> float:
+    """This process's resident memory but for pages of files, in MB; NaN where the system does not tell."""
+    status = Path("/proc/self/status")
+    found = re.search(r"^RssAnon:\s+(\d+) kB", status.read_text(), re.M) if status.exists() else None
+    return int(found[1]) / 1024 if found else math.nan
 
 
 def _resident_mb() -> tuple[float, float]:

@@ -420,7 +420,7 @@ def bench_data(
     data_root: DataRoot = None,
     csv: Annotated[Path | None, typer.Option(help="Also write the table there.")] = None,
 ):
-    """Faces a second through rendering, reading and augmentation."""
+    """Faces a second through rendering, reading and augmentation; what a larger set costs."""
     from fer_lab import bench
 
     real = {} if dataset == "synthetic" else {"dataset": dataset, "root": data_root}

@@ -85,6 +85,9 @@ def test_share_of_peak_is_against_the_best_peak_of_the_same_path(monkeypatch):
     assert measured == [("dan", "paper", 16)] * 4
     assert table["share_of_peak"].tolist() == [0.2, 0.05, 0.2, 0.05]
 
+    peaks = dict.fromkeys(peaks, 19.0)
+    assert bench.bench_models(["dan"], ["paper"], device="cpu")["share_of_peak"].isna().all()
+
     measured.clear()
     bench.bench_models(["dan", "poster"], ["tiny", "base"], ["inference"], paths=["plain"], device="cpu")
     assert measured == [("dan", "tiny", 64), ("poster", "tiny", 64), ("poster", "base", 16)]
@@ -331,12 +334,16 @@ def test_data_rates(monkeypatch):
     monkeypatch.setattr(
         "fer_lab.data.datasets.load_dataset", lambda name, root: {("ferplus", "there"): real}[name, root]
     )
-    table = bench.bench_data(n=20, dataset="ferplus", root="there", batch_size=10, seconds=0.01)
+    table = bench.bench_data(
+        n=20, dataset="ferplus", root="there", batch_size=10, seconds=0.01, counts=(30, 60_000)
+    )
     assert table[["what", "px", "faces"]].values.tolist() == [
         ["rendered", 56, 20],
         ["rendered", 112, 20],
         ["synthetic, read and augmented", 112, 20],
         ["ferplus, read and augmented", 112, 12],
+        ["grey, read and augmented", 56, 30],
+        ["grey, read and augmented", 56, 60_000],
     ]
     assert (table["faces_per_s"] > 0).all()
     assert sizes == [(20, 56), (20, 112)]
@@ -346,7 +353,20 @@ def test_the_faces_that_are_read_have_the_size_asked_for(monkeypatch):
     renderer = SimpleNamespace(SyntheticFaces=rendered)
     monkeypatch.setitem(sys.modules, "fer_lab.data.synthetic", renderer)
     monkeypatch.setattr(bench, "_read_rate", lambda faces, size, batch_size, seconds: float(faces.image_size))
-    assert bench.bench_data(48, 10)["faces_per_s"].iloc[-1] == 48
+    assert bench.bench_data(48, 10, counts=())["faces_per_s"].iloc[-1] == 48
+    assert bench.bench_data(48, 10, counts=(3,))["faces_per_s"].tolist()[-2:] == [48, 56]
+
+
+def test_a_large_set_stays_on_the_disk(tmp_path):
+    before = bench._own_mb()
+    if math.isnan(before):
+        pytest.skip("this system does not tell")
+    # 565 MB of pixels, of which not one takes room.
+    grey = bench._grey_faces(60_000, tmp_path / "grey.npy")
+    assert grey.storage.nbytes == 60_000 * 3 * 56 * 56
+    assert len(next(iter(bench.Loader(grey, batch_size=64, size=56)))) == 64
+    assert bench._own_mb() - before < 100
+    assert (tmp_path / "grey.npy").stat().st_blocks * 512 < 10 * 2**20
 
 
 def test_a_data_set_needs_its_folder():
