@@ -2,8 +2,8 @@
 
 Each process sees its own part of every batch, and gradients are averaged over them. That is exact for every
 loss that is a mean over the faces. Two things are not, and take their means over all processes here: the
-statistics of BatchNorm, and a loss that is a function of such a mean. Extremes over a batch (QCS's "official" form)
-stay those of a process's part.
+statistics of BatchNorm, and a loss that is a function of such a mean. Extremes over a batch (QCS's "official"
+form) stay those of a process's part.
 """
 
 from collections.abc import Iterator
