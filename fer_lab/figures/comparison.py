@@ -282,8 +282,8 @@ def accuracy_against_cost(table: pd.DataFrame, title: str | None = None) -> Figu
     fig = new_figure(6.6, 4.0)
     ax = fig.subplots()
     beside = {"textcoords": "offset points", "va": "center"}
-    # Neighbours in accuracy get their names above and below their discs in turn.
-    for place, row in enumerate(table.sort_values("value").itertuples()):
+    # Neighbours in speed get their names above and below their discs in turn.
+    for place, row in enumerate(table.sort_values("images_per_s").itertuples()):
         color = model_color(row.model)
         ax.vlines(row.images_per_s, row.low, row.high, color=color, alpha=0.5, linewidth=2)
         ax.scatter([row.images_per_s], [row.value], s=260 * row.parameters_m, color=color, alpha=0.8)
