@@ -10,8 +10,6 @@ from collections import Counter
 
 import pytest
 
-from fer_lab.data import cache
-
 
 @pytest.fixture(autouse=True)
 def _kind(request, record_property):
@@ -21,8 +19,6 @@ def _kind(request, record_property):
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("FER_LAB_CACHE", str(tmp_path / "cache"))
-    # Two threads more for a dozen pictures cost more than they bring.
-    monkeypatch.setattr(cache.os, "cpu_count", lambda: 1)
 
 
 def pytest_sessionstart(session):
