@@ -16,7 +16,7 @@ from fer_lab.data.expressions import COLORS
 from fer_lab.data.faces import REGIONS
 from fer_lab.data.synthetic import Rendering
 from fer_lab.figures.pictures import STROKES
-from fer_lab.figures.style import INK, SERIES, SOFT
+from fer_lab.figures.style import INK, SERIES, SOFT, with_palette
 
 TILE = 112  # side of the small picture beside a model's answer
 CARD = (356, 150)
@@ -52,7 +52,7 @@ def encode(picture: Image.Image, *, small: bool = False) -> bytes:
     """
     buffer = io.BytesIO()
     if small:
-        picture = picture.quantize(255, kmeans=1, dither=Image.Dither.FLOYDSTEINBERG)
+        picture = with_palette(picture.convert("RGB"), soft=True)
     picture.save(buffer, "PNG", optimize=small, **({} if small else {"compress_level": 1}))
     return buffer.getvalue()
 

@@ -26,6 +26,7 @@ NAMES = {
 }
 # RAF-DB's three rarest classes, and the renderer's at the same imbalance.
 RARE = ("anger", "disgust", "fear")
+SPEED = "speed.csv"  # in the folder of the store: `fer-lab bench models --csv figures/results/speed.csv`
 BLOCK = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -142,12 +143,36 @@ def imbalance(store: ResultsStore, rare: Sequence[str] = RARE) -> str:
     return "\n".join(lines)
 
 
+def speed(table: pd.DataFrame) -> str:
+    """Markdown: images a second and how many times those of plain fp32, a row for every model and size.
+
+    Args:
+        table: what `bench.bench_models` measures, with both modes and both paths.
+    """
+    lines = [
+        "| | parameters | GFLOP an image | training, plain | default | inference, plain | default |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for (model, size), rows in table.groupby(["model", "size"], sort=False):
+        row = rows.set_index(["mode", "path"])
+        cells = []
+        for mode in ("train", "inference"):
+            plain, default = (row.loc[(mode, path), "images_per_s"] for path in ("plain", "default"))
+            cells += [f"{plain:,.{0 if plain >= 20 else 1}f}"]
+            cells += [f"{default:,.{0 if default >= 20 else 1}f} ({default / plain:.1f}×)"]
+        act = row.loc[("inference", "plain")]
+        name = f"{NAMES[model]} `{size}`"
+        lines.append(f"| {name} | {act.parameters_m:.2f} M | {act.gflop_per_image:.2f} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def tables(store: ResultsStore) -> dict[str, str]:
     """All tables that a text can name."""
     return {
         "ferplus": comparison(store, "ferplus", "valid", 8),
         "rendered": comparison(store, "synthetic", "test", 7),
         "imbalance": imbalance(store),
+        **({"speed": speed(pd.read_csv(measured))} if (measured := store.folder / SPEED).exists() else {}),
     }
 
 

@@ -5,9 +5,10 @@ import io
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageColor
 
 from fer_lab.cards import CARD, GAP, TILE, compose, draw_card, encode, font, to_picture
+from fer_lab.data.expressions import CANONICAL, COLORS
 
 
 def test_a_cards_bars_are_as_long_as_the_probabilities():
@@ -49,3 +50,11 @@ def test_a_face_becomes_a_picture_and_a_file():
 def test_the_font_is_the_one_that_comes_with_matplotlib():
     assert font(13, True).getname() == ("DejaVu Sans", "Bold")
     assert font(13) is font(13)
+
+
+def test_a_small_file_keeps_the_colours_of_all_bars():
+    tile = np.random.default_rng(0).integers(0, 256, (TILE, TILE, 3), np.uint8)
+    card = draw_card("m", dict.fromkeys(CANONICAL[:7], 1 / 7), tile)
+    back = np.asarray(Image.open(io.BytesIO(encode(card, small=True))).convert("RGB"))
+    bars = [tuple(back[24 + 14 * i + 6, TILE + 90]) for i in range(7)]
+    assert bars == [ImageColor.getrgb(COLORS[name]) for name in CANONICAL[:7]]

@@ -122,3 +122,18 @@ def test_imbalance_has_a_row_a_loss_and_a_column_a_level(tmp_path):
     assert lines[2].split(" | ")[2].startswith("25.0 [")
     assert lines[3].startswith("| semi | 85.0 [")
     assert lines[3].endswith("| – |")
+
+
+def test_speed_has_a_row_a_model_and_its_gain_over_plain():
+    paths = [
+        ("train", "plain", 5.0),
+        ("train", "default", 12.5),
+        ("inference", "plain", 1000),
+        ("inference", "default", 4000),
+    ]
+    table = pd.DataFrame(
+        {"model": "qcs", "size": "paper", "mode": mode, "path": path, "images_per_s": rate}
+        for mode, path, rate in paths
+    ).assign(parameters_m=[9.0, 9.0, 1.5, 1.5], gflop_per_image=[8.0, 8.0, 2.25, 2.25])
+    last = report.speed(table).splitlines()[-1]
+    assert last == "| QCS `paper` | 1.50 M | 2.25 | 5.0 | 12.5 (2.5×) | 1,000 | 4,000 (4.0×) |"

@@ -81,7 +81,7 @@ def load_dataset(
     leaked = sum(len({where[row] for row in group if row in where}) > 1 for group in pixels.twins)
     if leaked:
         warnings.warn(
-            f"{leaked:,} pictures of {name} stand in more than one split, byte for byte; what is measured on "
+            f"pictures of {name} in more than one split, byte for byte: {leaked:,}; what is measured on "
             f"them flatters (fer-lab data check {name} tells more)",
             stacklevel=2,
         )
@@ -155,14 +155,14 @@ class DatasetReport:
         lines.append(f"verified: {total:,} pictures decoded in {self.seconds:.1f} s, {some(shown, 3)} px")
         lines += [f"note: {note}" for note in self.notes[:MOST_PROBLEMS]]
         if self.leaked:
-            lines.append(f"LEAKAGE: {self.leaked:,} pictures stand in more than one split, byte for byte")
+            lines.append(f"LEAKAGE: pictures in more than one split, byte for byte: {self.leaked:,}")
         if self.repeated:
             lines.append(
-                f"note: {self.repeated:,} pictures stand more than once in a split; of all that stand more "
-                f"than once, {self.relabelled:,} have different labels"
+                f"note: pictures more than once in a split: {self.repeated:,}; of all pictures that stand more "
+                f"than once, with different labels: {self.relabelled:,}"
             )
         if self.bad:
-            lines.append(f"UNREADABLE: {len(self.bad):,} pictures")
+            lines.append(f"UNREADABLE pictures: {len(self.bad):,}")
             lines += [f"  {reason}" for reason in self.bad[:MOST_PROBLEMS]]
             if len(self.bad) > MOST_PROBLEMS:
                 lines.append(f"  … and {len(self.bad) - MOST_PROBLEMS:,} more")

@@ -281,14 +281,19 @@ def accuracy_against_cost(table: pd.DataFrame, title: str | None = None) -> Figu
     check_columns(table, ("model", "value", "low", "high", "images_per_s", "parameters_m"))
     fig = new_figure(6.6, 4.0)
     ax = fig.subplots()
-    beside = {"textcoords": "offset points", "va": "center"}
-    # Neighbours in speed get their names above and below their discs in turn.
-    for place, row in enumerate(table.sort_values("images_per_s").itertuples()):
+    rows = table.sort_values("images_per_s")
+    room = 0.2 * rows["images_per_s"].max()
+    to_left, to_right = rows["images_per_s"].diff(), -rows["images_per_s"].diff(-1)
+    for place, (row, before, after) in enumerate(zip(rows.itertuples(), to_left, to_right, strict=True)):
+        # A name stands where no neighbour in speed is; between two, above or below.
+        left = after < room and not before < room
+        lift = (12 if place % 2 else -12) if after < room and before < room else 0
         color = model_color(row.model)
         ax.vlines(row.images_per_s, row.low, row.high, color=color, alpha=0.5, linewidth=2)
         ax.scatter([row.images_per_s], [row.value], s=260 * row.parameters_m, color=color, alpha=0.8)
         text = f"{row.model}\n{row.parameters_m:.2f} M"
-        ax.annotate(text, (row.images_per_s, row.value), (11, 12 if place % 2 else -12), **beside)
+        offset = {"xytext": (-11 if left else 11, lift), "textcoords": "offset points", "va": "center"}
+        ax.annotate(text, (row.images_per_s, row.value), ha="right" if left else "left", **offset)
     ax.set(xlabel="images a second at inference, on this machine", ylabel="accuracy")
     ax.yaxis.set_major_formatter(PercentFormatter(1))
     ax.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")

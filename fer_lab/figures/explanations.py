@@ -14,6 +14,7 @@ from fer_lab.figures.pictures import heat_over
 from fer_lab.figures.style import (
     HEAT,
     INK,
+    PITCH,
     SERIES,
     SOFT,
     check_columns,
@@ -79,7 +80,7 @@ def outlined_faces(
     tiles = [list(pictures[i : i + columns]) for i in starts]
     fig, ax, tops = mosaic(tiles, captions=names, cell=1.4, title=title)
     for i, mask in enumerate(masks):
-        _outline(ax, mask, i % columns * 1.06, tops[i // columns])
+        _outline(ax, mask, i % columns * PITCH, tops[i // columns])
     return fig
 
 
@@ -128,8 +129,8 @@ def explanation_grid(
         ax.text(-0.08, top + 0.5, name, ha="right", va="center", fontsize=8.5)
     if masks is not None:
         for r, c in np.ndindex(n, len(columns)):
-            _outline(ax, masks[r], c * 1.06, tops[r])
-    y, right, high = tops[-1] + 1 + 0.14 / cell, len(columns) * 1.06 - 0.06, 0.14 / cell
+            _outline(ax, masks[r], c * PITCH, tops[r])
+    y, right, high = tops[-1] + 1 + 0.14 / cell, len(columns) * PITCH - (PITCH - 1), 0.14 / cell
     end = right - 0.4 / cell
     ax.imshow(np.linspace(0, 1, 128)[None], extent=(end - 1, end, y + high, y), cmap=HEAT)
     note = {"va": "center", "fontsize": 8, "color": SOFT}

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from fer_lab.attention import normalize_for_display, upsample
 from fer_lab.data.expressions import colors
 from fer_lab.data.faces import SPLITS, FaceSet
-from fer_lab.figures.style import HEAT, INK, SERIES, SOFT, WIDTH, mosaic, new_figure, pictures_of, styled
+from fer_lab.figures.style import HEAT, INK, PITCH, SERIES, SOFT, WIDTH, mosaic, new_figure, pictures_of, styled
 
 # The 68 landmarks in the iBUG order: name → strokes of (first, last, closed).
 STROKES = {
@@ -103,7 +103,7 @@ def face_rows(
         cell=cell,
         title=title,
     )
-    end = images.shape[1] * 1.06 - 0.06
+    end = images.shape[1] * PITCH - (PITCH - 1)
     for i, top in enumerate(tops):
         ax.text(-0.08, top + 0.5, names[i], ha="right", va="center", fontsize=8.5)
         if notes:
@@ -213,7 +213,7 @@ def heat_rows(
     # In inches, since the pictures shrink where there are many columns and the letters do not.
     letters = max((len(line) for name in names or () for line in name.split("\n")), default=0)
     room = 0.12 + 0.066 * letters if names else 0.0
-    width = 1.06 * len(columns) - 0.06
+    width = PITCH * len(columns) - (PITCH - 1)
     cell = min(1.1, (WIDTH - 0.1 - room) / width)
     bottom = 0.28 / cell
     fig, ax, tops = mosaic(tiles, captions=[columns], left=room / cell, bottom=bottom, cell=cell, title=title)

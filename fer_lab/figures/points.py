@@ -11,7 +11,7 @@ from matplotlib.ticker import PercentFormatter
 
 from fer_lab.attention import normalize_for_display, upsample
 from fer_lab.figures.pictures import heat_over, heat_rows
-from fer_lab.figures.style import SERIES, SOFT, check_columns, mosaic, new_figure, pictures_of, styled
+from fer_lab.figures.style import PITCH, SERIES, SOFT, check_columns, mosaic, new_figure, pictures_of, styled
 
 FOUND, TRUE = "#ffdd55", "#33ddff"
 
@@ -42,7 +42,7 @@ def landmark_predictions(
     rows = [pictures[i : i + columns] for i in starts]
     fig, ax, tops = mosaic(rows, captions=names, cell=1.4, bottom=0.22, title=title)
     for i in range(len(pictures)):
-        corner = np.array([1.06 * (i % columns), tops[i // columns]])
+        corner = np.array([PITCH * (i % columns), tops[i // columns]])
         if truth is not None:
             ends = np.stack([found[i], truth[i]], axis=1) + corner
             ax.plot(*ends.transpose(2, 1, 0), color=TRUE, linewidth=1.3, solid_capstyle="butt")
@@ -83,7 +83,7 @@ def attention_and_landmarks(
     fig, ax, tops = heat_rows(tiles, ["face", *names], row_titles, title)
     for i, top in enumerate(tops):
         for column in range(k + 1):
-            _dots(ax, points[i] + np.array([1.06 * column, top]), size=2.5)
+            _dots(ax, points[i] + np.array([PITCH * column, top]), size=2.5)
     return fig
 
 

@@ -10,7 +10,17 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from fer_lab.figures.pictures import heat_over
-from fer_lab.figures.style import HEAT, SERIES, SOFT, check_columns, mosaic, new_figure, pictures_of, styled
+from fer_lab.figures.style import (
+    HEAT,
+    PITCH,
+    SERIES,
+    SOFT,
+    check_columns,
+    mosaic,
+    new_figure,
+    pictures_of,
+    styled,
+)
 from fer_lab.maps import normalize_for_display, upsample
 
 
@@ -67,15 +77,17 @@ def matching_lines(
         rows.append([pictures_of(face)[0] for i in part for face in pairs[i]])
         captions.append([text for i in part for text in (names[i], "")])
     fig, ax, tops = mosaic(rows, captions=captions, cell=2.0, title=title)
+    for text in ax.texts:
+        text.set_x(text.get_position()[0] + PITCH / 2)  # from above the first face to above the pair
     for n, table in enumerate(tables):
         grid = round(len(table) ** 0.5)
         if tuple(table.shape) != (grid * grid,) * 2:
             raise ValueError(f"expected tables [G·G,G·G], got {list(table.shape)}")
-        row, start = n // columns, 2 * (n % columns) * 1.06
+        row, start = n // columns, 2 * (n % columns) * PITCH
         for k, (i, j, strength) in enumerate(strongest_matches(table, count)):
             (x1, y1), (x2, y2) = _centre(i, grid), _centre(j, grid)
             color = SERIES[k % len(SERIES)]
-            xs, ys = (start + x1, start + 1.06 + x2), (tops[row] + y1, tops[row] + y2)
+            xs, ys = (start + x1, start + PITCH + x2), (tops[row] + y1, tops[row] + y2)
             ax.add_line(Line2D(xs, ys, color="white", linewidth=1.2 + 2.4 * strength, alpha=0.7))
             ax.add_line(Line2D(xs, ys, color=color, linewidth=0.5 + 2.2 * strength, alpha=0.95))
             ax.plot(xs, ys, "o", color=color, markersize=3.5, markeredgecolor="white", markeredgewidth=0.6)
@@ -106,7 +118,7 @@ def similarity_over_both(
     fig, ax, tops = mosaic(tiles, left=1.1, cell=1.35, title=title)
     for c, place in enumerate(places):
         row, column = divmod(int(place), grid)
-        x, y = c * 1.06 + column / grid, tops[0] + row / grid
+        x, y = c * PITCH + column / grid, tops[0] + row / grid
         ax.add_patch(Rectangle((x, y), 1 / grid, 1 / grid, fill=False, edgecolor="white", linewidth=3))
         ax.add_patch(Rectangle((x, y), 1 / grid, 1 / grid, fill=False, edgecolor=SERIES[1], linewidth=1.6))
     for top, text in zip(tops, ("this place\non one face", "is like these\non the other"), strict=True):
@@ -143,7 +155,7 @@ def maps_in_rows(
     )
     for top, name in zip(tops, names, strict=True):
         ax.text(-0.08, top + 0.5, name, ha="right", va="center", fontsize=9)
-    y, right = tops[-1] + 1.12, len(faces) * 1.06 - 0.06
+    y, right = tops[-1] + 1.12, len(faces) * PITCH - (PITCH - 1)
     ax.imshow(np.linspace(0, 1, 128)[None], extent=(right - 1.3, right - 0.32, y + 0.09, y), cmap=HEAT)
     for x, text in ((right - 1.34, "each map on its own scale: least"), (right, "most")):
         ax.text(x, y + 0.045, text, ha="right", va="center", fontsize=8, color=SOFT)

@@ -29,6 +29,7 @@ SHADES = LinearSegmentedColormap.from_list("fer_lab.shades", ["#ffffff", "#c9cce
 HEAT = mpl.colormaps["inferno"]
 WIDTH = 9.0  # inches, the widest figure
 DPI = 120
+PITCH = 1.06  # from one picture of a mosaic to the next, in pictures' sides
 FLAT = 32  # colours that stay exact in a picture of many
 STYLE = {
     "font.family": "DejaVu Sans",
@@ -85,13 +86,13 @@ def png(fig: Figure, *, dpi: int = DPI) -> bytes:
     """A figure as a PNG with a palette of at most 256 colours; the same figure gives the same bytes."""
     buffer = io.BytesIO()
     fig.savefig(buffer, format="png", dpi=dpi)
-    picture = _with_palette(Image.open(buffer).convert("RGB"), soft=any(ax.images for ax in fig.axes))
+    picture = with_palette(Image.open(buffer).convert("RGB"), soft=any(ax.images for ax in fig.axes))
     written = io.BytesIO()
     picture.save(written, format="png", optimize=True, dpi=(dpi, dpi))
     return written.getvalue()
 
 
-def _with_palette(picture: Image.Image, *, soft: bool) -> Image.Image:
+def with_palette(picture: Image.Image, *, soft: bool) -> Image.Image:
     """An RGB picture → the same with a palette. Colours of flat areas (paper, lines, bars) stay exact.
 
     Args:
@@ -176,7 +177,7 @@ def mosaic(
     title: str | None = None,
     interpolation: str = "bicubic",
 ) -> tuple[Figure, Axes, list[float]]:
-    """Rows of pictures on one axis whose unit is a picture's side; column c starts at x = 1.06 c.
+    """Rows of pictures on one axis whose unit is a picture's side; column c starts at x = `PITCH` · c.
 
     Args:
         tiles: [rows][columns] of RGB [S,S,3].
@@ -187,7 +188,7 @@ def mosaic(
     Returns:
         The figure, its axis, and each row's y (downwards).
     """
-    gap = 0.06
+    gap = PITCH - 1
     width = left + max(map(len, tiles)) * (1 + gap) - gap + right
     cell = min(cell, (WIDTH - 0.1) / width)
     tops, y = [], 0.0

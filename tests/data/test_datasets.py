@@ -276,8 +276,8 @@ def test_the_report_counts_faces_and_says_what_is_wrong(root):
     assert len(report.bad) == 1
     assert not report.ok
     text = report.text()
-    assert "LEAKAGE: 1 pictures stand in more than one split" in text
-    assert "UNREADABLE: 1 pictures" in text
+    assert "LEAKAGE: pictures in more than one split, byte for byte: 1" in text
+    assert "UNREADABLE pictures: 1" in text
     assert "bad.png" in text
     assert "1 pictures in FER2013Valid are not in label.csv: stray.png" in text
     assert "FER2013Test is not there" in text

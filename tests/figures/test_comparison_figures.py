@@ -1,8 +1,11 @@
 """Figures of several models draw the numbers they were given."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection
 
 from fer_lab import figures
@@ -114,3 +117,21 @@ def test_cost_stands_on_the_axis_and_parameters_are_areas():
     discs = [c for c in fig.axes[0].collections if isinstance(c, PathCollection)]
     assert [tuple(disc.get_offsets()[0]) for disc in discs] == [(500, 0.9), (1000, 0.8)]  # the slowest first
     assert discs[0].get_sizes()[0] == 2 * discs[1].get_sizes()[0]
+
+
+def test_names_of_models_alike_in_speed_are_apart():
+    table = pd.DataFrame(
+        {
+            "model": ["poster", "triplet_center", "dan", "baseline"],
+            "value": [0.91, 0.919, 0.915, 0.905],
+            "low": [0.89, 0.9, 0.89, 0.88],
+            "high": [0.93, 0.94, 0.93, 0.92],
+            "images_per_s": [390.0, 900.0, 930.0, 1280.0],
+            "parameters_m": [0.95, 0.7, 0.97, 0.7],
+        }
+    )
+    fig = figures.accuracy_against_cost(table)
+    FigureCanvasAgg(fig).draw()
+    boxes = [text.get_window_extent() for text in fig.axes[0].texts]
+    assert len(boxes) == 4
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))

@@ -52,7 +52,7 @@ def test_flat_colours_stay_exact_beside_faces():
     shades = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
     shades[:20] = (230, 159, 0)
     shades[20:40] = 255
-    picture = style._with_palette(Image.fromarray(shades), soft=True)
+    picture = style.with_palette(Image.fromarray(shades), soft=True)
     drawn = np.asarray(picture.convert("RGB"))
     assert picture.mode == "P"
     assert (drawn[:40] == shades[:40]).all()
@@ -63,7 +63,7 @@ def test_flat_colours_stay_exact_beside_faces():
 def test_few_colours_are_kept_as_they_are():
     pixels = np.zeros((10, 10, 3), dtype=np.uint8)
     pixels[:5] = (204, 121, 167)
-    assert (np.asarray(style._with_palette(Image.fromarray(pixels), soft=True).convert("RGB")) == pixels).all()
+    assert (np.asarray(style.with_palette(Image.fromarray(pixels), soft=True).convert("RGB")) == pixels).all()
 
 
 def test_the_style_does_not_leak_and_ignores_the_readers_settings():
