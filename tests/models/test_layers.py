@@ -43,6 +43,23 @@ def test_watching_changes_nothing_but_shows_the_weights():
     torch.testing.assert_close(weights @ v, plain)
 
 
+def test_bfloat16_on_a_processor_takes_the_explicit_path(monkeypatch):
+    q, k, v = qkv()
+    exact = Attend()(q, k, v)
+
+    def fused(*_args, **_kwargs):
+        raise AssertionError("this kernel's backward pass is several times slower")
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", fused)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = Attend()(q, k, v)
+    torch.testing.assert_close(rounded.float(), exact, rtol=0.02, atol=0.02)
+    rounded = Attend()(*(x.bfloat16() for x in (q, k, v)))
+    torch.testing.assert_close(rounded.float(), exact, rtol=0.02, atol=0.02)
+    with pytest.raises(AssertionError, match="slower"):
+        Attend()(q, k, v)
+
+
 @pytest.mark.parametrize("fail", [False, True])
 def test_everything_is_put_back(fail):
     net = Net(fail)
