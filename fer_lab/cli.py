@@ -33,6 +33,10 @@ DataRoot = Annotated[
 Rule = Annotated[str, typer.Option(help="FER+ labels: largest, majority or votes.")]
 Classes = Annotated[int | None, typer.Option(help="7 or 8; what the data set has if not given.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable images out, and count them.")]
+LabelOrder = Annotated[
+    str,
+    typer.Option(help="Data set whose label order the head of an authors' checkpoint has: rafdb, affectnet, …"),
+]
 FaceCount = Annotated[int, typer.Option("--faces", help="How many faces to render, for synthetic.")]
 FaceSeed = Annotated[int, typer.Option("--faces-seed", help="Of the rendered faces.")]
 Knobs = Annotated[list[str] | None, typer.Option("--knob", help="name=value of the renderer.")]
@@ -164,7 +168,11 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Folder of the run; an interrupted one goes on.")] = None,
     changes: Annotated[list[str] | None, typer.Option("--set", help="field=value of the recipe.")] = None,
     option: Annotated[list[str] | None, typer.Option(help="name=value of the model, such as heads=2.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="Safetensors to start from.")] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="File to start from: safetensors of ours, or authors' checkpoint, a trunk's too."),
+    ] = None,
+    order: LabelOrder = "",
     trunk: Annotated[
         Path | None, typer.Option(help="Run, weights or a shipped model whose trunk to start from.")
     ] = None,
@@ -214,6 +222,7 @@ def train(
         changes=_pairs(changes, "--set"),
         options=_pairs(option, "--option"),
         weights=weights,
+        order=order,
         trunk=trunk,
         variant=record,
         split=split,
@@ -225,6 +234,8 @@ def train(
         return
     typer.echo(f"\n{model} on {len(done.predictions)} {done.split} faces of {done.predictions.name}")
     typer.echo(_format_metrics(done.metrics))
+    if start := done.run.config.get("start"):
+        typer.echo(f"started from {start}")
     typer.echo(f"run: {done.run.folder}, {done.minutes:.1f} minutes")
     if record:
         typer.echo(f"recorded in {store}")
@@ -268,12 +279,38 @@ def landmarks(
     typer.echo(f"weights in half precision: {target}")
 
 
+@app.command("convert")
+def convert_checkpoint(
+    checkpoint: Annotated[Path, typer.Argument(help="A file in its authors' names.")],
+    out: Annotated[Path, typer.Argument(help="The .safetensors to write.")],
+    model: Annotated[str, typer.Option(help="What it is of, such as dan.")],
+    size: Annotated[str, typer.Option(help="paper; poster: small, base, large.")] = "paper",
+    classes: Annotated[int, typer.Option(help="How many its head has.")] = 7,
+    option: Annotated[list[str] | None, typer.Option(help="name=value of the model, such as heads=2.")] = None,
+    order: LabelOrder = "",
+):
+    """Turn an authors' checkpoint into a file that evaluate, predict and the explorer open."""
+    from fer_lab.checkpoints import convert
+    from fer_lab.commands import literal
+
+    report = convert(
+        checkpoint,
+        out,
+        model=model,
+        size=size,
+        num_classes=classes,
+        options={name: literal(value) for name, value in _pairs(option, "--option").items()},
+        order=order,
+    )
+    typer.echo(f"{report}\nwritten: {out}")
+
+
 @app.command()
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Folder of a run, safetensors file, or name of a shipped model.")],
     dataset: Dataset = "synthetic",
     data_root: DataRoot = None,
-    split: Annotated[str, typer.Option(help="train, valid or test.")] = "valid",
+    split: Annotated[str, typer.Option(help="train, valid or test. Default: valid, else test.")] = "",
     rule: Rule = "majority",
     skip_bad: SkipBad = False,
     count: FaceCount = 4000,
@@ -294,7 +331,9 @@ def evaluate(
         seed=faces_seed,
         knobs=_pairs(knob, "--knob"),
     )
-    faces = source.sized(model.image_size).load().split(split)
+    faces = source.sized(model.image_size).load()
+    split = split or faces.reported_split()
+    faces = faces.split(split)
     metrics = evaluation.evaluate(evaluation.predict(model, faces))
     typer.echo(f"{model.name} on {len(faces)} {split} faces of {faces.name}\n{_format_metrics(metrics)}")
 
@@ -431,14 +470,14 @@ def bench_data(
 def results(
     latex: Annotated[bool, typer.Option("--latex", help="As LaTeX tables.")] = False,
     metrics: Annotated[str, typer.Option(help="Which numbers.")] = "accuracy,mean_class_recall",
-    store: Annotated[Path | None, typer.Option(help="Another results store than the book's.")] = None,
+    store: Annotated[Path | None, typer.Option(help="Default: figures/results here, else the book's.")] = None,
     fill: Annotated[Path | None, typer.Option(help="Make the tables in this text anew, as README's.")] = None,
 ):
     """The recorded results: mean over seeds with a 95 % interval."""
     from fer_lab.runs import ResultsStore
     from fer_lab.workbook import results_folder
 
-    folder = store or results_folder()
+    folder = store or (STORE if STORE.is_dir() else results_folder())
     recorded = ResultsStore(folder)
     if recorded.runs().empty:
         raise ValueError(f"{folder} has no results; `fer-lab train … --record NAME` writes some")

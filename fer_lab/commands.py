@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 from torch.distributed.elastic.multiprocessing.errors import record
 
+from fer_lab.checkpoints import start_from_trunk, start_from_weights
 from fer_lab.data.datasets import load_dataset
 from fer_lab.data.faces import FaceSet
 from fer_lab.data.progress import progress
@@ -24,9 +25,9 @@ from fer_lab.data.synthetic import SyntheticFaces
 from fer_lab.data.synthetic.generator import set_fingerprint
 from fer_lab.evaluation import evaluate, predict
 from fer_lab.launch import check_devices, launch, stop_with_launcher
-from fer_lab.models.method import IMAGE_SIZES, Method, create_model, method_class
+from fer_lab.models.method import IMAGE_SIZES, create_model, method_class
 from fer_lab.models.recipes import Recipe
-from fer_lab.runs import Predictions, ResultsStore, Run, atomic_path, load_weights, read_card, save_model
+from fer_lab.runs import Predictions, ResultsStore, Run, atomic_path, read_card, save_model
 from fer_lab.scales import accuracy_by_scale
 from fer_lab.shipped import card_text, is_shipped_name, open_model
 from fer_lab.structure import structure
@@ -144,7 +145,9 @@ class Training:
         seed: of initial weights, batches and augmentation.
         changes: fields of the recipe, as text.
         options: keyword options of the model, as text.
-        weights: safetensors to start from.
+        weights: file to start from: safetensors of ours, or a checkpoint in its authors' names, of the whole
+            model or of its trunk.
+        order: the data set whose label order the head of an authors' checkpoint has; "" leaves it as it is.
         trunk: a run's folder or a file of weights whose trunk to start from, whatever method it is of.
         variant: name in the results store; "" if it is not recorded.
         split: reported on; "" is "valid" where there are such faces, else "test".
@@ -161,6 +164,7 @@ class Training:
     changes: Mapping[str, str] = dataclasses.field(default_factory=dict)
     options: Mapping[str, str] = dataclasses.field(default_factory=dict)
     weights: Path | None = None
+    order: str = ""
     trunk: Path | None = None
     variant: str = ""
     split: str = ""
@@ -204,6 +208,7 @@ class Training:
         words += [word for name, value in self.options.items() for word in ("--option", f"{name}={value}")]
         # the name alone: the folder is the reader's own
         words += ["--weights", self.weights.name] if self.weights else []
+        words += ["--order", self.order] if self.order else []
         if self.trunk:
             words += ["--trunk", str(self.trunk) if is_shipped_name(self.trunk) else f"runs/{self.trunk.name}"]
         words += ["--split", self.split] if self.split else []
@@ -228,7 +233,7 @@ class Training:
             ValueError: no faces in the split, or balanced faces that are not rendered.
         """
         if not self.balanced:
-            split = self.split or ("valid" if (faces.splits == "valid").any() else "test")
+            split = self.split or faces.reported_split()
             return split, faces.split(split)
         if self.source.dataset != "synthetic" or self.split:
             raise ValueError("balanced faces are rendered, and take the place of a split: give one of the two")
@@ -277,10 +282,14 @@ def train(
     Raises:
         ValueError: an unknown model, recipe, field, option or split; more devices than there are; and as
             `Source.load`.
+        FileNotFoundError: no weights or trunk where they should be, said before any face is read.
         RuntimeError: one of several processes failed.
     """
     check_devices(devices, device)
     request.chosen_recipe()
+    for given in filter(None, (request.weights, request.trunk)):
+        if not (given.exists() or is_shipped_name(given)):
+            raise FileNotFoundError(f"no weights at {given}")
     faces = request.source.sized(request.image_size).load() if faces is None else faces
     split, reported = request.reported(faces)
     run = Run(out or request.folder())
@@ -331,11 +340,11 @@ def _fit(request: Training, run: Run, faces: FaceSet, fresh: bool, device: str) 
     torch.manual_seed(request.seed)
     options = {name: literal(value) for name, value in request.options.items()}
     model = create_model(request.model, num_classes=faces.num_classes, size=request.size, **options)
+    told = {"command": request.command(), "variant": request.variant}
     if request.weights:
-        load_weights(model, request.weights)
+        told["start"] = start_from_weights(model, request.weights, request.order)
     if request.trunk:
         start_from_trunk(model, open_model(request.trunk))
-    told = {"command": request.command(), "variant": request.variant}
     recipe = request.chosen_recipe()
     fit(model, training, held_out, recipe, run.folder, device=device, resume=not fresh, config=told)
 
@@ -376,22 +385,6 @@ def main(path: str) -> None:
     if faces.fingerprint != order["fingerprint"]:
         raise ValueError(f"{faces.name} changed while several processes began to read it; start again")
     _fit(request, Run(order["folder"]), faces, order["fresh"], order["device"])
-
-
-def start_from_trunk(model: Method, trained: Method) -> None:
-    """Copy the trunk of a trained model into another method's, as the papers start from face recognition's.
-
-    Raises:
-        ValueError: one of the two has no trunk, or their trunks differ.
-    """
-    if not (hasattr(model, "trunk") and hasattr(trained, "trunk")):
-        raise ValueError(f"{model.name} and {trained.name} must both have a trunk to hand one over")
-    own, given = model.trunk.state_dict(), trained.trunk.state_dict()
-    if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in given.items()}:
-        raise ValueError(
-            f"the trunks of {trained.name} ({trained.size}) and {model.name} ({model.size}) differ"
-        )
-    model.trunk.load_state_dict(given)
 
 
 def describe_device(run: Run) -> str:

@@ -16,7 +16,6 @@ from typer.testing import CliRunner
 from fer_lab import cli, commands, overlays
 from fer_lab.commands import Source, Training
 from fer_lab.launch import count_devices
-from fer_lab.models import create_model
 from fer_lab.runs import ResultsStore, Run, RunBusyError, load_model, read_card
 
 COUNT = 80
@@ -186,20 +185,13 @@ def test_render_and_check_and_cache_agree(tmp_path):
     assert "60 faces of 56×56 px" in cached.output
 
 
-def test_a_trunk_is_handed_over_to_another_method():
-    trained, model = create_model("baseline"), create_model("dan")
-    commands.start_from_trunk(model, trained)
-    given = trained.trunk.state_dict()
-    assert all(torch.equal(value, given[name]) for name, value in model.trunk.state_dict().items())
-    with pytest.raises(ValueError, match="differ"):
-        commands.start_from_trunk(create_model("dan", size="paper"), trained)
-
-
 def test_the_command_names_the_trunk(tmp_path):
     request = Training(model="dan", source=Source(), trunk=tmp_path / "trunk-0")
     assert "--trunk runs/trunk-0" in request.command()
     request = Training(model="dan", source=Source(), trunk=Path("synthetic/baseline"))
     assert "--trunk synthetic/baseline" in request.command()
+    request = Training(model="dan", source=Source(), weights=tmp_path / "theirs.pth", order="rafdb")
+    assert "--weights theirs.pth --order rafdb" in request.command()
 
 
 def test_rendered_faces_come_in_the_models_size():

@@ -51,6 +51,7 @@ ORDER = [
     "fer_lab.runs.folder",
     "fer_lab.runs.store",
     "fer_lab.runs",
+    "fer_lab.checkpoints",
     "fer_lab.shipped",
     "fer_lab.overlays",
     "fer_lab.steps",

@@ -140,6 +140,10 @@ class FaceSet:
             fingerprint=digest,
         )
 
+    def reported_split(self) -> str:
+        """The split that results are stated on: "valid" where there are such faces, else "test"."""
+        return "valid" if (self.splits == "valid").any() else "test"
+
     def split(self, name: str) -> "FaceSet":
         """The faces of one split.
 
@@ -148,23 +152,29 @@ class FaceSet:
         """
         found = self.splits == name
         if not found.any():
-            raise ValueError(f"{self.name} has no {name!r} faces; it has {sorted(np.unique(self.splits))}")
+            raise ValueError(f"{self.name} has no {name!r} faces; it has {', '.join(np.unique(self.splits))}")
         return self.subset(found)
 
     def holdout(self, fraction: float = 0.1, seed: int = 0) -> tuple["FaceSet", "FaceSet"]:
         """Cut training faces in two: (the larger part, the part kept back for choices).
 
-        By subject where every subject is known, so that no person is in both; else stratified by label.
+        By subject where every subject is known, so that no person is in both; else stratified by label, and
+        one face where no class has enough for its share.
 
         Args:
             fraction: share kept back, between 0 and 1 exclusive.
             seed: the cut is a function of the labels (or subjects), the fraction and the seed alone.
+
+        Raises:
+            ValueError: a fraction out of range, or fewer than two faces.
         """
         if not 0 < fraction < 1:
             raise ValueError(f"fraction must lie between 0 and 1, got {fraction}")
+        if len(self) < 2:
+            raise ValueError(f"{len(self)} training faces of {self.name} cannot be cut in two")
         generator = torch.Generator().manual_seed(seed)
         held = torch.zeros(len(self), dtype=torch.bool)
-        if len(self) and int(self.subjects.min()) >= 0:
+        if int(self.subjects.min()) >= 0:
             people = self.subjects.unique()
             chosen = people[torch.randperm(len(people), generator=generator)]
             held = torch.isin(self.subjects, chosen[: max(1, round(fraction * len(people)))])
@@ -173,6 +183,8 @@ class FaceSet:
                 members = (self.labels == label).nonzero().squeeze(1)
                 order = torch.randperm(len(members), generator=generator)
                 held[members[order[: round(fraction * len(members))]]] = True
+            if not held.any():
+                held[torch.randint(len(self), (1,), generator=generator)] = True
         return self.subset(~held), self.subset(held)
 
     def class_counts(self) -> torch.Tensor:

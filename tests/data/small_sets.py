@@ -58,26 +58,27 @@ def write_kaggle(root: Path, quoted: bool = False) -> Path:
     return root
 
 
-def write_rafdb(root: Path) -> Path:
-    """One face a class and split; the grey value is 20 × RAF-DB's own label, which counts from 1."""
+def write_rafdb(root: Path, each: int = 1) -> Path:
+    """`each` faces a class and split; the grey value is 20 × RAF-DB's own label, which counts from 1."""
     lines = []
     for split in ("train", "test"):
-        for own in range(1, 8):
-            lines.append(f"{split}_{own:05d}.jpg {own}")
-            picture(root / "Image" / "aligned" / f"{split}_{own:05d}_aligned.jpg", 20 * own + (split == "test"))
+        for number, own in enumerate(list(range(1, 8)) * each, 1):
+            lines.append(f"{split}_{number:05d}.jpg {own}")
+            grey = 20 * own + (split == "test")
+            picture(root / "Image" / "aligned" / f"{split}_{number:05d}_aligned.jpg", grey)
     (root / "EmoLabel").mkdir()
     (root / "EmoLabel" / "list_patition_label.txt").write_text("\n".join(lines) + "\n")
     return root
 
 
-def write_affectnet(root: Path) -> Path:
-    """One face a label and split, 0…7 and 8 (none); annotations are text in train_set, numbers in val_set."""
+def write_affectnet(root: Path, each: int = 1) -> Path:
+    """`each` faces a label and split, 0…7, 8 (none); annotations are text in train_set, numbers in val_set."""
     for folder in ("train_set", "val_set"):
         (root / folder / "annotations").mkdir(parents=True)
-        for own in range(9):
-            picture(root / folder / "images" / f"{own}.jpg", 20 * own)
+        for number, own in enumerate(list(range(9)) * each):
+            picture(root / folder / "images" / f"{number}.jpg", 20 * own)
             value = np.array(str(own)) if folder == "train_set" else np.array(own)
-            np.save(root / folder / "annotations" / f"{own}_exp.npy", value)
+            np.save(root / folder / "annotations" / f"{number}_exp.npy", value)
     return root
 
 
@@ -94,11 +95,12 @@ def write_affectnet_lists(root: Path) -> Path:
     return root
 
 
-def write_sfew(root: Path) -> Path:
-    """One face a class in Train and Val; the grey value is 20 × the place in SFEW's order."""
+def write_sfew(root: Path, each: int = 1) -> Path:
+    """`each` faces a class in Train and Val; the grey value is 20 × the place in SFEW's order."""
     for split in ("Train", "Val"):
         for own, folder in enumerate(SFEW_FOLDERS):
-            picture(root / split / folder / "scene 1.png", 20 * own + (split == "Val"))
+            for scene in range(1, each + 1):
+                picture(root / split / folder / f"scene {scene}.png", 20 * own + (split == "Val"))
     return root
 
 

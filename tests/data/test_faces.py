@@ -99,6 +99,13 @@ def test_holdout_without_subjects_is_stratified():
     assert first_pixels(faces.holdout(0.1, seed=4)[1].images) != first_pixels(held.images)
 
 
+def test_a_set_too_small_for_shares_still_gives_up_one_face():
+    rest, held = make_faces(8).holdout(0.1)
+    assert (len(rest), len(held)) == (7, 1)
+    with pytest.raises(ValueError, match=r"1 training faces of .* cannot be cut in two"):
+        make_faces(1).holdout(0.1)
+
+
 def test_holdout_with_subjects_parts_no_person():
     faces = make_faces(n=60, people=[i // 6 for i in range(60)])
     rest, held = faces.holdout(0.2)
