@@ -12,7 +12,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from fer_lab.data.faces import FaceSet
+from fer_lab.data.batches import Loader
+from fer_lab.data.faces import REGIONS, FaceSet
+from fer_lab.maps import mass_in_regions
 from fer_lab.models.method import Method
 from fer_lab.runs import ResultsStore
 from fer_lab.runs.store import seed_interval
@@ -20,6 +22,8 @@ from fer_lab.training import in_order
 
 # The silhouette compares every face with every other one; beyond this many, so many are drawn.
 SILHOUETTE_FACES = 4000
+# How often every face is given other partners before its cross similarity map is measured.
+MASS_DRAWS = 4
 
 
 def _points(embeddings: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -221,7 +225,9 @@ def structure(model: Method, faces: FaceSet, embeddings: np.ndarray, *, batch_si
     "within_between" is the ratio of `within_between_scatter` for its embeddings, "silhouette" as there;
     "nearest_center_margin" and "class_scatter", for every class and as the mean over classes, those of
     `separation` from the classes' means; "head_overlap", for a model with several attention maps over the
-    face, the mean of `mean_pairwise_cosine` over the faces.
+    face, the mean of `mean_pairwise_cosine` over the faces; "map_mass", for a model that compares faces and
+    faces whose truth is known, the share of its cross similarity maps on the places that the acting units
+    moved, and "map_mass_chance", what an even map would get.
 
     Args:
         embeddings: [N,D] of these faces, as `predict(…, embeddings=True)` gives them.
@@ -239,6 +245,8 @@ def structure(model: Method, faces: FaceSet, embeddings: np.ndarray, *, batch_si
         rows.append(("silhouette", "", silhouette(embeddings, labels)))
     if (overlap := _head_overlap(model, faces, batch_size)) is not None:
         rows.append(("head_overlap", "", overlap))
+    if (mass := _map_mass(model, faces)) is not None:
+        rows += [("map_mass", "", mass[0]), ("map_mass_chance", "", mass[1])]
     return pd.DataFrame(rows, columns=["metric", "class", "value"]).assign(low=math.nan, high=math.nan)
 
 
@@ -257,3 +265,31 @@ def _head_overlap(model: Method, faces: FaceSet, batch_size: int) -> float | Non
             overlaps.append(mean_pairwise_cosine(maps).cpu())
     model.train(was_training)
     return float(torch.cat(overlaps).mean()) if overlaps else None
+
+
+def _map_mass(model: Method, faces: FaceSet) -> tuple[float, float] | None:
+    """Mean over anchors that move something, drawn with partners `MASS_DRAWS` times, and over the scales."""
+    if getattr(model, "cross", None) is None or faces.regions is None:
+        return None
+    # A class with a single face has no partner for it.
+    paired = faces.class_counts() > 1
+    if paired.sum() < 2:
+        return None
+    faces = faces.subset(paired[faces.labels])
+    device = next(model.parameters()).device
+    loader = Loader(faces, batch_size=64, size=model.image_size, kind=model.batch_kind, device=device)
+    was_training = model.training
+    model.eval()
+    found = []
+    with torch.no_grad():
+        for draw in range(MASS_DRAWS):
+            loader.set_epoch(draw)
+            for batch in loader:
+                moved = faces.region_masks(batch.indices[:, 0])[:, [REGIONS.index("moved")]].to(device)
+                acting = moved.flatten(1).any(1)
+                maps = model.similarity_maps(batch.images[acting])[:, 0]  # [B,3,7,7], the anchor's
+                share, chance = mass_in_regions(maps, moved[acting])
+                found.append(torch.stack([share.mean(1), chance], 1).flatten(1).cpu())
+    model.train(was_training)
+    mass, chance = torch.cat(found).mean(0).tolist()
+    return mass, chance

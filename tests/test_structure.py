@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import math
 
@@ -9,7 +10,8 @@ from sklearn.metrics import silhouette_samples
 
 from fer_lab import structure as package
 from fer_lab.data.batches import prepare
-from fer_lab.data.faces import FaceSet
+from fer_lab.data.faces import REGIONS, FaceSet
+from fer_lab.data.synthetic import SyntheticFaces
 from fer_lab.models import create_model
 from fer_lab.runs import ResultsStore
 from fer_lab.structure import (
@@ -249,3 +251,35 @@ def test_structure_measures_classes_and_the_overlap_of_heads():
     np.testing.assert_allclose(table["class_scatter", "c"], apart.scatter[2])
     assert table["nearest_center_margin", ""] == pytest.approx(apart.margin.mean())
     assert table["silhouette", ""] == pytest.approx(silhouette(embeddings, labels.numpy()))
+
+
+def test_mass_of_cross_similarity_maps_on_what_the_units_moved():
+    faces = SyntheticFaces(90, size=56, seed=3)
+    faces = faces.subset((faces.class_counts() > 1)[faces.labels])
+    embeddings = np.random.default_rng(0).normal(size=(len(faces), 5))
+    model = create_model("qcs")
+    table = structure(model, faces, embeddings).set_index(["metric", "class"])["value"]
+    moved = faces.region_masks(torch.arange(len(faces)))[:, REGIONS.index("moved")]
+    area = moved.float().mean((1, 2))
+    assert model.training
+    # Every anchor is drawn as often as every other; neutral ones move nothing and do not count.
+    assert table["map_mass_chance", ""] == pytest.approx(area[area > 0].mean().item(), rel=0.05)
+    assert 0 < table["map_mass", ""] < 3 * table["map_mass_chance", ""]
+
+    # All of the mass on one cell of the grid: the share of that cell which is inside.
+    def one_cell(images):
+        maps = torch.zeros(len(images), 4, 3, 7, 7)
+        maps[..., 3, 3] = 1
+        return maps
+
+    model.similarity_maps = one_cell
+    table = structure(model, faces, embeddings).set_index(["metric", "class"])["value"]
+    inside = moved[area > 0, 24:32, 24:32].float().mean()
+    assert table["map_mass", ""] == pytest.approx(inside.item(), rel=0.05, abs=0.01)
+    one_of_a_kind = faces.subset([int((faces.labels == c).nonzero()[0]) for c in (0, 1)])
+    for other, told in (
+        (model, one_of_a_kind),
+        (create_model("qcs", form="none"), faces),
+        (model, dataclasses.replace(faces, regions=None)),
+    ):
+        assert "map_mass" not in set(structure(other, told, embeddings[: len(told)])["metric"])
