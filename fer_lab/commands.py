@@ -206,8 +206,10 @@ class Training:
         words += ["--size", self.size, "--recipe", self.recipe_name, "--seed", str(self.seed)]
         words += [word for name, value in self.changes.items() for word in ("--set", f"{name}={value}")]
         words += [word for name, value in self.options.items() for word in ("--option", f"{name}={value}")]
-        # the name alone: the folder is the reader's own
-        words += ["--weights", self.weights.name] if self.weights else []
+        if self.weights:  # of a run or the name alone: other folders are the reader's own
+            of_run = (self.weights.parent / "config.json").exists()
+            inside = f"runs/{self.weights.parent.name}/" if of_run else ""
+            words += ["--weights", f"{inside}{self.weights.name}"]
         words += ["--order", self.order] if self.order else []
         if self.trunk:
             words += ["--trunk", str(self.trunk) if is_shipped_name(self.trunk) else f"runs/{self.trunk.name}"]

@@ -192,6 +192,10 @@ def test_the_command_names_the_trunk(tmp_path):
     assert "--trunk synthetic/baseline" in request.command()
     request = Training(model="dan", source=Source(), weights=tmp_path / "theirs.pth", order="rafdb")
     assert "--weights theirs.pth --order rafdb" in request.command()
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first" / "config.json").touch()
+    request = Training(model="dan", source=Source(), weights=tmp_path / "first" / "weights.safetensors")
+    assert "--weights runs/first/weights.safetensors" in request.command()
 
 
 def test_rendered_faces_come_in_the_models_size():
