@@ -433,11 +433,15 @@ def bench_models(
     sizes: Annotated[str, typer.Option(help="Which sizes; poster also has small and base.")] = "tiny,paper",
     modes: Annotated[str, typer.Option(help="Which modes.")] = "train,inference",
     csv: Annotated[Path | None, typer.Option(help="Also write the table there.")] = None,
+    figure: Annotated[Path | None, typer.Option(help="Also draw images a second, into this PNG.")] = None,
 ):
     """Images a second, milliseconds a step, memory and FLOPs of every model."""
-    from fer_lab import bench
+    from fer_lab import bench, figures
 
-    _print_table(bench.bench_models(_listed(models), _listed(sizes), _listed(modes)), csv)
+    table = bench.bench_models(_listed(models), _listed(sizes), _listed(modes))
+    _print_table(table, csv)
+    if figure:
+        typer.echo(f"drawn in {figures.save(figures.bench_table_figure(table), figure)}")
 
 
 @bench_app.command("losses")

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from fer_lab import cli, workbook
@@ -223,6 +224,23 @@ def test_bench_passes_on_what_was_asked(benched, monkeypatch, tmp_path):
         ("bench_data", (), {"dataset": "ferplus", "root": tmp_path}),
         ("bench_data", (), {}),
     ]
+
+
+def test_bench_draws_its_table(monkeypatch, tmp_path):
+    from fer_lab import bench
+
+    rates = {
+        "model": "dan",
+        "size": "tiny",
+        "mode": "train",
+        "path": ["plain", "default"],
+        "images_per_s": [1.0, 2.0],
+    }
+    monkeypatch.setattr(bench, "bench_models", lambda *_: pd.DataFrame(rates))
+    done = run("bench", "models", "--figure", tmp_path / "speed.png")
+    assert "drawn in" in done.output
+    with Image.open(tmp_path / "speed.png") as picture:
+        assert picture.width > 400
 
 
 @pytest.mark.parametrize("what", ["models", "losses", "data"])
