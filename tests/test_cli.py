@@ -227,15 +227,12 @@ def test_bench_passes_on_what_was_asked(benched, monkeypatch, tmp_path):
 
 
 def test_bench_draws_its_table(monkeypatch, tmp_path):
+    import pandas as pd
+
     from fer_lab import bench
 
-    rates = {
-        "model": "dan",
-        "size": "tiny",
-        "mode": "train",
-        "path": ["plain", "default"],
-        "images_per_s": [1.0, 2.0],
-    }
+    what = {"model": "dan", "size": "tiny", "mode": "train"}
+    rates = {**what, "path": ["plain", "default"], "images_per_s": [1.0, 2.0]}
     monkeypatch.setattr(bench, "bench_models", lambda *_: pd.DataFrame(rates))
     done = run("bench", "models", "--figure", tmp_path / "speed.png")
     assert "drawn in" in done.output
