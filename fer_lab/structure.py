@@ -287,6 +287,8 @@ def _map_mass(model: Method, faces: FaceSet) -> tuple[float, float] | None:
             for batch in loader:
                 moved = faces.region_masks(batch.indices[:, 0])[:, [REGIONS.index("moved")]].to(device)
                 acting = moved.flatten(1).any(1)
+                if not acting.any():  # the last, small batch may hold neutral faces alone
+                    continue
                 maps = model.similarity_maps(batch.images[acting])[:, 0]  # [B,3,7,7], the anchor's
                 share, chance = mass_in_regions(maps, moved[acting])
                 found.append(torch.stack([share.mean(1), chance], 1).flatten(1).cpu())

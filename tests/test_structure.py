@@ -283,3 +283,14 @@ def test_mass_of_cross_similarity_maps_on_what_the_units_moved():
         (model, dataclasses.replace(faces, regions=None)),
     ):
         assert "map_mass" not in set(structure(other, told, embeddings[: len(told)])["metric"])
+
+
+def test_map_mass_passes_over_a_batch_in_which_nothing_moves():
+    faces = SyntheticFaces(60, size=56, seed=3)
+    neutral, happy = (int((faces.labels == label).nonzero()[0]) for label in (0, 1))
+    mostly_neutral = faces.subset([neutral] * 64 + [happy] * 2)
+    embeddings = np.random.default_rng(0).normal(size=(66, 5))
+    table = structure(create_model("qcs", official=True), mostly_neutral, embeddings)
+    moved = faces.region_masks(torch.tensor([happy]))[0, REGIONS.index("moved")].float().mean()
+    chance = table.loc[table["metric"] == "map_mass_chance", "value"].item()
+    assert chance == pytest.approx(moved.item(), rel=1e-3)
