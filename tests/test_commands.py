@@ -303,5 +303,6 @@ def test_two_processes_that_were_killed_go_on_where_they_were(tmp_path):
     assert done.exit_code == 0, done.output
     assert made.is_finished
     assert len(made.history) == 4
-    assert made.history.head(len(before)).equals(before)
+    # An epoch whose row was written but not its checkpoint is trained again: the same numbers, other seconds.
+    assert made.history.head(len(before)).drop(columns="seconds").equals(before.drop(columns="seconds"))
     assert ResultsStore(tmp_path / "store").runs().iloc[0]["device"].startswith("2 × ")
