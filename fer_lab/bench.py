@@ -1,4 +1,4 @@
-"""What this machine can do: images a second, memory, FLOPs and share of peak of every model; faces a second.
+"""What this machine can do: images a second, memory, FLOPs and share of peak of every model; what losses cost.
 
 Each model is measured in a process of its own (`python -m fer_lab.bench`), so that one measurement's memory
 does not hide another's. Numbers are of the moment: another program on the same cores changes them.
@@ -12,31 +12,34 @@ import re
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from fer_lab.data.batches import KINDS, Loader
-from fer_lab.data.faces import FaceBatch, FaceSet
+from fer_lab.data.batches import KINDS
+from fer_lab.data.faces import FaceBatch
 from fer_lab.data.progress import progress as progress_bar
+from fer_lab.hardware import best_device, compiled, resolve_precision, synchronize, tensor_float_32
 from fer_lab.models import create_model, list_models
-from fer_lab.models.baseline import SCRATCH_AUGMENTATION
 from fer_lab.models.fuse import fuse
 from fer_lab.models.method import SIZES, Method, method_class, register_method
-from fer_lab.training import resolve_precision
 
 MODES = ("train", "inference")
 # plain: fp32, eager, contiguous. default: channels_last, bf16 autocast where precision "auto" gives that, and
-# for inference the fused form.
+# for inference the fused form. compiled: default, and torch.compile; only where it is asked for, since it takes
+# minutes before the first image.
 PATHS = ("plain", "default")
-BATCHES = {"cpu": {"tiny": 64, "paper": 16}, "cuda": {"tiny": 1024, "paper": 256}}
+EVERY_PATH = (*PATHS, "compiled")
+BATCHES = {
+    "cpu": {"tiny": 64, "paper": 16},
+    "mps": {"tiny": 256, "paper": 32},
+    "cuda": {"tiny": 1024, "paper": 256},
+}
 COLUMNS = (
     "model",
     "size",
@@ -49,6 +52,7 @@ COLUMNS = (
     "gflop_per_image",
     "share_of_peak",
     "parameters_m",
+    "first_step_s",
 )
 
 
@@ -68,10 +72,10 @@ def bench_models(
     Args:
         models: names; None is all of them.
         sizes: of those that the models come in; a model without one of them is left out of its rows.
-        modes, paths: from `MODES`, `PATHS`.
+        modes, paths: from `MODES`, `EVERY_PATH`.
         batch: examples a step; None takes what suits the device and size.
         seconds: how long each row is timed, after warming up; at least three steps.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "mps".
         progress: show a bar; None shows one where somebody can see it.
 
     Returns:
@@ -81,7 +85,8 @@ def bench_models(
         the system does not tell); gflop_per_image is 2 × multiply-adds, backward pass included in training;
         share_of_peak is against `dense_peak` at the same precision, NaN where other programs slowed that down
         so much that the share would be above 1; parameters_m counts the millions of
-        parameters that take part (see `count_parameters`).
+        parameters that take part (see `count_parameters`); first_step_s is the slowest of the first three
+        steps, which torch.compile makes long.
 
     Raises:
         ValueError: an unknown model, size, mode or path.
@@ -90,7 +95,7 @@ def bench_models(
     models = list_models() if models is None else list(models)
     there = {name: method_class(name).sizes for name in models}
     every = tuple(dict.fromkeys(size for name in models for size in there[name]))
-    for given, known in ((sizes, every), (modes, MODES), (paths, PATHS)):
+    for given, known in ((sizes, every), (modes, MODES), (paths, EVERY_PATH)):
         if wrong := [value for value in given if value not in known]:
             raise ValueError(f"expected some of {', '.join(known)}, got {', '.join(map(repr, wrong))}")
     if batch is not None and batch < 2:
@@ -169,7 +174,7 @@ def bench_losses(
     Args:
         batch, classes, dim: B, C and D.
         seconds: how long each loss is timed, after warming up.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "mps".
         progress: show a bar; None shows one where somebody can see it.
 
     Returns:
@@ -233,106 +238,14 @@ def loss_steps(batch: int, classes: int, dim: int, device: str = "cpu") -> dict[
     return {name: functools.partial(step, loss) for name, loss in losses.items()}
 
 
-def bench_data(
-    size: int = 112,
-    n: int = 2000,
-    *,
-    dataset: str | None = None,
-    root: str | Path | None = None,
-    batch_size: int = 128,
-    seconds: float = 2.0,
-    counts: Sequence[int] = (1_000, 10_000, 50_000, 200_000),
-) -> pd.DataFrame:
-    """Faces a second: rendered at 56 px and at `size`; read from a memory map and augmented to `size`.
-
-    The memory map lies in the system's page cache, as it does from the second epoch on. Sets of `counts` grey
-    faces of 56 px, in files with nothing in them, show what a larger set costs.
-
-    Args:
-        size: side of the images in pixels.
-        n: how many faces are rendered.
-        dataset, root: also measure this data set, out of its cache; see `datasets.load_dataset`.
-        batch_size: faces a batch.
-        seconds: how long reading is timed.
-        counts: sizes of the sets that are compared.
-
-    Returns:
-        Columns what, px (of the result), faces (in the set), faces_per_s, and for `counts` own_mb: what set
-        and loader add to this process's memory, without the file's pages, which the system may take back.
-
-    Raises:
-        ValueError: a data set without its folder.
-    """
-    if dataset is not None and root is None:
-        raise ValueError(f"data set {dataset!r} needs its folder: give root")
-    # Not at the top: every row of `bench_models` is a process, which would import them again.
-    from fer_lab.data.datasets import load_dataset
-    from fer_lab.data.synthetic import SyntheticFaces
-
-    rows = []
-    for px in dict.fromkeys((56, size)):
-        began = time.perf_counter()
-        faces = SyntheticFaces(n, seed=0, size=px)
-        rows.append(("rendered", px, n, n / (time.perf_counter() - began), math.nan))
-    with tempfile.TemporaryDirectory() as folder:
-        mapped = _memory_mapped(faces, Path(folder) / "faces.npy")
-        rate = _read_rate(mapped, size, batch_size, seconds)
-        rows.append(("synthetic, read and augmented", size, n, rate, math.nan))
-        del mapped
-    if dataset is not None:
-        real = load_dataset(dataset, root)
-        rate = _read_rate(real, size, batch_size, seconds)
-        rows.append((f"{real.name}, read and augmented", size, len(real), rate, math.nan))
-    with tempfile.TemporaryDirectory() as folder:
-        for count in counts:
-            before = _own_mb()
-            grey = _grey_faces(count, Path(folder) / "grey.npy")
-            rate = _read_rate(grey, 56, batch_size, seconds)
-            rows.append(("grey, read and augmented", 56, count, rate, _own_mb() - before))
-            del grey
-    return pd.DataFrame(rows, columns=["what", "px", "faces", "faces_per_s", "own_mb"])
-
-
-def _grey_faces(n: int, path: Path) -> FaceSet:
-    """Faces of 56 px without a pixel on the disk, as a file of zeros that was never written."""
-    np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(n, 3, 56, 56)).flush()
-    storage = torch.from_numpy(np.load(path, mmap_mode="c"))
-    nobody = torch.full((n,), -1)
-    splits = np.full(n, "train")
-    return FaceSet(storage, torch.arange(n) % 2, ("neutral", "happiness"), splits, nobody, "grey", f"grey-{n}")
-
-
-def _memory_mapped(faces: FaceSet, path: Path) -> FaceSet:
-    np.save(path, faces.images.numpy())
-    # Copy-on-write, which torch takes without a warning; nothing is written.
-    storage = torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
-    return FaceSet(
-        storage, faces.labels, faces.classes, faces.splits, faces.subjects, faces.name, faces.fingerprint
-    )
-
-
-def _read_rate(faces: FaceSet, size: int, batch_size: int, seconds: float) -> float:
-    """Faces a second out of a shuffling loader with the augmentation of training from scratch."""
-    loader = Loader(faces, batch_size=batch_size, size=size, augmentation=SCRATCH_AUGMENTATION)
-    for _ in zip(range(2), loader, strict=False):
-        pass
-    seen, epoch, began = 0, 0, time.perf_counter()
-    while True:
-        loader.set_epoch(epoch)
-        for batch in loader:
-            seen += len(batch)
-            if (passed := time.perf_counter() - began) > seconds:
-                return seen / passed
-        epoch += 1
-
-
 def _device(device: str) -> str:
+    """Raise ValueError for a device that is not here or cannot be measured; "auto" becomes the best one."""
     if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("there is no GPU that torch can use; device='cpu' measures the processor")
+        return best_device()
     if device not in BATCHES:
-        raise ValueError(f"device must be 'auto', 'cpu' or 'cuda', got {device!r}")
+        raise ValueError(f"device must be auto, {', '.join(BATCHES)}, got {device!r}")
+    if device not in ("cpu", best_device()):
+        raise ValueError(f"there is no {device} device that torch can use; device='cpu' measures the processor")
     return device
 
 
@@ -361,30 +274,30 @@ def measure(job: dict) -> dict:
     device, mode, batch = job["device"], job["mode"], job["batch"]
     torch.set_num_threads(job["threads"])
     register_method(job["model"], job["code"])
-    torch.backends.cudnn.allow_tf32 = job["path"] != "plain"
+    plain = job["path"] == "plain"
     before = _resident_mb()[0]
 
     torch.manual_seed(0)
     model = create_model(job["model"], size=job["size"]).to(device).train(mode == "train")
-    layout = torch.contiguous_format if job["path"] == "plain" else torch.channels_last
-    model.to(memory_format=layout)
-    if mode == "inference" and job["path"] == "default":
+    model.to(memory_format=torch.contiguous_format if plain else torch.channels_last)
+    if mode == "inference" and not plain:
         model = fuse(model)
-    precision = resolve_precision("fp32" if job["path"] == "plain" else "auto", device)
+    precision = resolve_precision("fp32" if plain else "auto", device)
     group = KINDS[model.batch_kind] if mode == "train" else 1
     with FlopCounterMode(display=False) as counter:
         make_step(model, mode, 2, device)()
     step = make_step(model, mode, batch, device, bf16=precision == "bf16")
-    for _ in range(2):
-        step()
-    times = _times(step, device, job["seconds"])
-    median = statistics.median(times)
+    method = "training_losses" if mode == "train" else "forward"
+    with tensor_float_32(device, not plain), compiled(model, method, job["path"] == "compiled"):
+        first = max(_times(step, device, 0.0))
+        median = statistics.median(_times(step, device, job["seconds"]))
     peak = torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else _resident_mb()[1] - before
     return {
         "images_per_s": batch * group / median,
         "ms_per_step": median * 1000,
         "peak_mb": peak,
         "gflop_per_image": counter.get_total_flops() / (2 * group) / 1e9,
+        "first_step_s": first,
         "peak_gflops": dense_peak(precision, device, seconds=job["seconds"] / 2),
         # Of the model as it was made: fusing has put some of them together.
         "parameters_m": count_parameters(create_model(job["model"], size=job["size"]), mode) / 1e6,
@@ -452,17 +365,9 @@ def _times(step: Callable[[], object], device: str, seconds: float) -> list[floa
     while len(times) < 3 or time.perf_counter() - began < seconds:
         start = time.perf_counter()
         step()
-        if device == "cuda":
-            torch.cuda.synchronize()
+        synchronize(device)
         times.append(time.perf_counter() - start)
     return times
-
-
-def _own_mb() -> float:
-    """This process's resident memory but for pages of files, in MB; NaN where the system does not tell."""
-    status = Path("/proc/self/status")
-    found = re.search(r"^RssAnon:\s+(\d+) kB", status.read_text(), re.M) if status.exists() else None
-    return int(found[1]) / 1024 if found else math.nan
 
 
 def _resident_mb() -> tuple[float, float]:

@@ -432,13 +432,17 @@ def bench_models(
     models: Annotated[str | None, typer.Option(help="Such as baseline,dan; all if not given.")] = None,
     sizes: Annotated[str, typer.Option(help="Which sizes; poster also has small and base.")] = "tiny,paper",
     modes: Annotated[str, typer.Option(help="Which modes.")] = "train,inference",
+    paths: Annotated[
+        str,
+        typer.Option(help="plain: fp32, eager. default: the fastest without waiting. compiled: torch.compile."),
+    ] = "plain,default",
     csv: Annotated[Path | None, typer.Option(help="Also write the table there.")] = None,
     figure: Annotated[Path | None, typer.Option(help="Also draw images a second, into this PNG.")] = None,
 ):
     """Images a second, milliseconds a step, memory and FLOPs of every model."""
     from fer_lab import bench, figures
 
-    table = bench.bench_models(_listed(models), _listed(sizes), _listed(modes))
+    table = bench.bench_models(_listed(models), _listed(sizes), _listed(modes), paths=_listed(paths))
     _print_table(table, csv)
     if figure:
         typer.echo(f"drawn in {figures.save(figures.bench_table_figure(table), figure)}")
@@ -464,10 +468,10 @@ def bench_data(
     csv: Annotated[Path | None, typer.Option(help="Also write the table there.")] = None,
 ):
     """Faces a second through rendering, reading and augmentation; what a larger set costs."""
-    from fer_lab import bench
+    from fer_lab import bench_data
 
     real = {} if dataset == "synthetic" else {"dataset": dataset, "root": data_root}
-    _print_table(bench.bench_data(**real), csv)
+    _print_table(bench_data.bench_data(**real), csv)
 
 
 @app.command()

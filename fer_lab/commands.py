@@ -39,7 +39,9 @@ BALANCED_SEED = 1_000_003
 
 
 def literal(text: str):
-    """`"0.5"` → 0.5; text that is no literal stays text."""
+    """`"0.5"` → 0.5, `"true"` → True; text that is no literal stays text."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
     try:
         return ast.literal_eval(text)
     except Exception:  # thousands of signs or brackets end in MemoryError, {[]} in TypeError

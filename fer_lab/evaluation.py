@@ -27,6 +27,7 @@ import torch
 
 from fer_lab.data.faces import FaceSet
 from fer_lab.data.progress import progress
+from fer_lab.hardware import best_device
 from fer_lab.models.fuse import fuse
 from fer_lab.models.method import Method
 from fer_lab.runs import Predictions
@@ -62,16 +63,16 @@ def predict(
     Args:
         model: works in eval mode, in the form that `fuse` gives it; its own modes are left alone.
         faces: resized and ordered (RGB or BGR) as the model asks.
-        device: where to compute; None is where the model's parameters are. The model stays there.
+        device: where to compute; None is the best there is. The model stays where it is.
         embeddings: also keep `model.embed`, which runs the network a second time.
 
     Raises:
         ValueError: no faces, other classes than the model's, or outputs that are not finite.
     """
     _check_classes(model, faces)
-    device = torch.device(device) if device is not None else next(model.parameters()).device
+    device = torch.device(best_device() if device is None else device)
     loader = in_order(model, faces, device=device, batch_size=batch_size)
-    network = fuse(model.to(device))
+    network = fuse(model).to(device)
     outputs, embedded = [], []
     for batch in progress(loader, "predict"):
         outputs.append(network(batch.images).float().softmax(1).cpu())

@@ -26,7 +26,8 @@ NAMES = {
 }
 # RAF-DB's three rarest classes, and the renderer's at the same imbalance.
 RARE = ("anger", "disgust", "fear")
-SPEED = "speed.csv"  # in the folder of the store: `fer-lab bench models --csv figures/results/speed.csv`
+# What `fer-lab bench models --csv FILE` wrote, in the folder of the store.
+SPEED, COMPILED = "speed.csv", "compiled.csv"
 BLOCK = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -158,12 +159,36 @@ def speed(table: pd.DataFrame) -> str:
         cells = []
         for mode in ("train", "inference"):
             plain, default = (row.loc[(mode, path), "images_per_s"] for path in ("plain", "default"))
-            cells += [f"{plain:,.{0 if plain >= 20 else 1}f}"]
-            cells += [f"{default:,.{0 if default >= 20 else 1}f} ({default / plain:.1f}×)"]
+            cells += [_rate(plain), f"{_rate(default)} ({default / plain:.1f}×)"]
         act = row.loc[("inference", "plain")]
         name = f"{NAMES[model]} `{size}`"
         lines.append(f"| {name} | {act.parameters_m:.2f} M | {act.gflop_per_image:.2f} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def compiled(table: pd.DataFrame) -> str:
+    """Markdown: what torch.compile gains and how long it takes to begin with, a row for every model and size.
+
+    Args:
+        table: what `bench.bench_models` measures, with both modes and the paths default and compiled.
+    """
+    lines = [
+        "| | training, default | compiled | first step | inference, default | compiled | first step |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for (model, size), rows in table.groupby(["model", "size"], sort=False):
+        row = rows.set_index(["mode", "path"])
+        cells = []
+        for mode in ("train", "inference"):
+            default, fast = (row.loc[(mode, path), "images_per_s"] for path in ("default", "compiled"))
+            cells += [_rate(default), f"{_rate(fast)} ({fast / default:.2f}×)"]
+            cells += [f"{row.loc[(mode, 'compiled'), 'first_step_s']:.0f} s"]
+        lines.append(f"| {NAMES[model]} `{size}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _rate(images_per_s: float) -> str:
+    return f"{images_per_s:,.{0 if images_per_s >= 20 else 1}f}"
 
 
 def tables(store: ResultsStore) -> dict[str, str]:
@@ -172,7 +197,11 @@ def tables(store: ResultsStore) -> dict[str, str]:
         "ferplus": comparison(store, "ferplus", "valid", 8),
         "rendered": comparison(store, "synthetic", "test", 7),
         "imbalance": imbalance(store),
-        **({"speed": speed(pd.read_csv(measured))} if (measured := store.folder / SPEED).exists() else {}),
+        **{
+            name.removesuffix(".csv"): make(pd.read_csv(store.folder / name))
+            for name, make in ((SPEED, speed), (COMPILED, compiled))
+            if (store.folder / name).exists()
+        },
     }
 
 

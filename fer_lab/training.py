@@ -22,6 +22,7 @@ import torch
 from fer_lab.data.batches import Loader
 from fer_lab.data.faces import FaceSet
 from fer_lab.data.progress import progress as progress_bar
+from fer_lab.hardware import best_device, compiled, resolve_precision, tensor_float_32
 from fer_lab.models.method import Method
 from fer_lab.models.recipes import Recipe
 from fer_lab.runs import CheckpointError, Run, model_card
@@ -76,7 +77,12 @@ def fit(
     _check_classes(model, train, valid)
     run = Run(run_dir)
     fabric = _fabric(device, recipe.precision)
-    with run.lock() if fabric.is_global_zero else nullcontext():
+    exact = resolve_precision(recipe.precision, fabric.device) == "fp32" and recipe.precision != "auto"
+    with (
+        run.lock() if fabric.is_global_zero else nullcontext(),
+        tensor_float_32(fabric.device, not exact),
+        compiled(model, "training_losses", recipe.compile),
+    ):
         return _fit(fabric, model, train, valid, recipe, run, resume, config or {}, on_epoch, progress)
 
 
@@ -287,21 +293,6 @@ def count_right(
     return right
 
 
-def resolve_precision(precision: str, device: torch.device | str = "cpu") -> str:
-    """ "auto" → "bf16" where the processor multiplies bf16 natively, else "fp32"; others unchanged.
-
-    Native means AMX or AVX-512 BF16 on a CPU, compute capability 8 or more on an NVIDIA GPU.
-    """
-    if precision != "auto":
-        return precision
-    if torch.device(device).type == "cuda":
-        return "bf16" if torch.cuda.get_device_capability()[0] >= 8 else "fp32"
-    native = torch.device(device).type == "cpu" and (
-        torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-    )
-    return "bf16" if native else "fp32"
-
-
 def _fabric(device: str, precision: str):
     try:
         from lightning_fabric import Fabric
@@ -309,8 +300,7 @@ def _fabric(device: str, precision: str):
         from lightning.fabric import Fabric
 
     logging.getLogger(Fabric.__module__.split(".")[0]).setLevel(logging.WARNING)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = best_device() if device == "auto" else device
     plugin = {"fp32": "32-true", "bf16": "bf16-mixed"}[resolve_precision(precision, device)]
     processes = {"devices": 1}
     if torch.distributed.is_torchelastic_launched():

@@ -1,10 +1,7 @@
 """Speeds are never asserted: they belong to the machine. What is counted, and how, is."""
 
-import dataclasses
 import math
 import subprocess
-import sys
-from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -14,7 +11,6 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fer_lab import bench
-from fer_lab.data.faces import FaceSet
 from fer_lab.models import create_model, method
 from fer_lab.models.method import Method
 
@@ -77,6 +73,7 @@ def test_share_of_peak_is_against_the_best_peak_of_the_same_path(monkeypatch):
             "peak_mb": 1.0,
             "gflop_per_image": 2.0,
             "parameters_m": 1.0,
+            "first_step_s": 1.0,
             "peak_gflops": peaks[job["mode"], job["path"]],
         }
 
@@ -152,13 +149,13 @@ def test_a_method_of_quadruplets_is_counted_by_the_image(path, mode, monkeypatch
     assert row["images_per_s"] == (4 if training else 1) * 6 / 4.0
     assert row["ms_per_step"] == 4000
     fused = not training and path == "default"
-    assert len(Four.calls) == 4 + fused + (not training)
+    assert len(Four.calls) == 3 + fused + (not training)
     # One picture more shows `fuse` the way, and at the end one which parameters act.
-    images, *how = zip(*Four.calls[fused : 4 + fused], strict=True)
-    assert images == (((8,) + (24,) * 3) if training else ((2,) + (6,) * 3))
-    assert how[0] == (training,) * 4
-    assert how[1] == (False,) + (path == "default",) * 3
-    assert how[2] == (path == "default",) * 4
+    images, *how = zip(*Four.calls[fused : 3 + fused], strict=True)
+    assert images == (((8,) + (24,) * 2) if training else ((2,) + (6,) * 2))
+    assert how[0] == (training,) * 3
+    assert how[1] == (False,) + (path == "default",) * 2
+    assert how[2] == (path == "default",) * 3
 
 
 @pytest.mark.parametrize("name", ["baseline", "dan"])
@@ -308,85 +305,3 @@ def test_a_measurement_that_fails_is_named(code, stderr, message, monkeypatch):
     monkeypatch.setattr(bench.subprocess, "run", lambda *_, **__: done)
     with pytest.raises(RuntimeError, match=message):
         bench._in_own_process({"model": "dan", "size": "tiny", "mode": "train", "path": "plain"})
-
-
-def rendered(n, seed=0, size=112):
-    return FaceSet(
-        torch.zeros(n, 3, size, size, dtype=torch.uint8),
-        torch.arange(n) % 2,
-        ("neutral", "happiness"),
-        np.array(["train"] * n),
-        torch.full((n,), -1),
-        "synthetic",
-        "0",
-    )
-
-
-def test_data_rates(monkeypatch):
-    sizes = []
-
-    def renderer(n, seed, size):
-        sizes.append((n, size))
-        return rendered(n, size=size)
-
-    monkeypatch.setitem(sys.modules, "fer_lab.data.synthetic", SimpleNamespace(SyntheticFaces=renderer))
-    real = dataclasses.replace(rendered(12, size=48), name="ferplus")
-    monkeypatch.setattr(
-        "fer_lab.data.datasets.load_dataset", lambda name, root: {("ferplus", "there"): real}[name, root]
-    )
-    table = bench.bench_data(
-        n=20, dataset="ferplus", root="there", batch_size=10, seconds=0.01, counts=(30, 60_000)
-    )
-    assert table[["what", "px", "faces"]].values.tolist() == [
-        ["rendered", 56, 20],
-        ["rendered", 112, 20],
-        ["synthetic, read and augmented", 112, 20],
-        ["ferplus, read and augmented", 112, 12],
-        ["grey, read and augmented", 56, 30],
-        ["grey, read and augmented", 56, 60_000],
-    ]
-    assert (table["faces_per_s"] > 0).all()
-    assert sizes == [(20, 56), (20, 112)]
-
-
-def test_the_faces_that_are_read_have_the_size_asked_for(monkeypatch):
-    renderer = SimpleNamespace(SyntheticFaces=rendered)
-    monkeypatch.setitem(sys.modules, "fer_lab.data.synthetic", renderer)
-    monkeypatch.setattr(bench, "_read_rate", lambda faces, size, batch_size, seconds: float(faces.image_size))
-    assert bench.bench_data(48, 10, counts=())["faces_per_s"].iloc[-1] == 48
-    assert bench.bench_data(48, 10, counts=(3,))["faces_per_s"].tolist()[-2:] == [48, 56]
-
-
-def test_a_large_set_stays_on_the_disk(tmp_path):
-    before = bench._own_mb()
-    if math.isnan(before):
-        pytest.skip("this system does not tell")
-    # 565 MB of pixels, of which not one takes room.
-    grey = bench._grey_faces(60_000, tmp_path / "grey.npy")
-    assert grey.storage.nbytes == 60_000 * 3 * 56 * 56
-    assert len(next(iter(bench.Loader(grey, batch_size=64, size=56)))) == 64
-    assert bench._own_mb() - before < 100
-    assert (tmp_path / "grey.npy").stat().st_blocks * 512 < 10 * 2**20
-
-
-def test_a_data_set_needs_its_folder():
-    with pytest.raises(ValueError, match="'ferplus' needs its folder"):
-        bench.bench_data(dataset="ferplus")
-
-
-def test_reading_counts_every_face_of_every_epoch(monkeypatch):
-    # A clock that ticks once a reading: begun at 0, then 1 after each batch of 10, until 5 has passed 4.
-    clock = iter(range(100))
-    monkeypatch.setattr(bench.time, "perf_counter", lambda: next(clock))
-    epochs = []
-    monkeypatch.setattr(bench.Loader, "set_epoch", lambda self, epoch: epochs.append(epoch))
-    assert bench._read_rate(rendered(20, size=56), 56, batch_size=10, seconds=4) == 50 / 5
-    assert epochs == [0, 1, 2]
-
-
-def test_the_memory_map_holds_the_same_pixels(tmp_path):
-    faces = rendered(5, size=8)
-    faces.storage.random_(0, 256)
-    mapped = bench._memory_mapped(faces.subset([3, 1]), tmp_path / "faces.npy")
-    assert torch.equal(mapped.images, faces.storage[[3, 1]])
-    assert mapped.labels.tolist() == [1, 1]

@@ -196,29 +196,31 @@ def benched(monkeypatch):
     """What was asked of fer_lab.bench; every answer is the same small table."""
     import pandas as pd
 
-    from fer_lab import bench
+    from fer_lab import bench, bench_data
 
     calls = []
 
     def answer(name):
         return lambda *args, **kwargs: calls.append((name, args, kwargs)) or pd.DataFrame({"ms": [0.123456]})
 
-    for name in ("bench_models", "bench_losses", "bench_data"):
-        monkeypatch.setattr(bench, name, answer(name))
+    for module, name in ((bench, "bench_models"), (bench, "bench_losses"), (bench_data, "bench_data")):
+        monkeypatch.setattr(module, name, answer(name))
     return calls
 
 
 def test_bench_passes_on_what_was_asked(benched, monkeypatch, tmp_path):
     monkeypatch.delenv("FER_DATA", raising=False)
     run("bench", "models", "--models", "dan, qcs", "--sizes", "tiny", "--modes", "inference")
+    run("bench", "models", "--paths", "default,compiled")
     run("bench", "models")
     run("bench", "losses", "--batch", 64, "--classes", 7, "--dim", 128)
     run("bench", "losses")
     run("bench", "data", "--dataset", "ferplus", "--data-root", tmp_path)
     run("bench", "data")
     assert benched == [
-        ("bench_models", (["dan", "qcs"], ["tiny"], ["inference"]), {}),
-        ("bench_models", (None, ["tiny", "paper"], ["train", "inference"]), {}),
+        ("bench_models", (["dan", "qcs"], ["tiny"], ["inference"]), {"paths": ["plain", "default"]}),
+        ("bench_models", (None, ["tiny", "paper"], ["train", "inference"]), {"paths": ["default", "compiled"]}),
+        ("bench_models", (None, ["tiny", "paper"], ["train", "inference"]), {"paths": ["plain", "default"]}),
         ("bench_losses", (64, 7, 128), {}),
         ("bench_losses", (512, 8, 512), {}),
         ("bench_data", (), {"dataset": "ferplus", "root": tmp_path}),
@@ -233,7 +235,7 @@ def test_bench_draws_its_table(monkeypatch, tmp_path):
 
     what = {"model": "dan", "size": "tiny", "mode": "train"}
     rates = {**what, "path": ["plain", "default"], "images_per_s": [1.0, 2.0]}
-    monkeypatch.setattr(bench, "bench_models", lambda *_: pd.DataFrame(rates))
+    monkeypatch.setattr(bench, "bench_models", lambda *_, **__: pd.DataFrame(rates))
     done = run("bench", "models", "--figure", tmp_path / "speed.png")
     assert "drawn in" in done.output
     with Image.open(tmp_path / "speed.png") as picture:

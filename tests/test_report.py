@@ -137,3 +137,15 @@ def test_speed_has_a_row_a_model_and_its_gain_over_plain():
     ).assign(parameters_m=[9.0, 9.0, 1.5, 1.5], gflop_per_image=[8.0, 8.0, 2.25, 2.25])
     last = report.speed(table).splitlines()[-1]
     assert last == "| QCS `paper` | 1.50 M | 2.25 | 5.0 | 12.5 (2.5×) | 1,000 | 4,000 (4.0×) |"
+
+
+def test_compiled_says_what_is_gained_and_how_long_it_takes():
+    rows = [
+        ("train", "default", 100.0, 0.1),
+        ("train", "compiled", 85.0, 31.4),
+        ("inference", "default", 16.0, 0.2),
+        ("inference", "compiled", 24.0, 9.6),
+    ]
+    table = pd.DataFrame(rows, columns=["mode", "path", "images_per_s", "first_step_s"])
+    last = report.compiled(table.assign(model="dan", size="tiny")).splitlines()[-1]
+    assert last == "| DAN `tiny` | 100 | 85 (0.85×) | 31 s | 16.0 | 24 (1.50×) | 10 s |"

@@ -19,7 +19,6 @@ from fer_lab.training import (
     TrainingDivergedError,
     accuracy,
     fit,
-    resolve_precision,
 )
 
 AUGMENTATION = Augmentation(flip=0.5, rotation=10, shift=0.05, erasing_p=0.5)
@@ -183,12 +182,6 @@ def test_two_trainings_in_one_folder(tmp_path):
 def test_classes_must_agree(tmp_path):
     with pytest.raises(ValueError, match="3 classes"):
         fit(create_model("small", 7), patterns(), None, RECIPE, tmp_path / "run")
-
-
-def test_precision():
-    assert resolve_precision("fp32") == "fp32"
-    assert resolve_precision("bf16") == "bf16"
-    assert resolve_precision("auto") in ("fp32", "bf16")
 
 
 def test_bf16_training_is_close_to_fp32(tmp_path):

@@ -326,7 +326,7 @@ def reliability(predictions: Predictions, bins: int = BINS, title: str | None = 
 
 @styled
 def bench_table_figure(table: pd.DataFrame, title: str | None = None) -> Figure:
-    """Images a second of every model, plain and default path, a panel a size and mode.
+    """Images a second of every model on every path that was measured, a panel a size and mode.
 
     Args:
         table: from `bench.bench_models`; columns model, size, mode, path, images_per_s.
@@ -335,7 +335,9 @@ def bench_table_figure(table: pd.DataFrame, title: str | None = None) -> Figure:
         ValueError: missing columns or no rows.
     """
     check_columns(table, ("model", "size", "mode", "path", "images_per_s"))
-    shades = {"plain": "#b9bcd9", "default": SERIES[0]}
+    shades = {"plain": "#b9bcd9", "default": SERIES[0], "compiled": SERIES[1]}
+    paths = [path for path in shades if path in set(table["path"])]
+    height = 0.76 / len(paths)
     panels = list(table.groupby(["size", "mode"], sort=False))
     models = list(dict.fromkeys(table["model"]))
     rows, columns = -(-len(panels) // 2), min(2, len(panels))
@@ -345,8 +347,8 @@ def bench_table_figure(table: pd.DataFrame, title: str | None = None) -> Figure:
     for ax, ((size, mode), part) in zip(axes, panels, strict=False):
         base = part[part["path"] == "plain"].set_index("model")["images_per_s"]
         for row in part.itertuples():
-            y = models.index(row.model) + (-0.19 if row.path == "plain" else 0.19)
-            ax.barh(y, row.images_per_s, height=0.34, color=shades[row.path])
+            y = models.index(row.model) + (paths.index(row.path) - (len(paths) - 1) / 2) * height
+            ax.barh(y, row.images_per_s, height=0.9 * height, color=shades[row.path])
             faster = row.path != "plain" and row.model in base
             ratio = f"  ({row.images_per_s / base[row.model]:.1f}×)" if faster else ""
             rate = f"{row.images_per_s:,.0f}" if row.images_per_s >= 100 else f"{row.images_per_s:.3g}"
@@ -361,8 +363,8 @@ def bench_table_figure(table: pd.DataFrame, title: str | None = None) -> Figure:
         ax.grid(axis="x")
     for ax in axes[len(panels) :]:
         ax.axis("off")
-    names = {"plain": "plain: fp32, eager", "default": "default"}
-    swatches = [mpl.patches.Patch(color=shades[path], label=name) for path, name in names.items()]
-    fig.legend(handles=swatches, loc="outside lower center", ncols=2)
+    names = {"plain": "plain: fp32, eager", "default": "default", "compiled": "default, torch.compile"}
+    swatches = [mpl.patches.Patch(color=shades[path], label=names[path]) for path in paths]
+    fig.legend(handles=swatches, loc="outside lower center", ncols=len(paths))
     _heading(fig, title or "Speed on this machine")
     return fig

@@ -36,7 +36,9 @@ class Recipe:
         ema_decay: decay a step of the averaged weights that are evaluated and kept; 0 is off.
         clip_norm: largest gradient norm; 0 is off.
         augmentation: what happens to a training face on its way into the network.
-        precision: "fp32", "bf16" autocast, or "auto" (bf16 where the processor has native units for it).
+        precision: "fp32", "bf16" autocast, or "auto" (bf16 where the processor has native units for it, else
+            float32, on a GPU as TensorFloat-32).
+        compile: let torch.compile make the step faster: a minute or more to begin with, see README.
         seed: of initial weights' successors: batches, augmentation, dropout.
     """
 
@@ -60,6 +62,7 @@ class Recipe:
     clip_norm: float = 0.0
     augmentation: Augmentation = field(default_factory=Augmentation)
     precision: str = "fp32"
+    compile: bool = False
     seed: int = 0
 
     def __post_init__(self):
@@ -72,6 +75,8 @@ class Recipe:
         ):
             if getattr(self, key) not in allowed:
                 raise ValueError(f"{key} must be one of {', '.join(allowed)}, got {getattr(self, key)!r}")
+        if not isinstance(self.compile, bool):
+            raise ValueError(f"compile must be true or false, got {self.compile!r}")
         for key in ("epochs", "batch_size", "step_epochs"):
             value = getattr(self, key)
             if not isinstance(value, int) or value < 1:

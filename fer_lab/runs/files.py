@@ -18,6 +18,7 @@ import torch
 
 import fer_lab
 from fer_lab.atomic import atomic_path
+from fer_lab.hardware import device_name
 
 
 class RunBusyError(RuntimeError):
@@ -132,7 +133,7 @@ def environment() -> dict:
         "torch": torch.__version__,
         "fer_lab": fer_lab.__version__,
         "commit": _commit(Path(fer_lab.__file__).parents[1]),
-        "device": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu",
+        "device": device_name(),
         "cpu": cpu,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),

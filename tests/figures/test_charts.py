@@ -1,5 +1,6 @@
 """Charts hold the numbers that they were given, in the colours of their classes."""
 
+import itertools
 import sys
 import types
 
@@ -233,6 +234,16 @@ def test_bench_table_figure_compares_the_paths():
     for ax in fig.axes:
         assert [bar.get_width() for bar in ax.patches] == [1000, 2500, 7.25, 18.125]
         assert texts(ax) == ["1,000", "2,500  (2.5×)", "7.25", "18.1  (2.5×)"]
+    assert len(fig.legends[0].get_texts()) == 2
+    faster = table[table["path"] == "default"].assign(path="compiled")
+    faster["images_per_s"] *= 1.2
+    three = figures.bench_table_figure(pd.concat([table, faster]))
+    bars = three.axes[0].patches
+    assert len(bars) == 6
+    places = sorted((bar.get_y(), bar.get_y() + bar.get_height()) for bar in bars)
+    assert all(end < begin for (_, end), (begin, _) in itertools.pairwise(places))
+    assert texts(three.axes[0])[-1] == "21.8  (3.0×)"
+    assert [text.get_text() for text in three.legends[0].get_texts()][-1] == "default, torch.compile"
     with pytest.raises(ValueError, match="images_per_s missing"):
         figures.bench_table_figure(table.drop(columns="images_per_s"))
 

@@ -1,0 +1,92 @@
+"""What this machine has, and how to use it: device, precision, TensorFloat-32, torch.compile."""
+
+import os
+import shutil
+import types
+from contextlib import contextmanager
+
+import torch
+
+
+def best_device() -> str:
+    """ "cuda" where torch can use a GPU, else "mps" on a Mac that has one, else "cpu"."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def device_name() -> str:
+    """What `best_device` is called by its maker; "cpu" where there is no other."""
+    best = best_device()
+    return torch.cuda.get_device_name(0) if best == "cuda" else best
+
+
+def synchronize(device: str) -> None:
+    """Wait until the device has done what it was asked for; a clock read before that would flatter it."""
+    if device in ("cuda", "mps"):
+        getattr(torch, device).synchronize()
+
+
+def resolve_precision(precision: str, device: torch.device | str = "cpu") -> str:
+    """ "auto" → "bf16" where the processor multiplies bf16 natively, else "fp32"; others unchanged.
+
+    Native means AMX or AVX-512 BF16 on a CPU, compute capability 8 or more on an NVIDIA GPU.
+    """
+    if precision != "auto":
+        return precision
+    if torch.device(device).type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability()[0] >= 8 else "fp32"
+    native = torch.device(device).type == "cpu" and (
+        torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    )
+    return "bf16" if native else "fp32"
+
+
+@contextmanager
+def tensor_float_32(device: torch.device | str, allowed: bool):
+    """Whether a GPU may multiply float32 numbers with ten bits of their mantissa, while the block runs.
+
+    By itself PyTorch lets convolutions do so, and matrix products not. Other devices do as they did.
+    """
+    if torch.device(device).type != "cuda":
+        yield
+        return
+    products, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    try:
+        torch.set_float32_matmul_precision("high" if allowed else "highest")
+        torch.backends.cudnn.allow_tf32 = allowed
+        yield
+    finally:
+        torch.set_float32_matmul_precision(products)
+        torch.backends.cudnn.allow_tf32 = convolutions
+
+
+@contextmanager
+def compiled(model: torch.nn.Module, method: str, wanted: bool = True):
+    """Let torch.compile make a model's method faster while the block runs; the model itself stays as it is.
+
+    The first call takes from half a minute to several on two cores. Numbers agree with those of the plain
+    method to rounding, but dropout and stochastic depth draw others.
+
+    Args:
+        model: whatever has the method.
+        method: its name, such as "training_losses".
+        wanted: False does nothing.
+
+    Raises:
+        ValueError: there is no C++ compiler, which torch.compile needs.
+    """
+    if not wanted:
+        yield
+        return
+    if not any(shutil.which(name) for name in (os.environ.get("CXX"), "g++", "clang++", "cl") if name):
+        raise ValueError(
+            "torch.compile needs a C++ compiler (g++ or clang++), and there is none; leave compile off"
+        )
+    # Bound anew, since Fabric marks methods alone, and a copy of the model gets its own.
+    fast = torch.compile(getattr(type(model), method), dynamic=False)
+    setattr(model, method, types.MethodType(fast, model))
+    try:
+        yield
+    finally:
+        delattr(model, method)
