@@ -310,3 +310,16 @@ def test_compare_refuses_other_faces():
         compare(predictions(), predictions(fingerprint="g"))
     with pytest.raises(ValueError, match="on different faces"):
         compare(predictions(), predictions(n=100))
+
+
+def test_it_computes_on_the_best_device_and_leaves_the_model_where_it_is(monkeypatch):
+    asked = []
+    monkeypatch.setattr("fer_lab.evaluation.best_device", lambda: asked.append(1) or "cpu")
+    model = Toy()
+    predict(model, faces())
+    assert asked == [1]
+    predict(model, faces(), device="cpu")
+    assert asked == [1]
+    with pytest.raises(RuntimeError, match=r"meta|Cannot copy"):
+        predict(model, faces(), device="meta")
+    assert next(model.parameters()).device.type == "cpu"
