@@ -140,7 +140,7 @@ class FusionAttention(nn.Module):
     def forward(self, query: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
         """Query tokens [B,N,d] that look at source tokens [B,M,d] → [B,N,d]."""
         q = query.unflatten(2, (self.heads, -1)).transpose(1, 2)
-        # Half of all tokens, which torch would multiply picture by picture, with a copy of the weights for each.
+        # Half of all tokens, which torch would multiply picture by picture, each with a copy of the weights.
         k, v = self.kv(source.contiguous()).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
         return self.proj(self.attend(q, k, v).transpose(1, 2).flatten(2))
 
