@@ -18,6 +18,7 @@ from fer_lab.figures.charts import (
 )
 from fer_lab.figures.comparison import (
     accuracy_against_cost,
+    accuracy_against_cost_twice,
     confusion_differences,
     embedding_panels,
     group_accuracy,
@@ -69,6 +70,7 @@ __all__ = [
     "Plane",
     "ablation",
     "accuracy_against_cost",
+    "accuracy_against_cost_twice",
     "accuracy_against_scale",
     "attention_and_landmarks",
     "attention_overlay",

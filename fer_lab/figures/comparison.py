@@ -302,3 +302,48 @@ def accuracy_against_cost(table: pd.DataFrame, title: str | None = None) -> Figu
     ax.set_xlim(left=0)
     ax.set_title(title or "What accuracy costs (area: parameters)")
     return fig
+
+
+@styled
+def accuracy_against_cost_twice(
+    table: pd.DataFrame, conditions: Sequence[str], title: str | None = None
+) -> Figure:
+    """Accuracy against images a second under two conditions, hollow and filled, joined for each model.
+
+    Args:
+        table: columns model, condition, value, low, high (accuracy, share), images_per_s (the same for both).
+        conditions: the two values of the column condition, the hollow one first.
+
+    Raises:
+        ValueError: missing columns, or a condition that no row has.
+    """
+    check_columns(table, ("model", "condition", "value", "low", "high", "images_per_s"))
+    if len(conditions) != 2 or not set(conditions) <= set(table["condition"]):
+        raise ValueError(f"expected two of {', '.join(sorted(set(table['condition'])))}, got {conditions}")
+    fig = new_figure(6.6, 4.0)
+    ax = fig.subplots()
+    fastest = table["images_per_s"].max()
+    shift, room, before, above = 0.006 * fastest, 0.2 * fastest, -np.inf, False
+    for model, rows in sorted(table.groupby("model"), key=lambda pair: pair[1]["images_per_s"].max()):
+        color, at, x = model_color(model), rows.set_index("condition"), rows["images_per_s"].max()
+        for condition, dx, face in zip(conditions, (-shift, shift), ("white", color), strict=True):
+            if condition in at.index:
+                row = at.loc[condition]
+                ax.vlines(x + dx, row.low, row.high, color=color, alpha=0.5, linewidth=2)
+                ax.scatter([x + dx], [row.value], s=55, color=face, edgecolor=color, zorder=3)
+        # Above the bars, but below those of a neighbour in speed whose name stands above.
+        above, before = x - before > room or not above, x
+        end, lift, va = (rows["high"].max(), 5, "bottom") if above else (rows["low"].min(), -5, "top")
+        offset = {"xytext": (0, lift), "textcoords": "offset points", "ha": "center", "va": va}
+        ax.annotate(model, (x, end), color=color, **offset)
+    for condition, face in zip(conditions, ("white", "#555555"), strict=True):
+        ax.scatter([], [], s=55, color=face, edgecolor="#555555", label=condition)
+    ax.legend(loc="lower right")
+    ax.set(xlabel="images a second at inference, on this machine", ylabel="accuracy")
+    ax.yaxis.set_major_formatter(PercentFormatter(1))
+    ax.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
+    ax.grid()
+    ax.margins(x=0.12, y=0.12)
+    ax.set_xlim(left=0)
+    ax.set_title(title or "What accuracy costs, under two conditions")
+    return fig

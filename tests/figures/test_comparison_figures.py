@@ -135,3 +135,29 @@ def test_names_of_models_alike_in_speed_are_apart():
     boxes = [text.get_window_extent() for text in fig.axes[0].texts]
     assert len(boxes) == 4
     assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+
+
+def test_cost_under_two_conditions():
+    speeds = {"poster": 390.0, "triplet_center": 900.0, "dan": 930.0, "baseline": 1280.0}
+    rows = [
+        (name, condition, value, value - 0.1, value + 0.05, speed)
+        for name, speed in speeds.items()
+        for condition, value in (("with", 0.6), ("without", 0.8))
+        if (name, condition) != ("poster", "without")
+    ]
+    table = pd.DataFrame(rows, columns=["model", "condition", "value", "low", "high", "images_per_s"])
+    fig = figures.accuracy_against_cost_twice(table, ("with", "without"))
+    ax = fig.axes[0]
+    discs = [c for c in ax.collections if isinstance(c, PathCollection) and len(c.get_offsets())]
+    expected = [(speed + dx, v) for speed in (390, 900, 930, 1280) for dx, v in ((-7.68, 0.6), (7.68, 0.8))]
+    expected.remove((397.68, 0.8))
+    np.testing.assert_allclose([disc.get_offsets()[0] for disc in discs], expected)
+    hollow = [tuple(disc.get_facecolor()[0][:3]) == (1, 1, 1) for disc in discs]
+    assert hollow == [True, True, False, True, False, True, False]
+    FigureCanvasAgg(fig).draw()
+    boxes = [text.get_window_extent() for text in ax.texts]
+    assert len(boxes) == 4
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["with", "without"]
+    with pytest.raises(ValueError, match="expected two of with, without"):
+        figures.accuracy_against_cost_twice(table, ("with", "never"))
