@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from torch.distributed.elastic.multiprocessing.errors import record
@@ -222,9 +223,13 @@ class Training:
         return " ".join(word if word == "$FER_DATA" else shlex.quote(word) for word in words)
 
     def recorded(self, store: Path) -> bool:
-        """Whether a results store has a row of this very training: the command, and, if rendered, the faces."""
-        rows = ResultsStore(store).runs()
-        rows = rows[rows["command"] == self.command()]
+        """Whether a results store has a row of this very training: the command, and, if rendered, the faces.
+
+        In which order a command gives its options does not matter.
+        """
+        rows, wanted = ResultsStore(store).runs(), sorted(shlex.split(self.command()))
+        same = [sorted(shlex.split(command)) == wanted for command in rows["command"]]
+        rows = rows.loc[np.array(same, dtype=bool)]
         source = self.source.sized(self.image_size)
         if source.dataset == "synthetic":
             rows = rows[rows["fingerprint"] == source.fingerprint()]

@@ -246,6 +246,10 @@ def test_what_the_store_has_need_not_be_trained_again(trained):
     assert ASKED.recorded(folder / "store")
     assert not dataclasses.replace(ASKED, seed=4).recorded(folder / "store")
     assert not ASKED.recorded(folder / "another")
+    turned = dict(reversed(ASKED.changes.items()))
+    assert list(turned) != list(ASKED.changes)
+    assert dataclasses.replace(ASKED, changes=turned).recorded(folder / "store")
+    assert not dataclasses.replace(ASKED, changes=turned | {"batch_size": "8"}).recorded(folder / "store")
 
 
 def test_rendered_faces_of_another_kind_are_trained_on_again(trained, monkeypatch):

@@ -21,14 +21,11 @@ def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("FER_LAB_CACHE", str(tmp_path / "cache"))
 
 
-def pytest_sessionstart(session):
-    session.config.stash[BEGAN] = time.monotonic()
+# Not a hook at the session's start: where all of tests/ is run, that is over before this file is read.
+BEGAN = time.monotonic()
 
 
-BEGAN = pytest.StashKey[float]()
-
-
-def pytest_terminal_summary(terminalreporter, config):
+def pytest_terminal_summary(terminalreporter):
     cases, lost, skipped = Counter(), Counter(), Counter()
     for outcome in ("passed", "failed", "error", "skipped"):
         for report in terminalreporter.stats.get(outcome, ()):
@@ -40,7 +37,7 @@ def pytest_terminal_summary(terminalreporter, config):
             skipped[kind] += outcome == "skipped"
     if not cases:
         return
-    seconds = time.monotonic() - config.stash[BEGAN]
+    seconds = time.monotonic() - BEGAN
     write = terminalreporter.write_line
     terminalreporter.section("faults")
     write(f"{'kind':34} {'cases':>6} {'survived':>9} {'lost':>6}")
