@@ -6,7 +6,7 @@ In a text, what stands between `<!-- results: NAME -->` and `<!-- end -->` is on
 import itertools
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
@@ -150,20 +150,17 @@ def speed(table: pd.DataFrame) -> str:
     Args:
         table: what `bench.bench_models` measures, with both modes and both paths.
     """
-    lines = [
-        "| | parameters | GFLOP an image | training, plain | default | inference, plain | default |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for (model, size), rows in table.groupby(["model", "size"], sort=False):
-        row = rows.set_index(["mode", "path"])
-        cells = []
-        for mode in ("train", "inference"):
-            plain, default = (row.loc[(mode, path), "images_per_s"] for path in ("plain", "default"))
-            cells += [_rate(plain), f"{_rate(default)} ({default / plain:.1f}×)"]
+
+    def cells(row, mode):
+        plain, default = (row.loc[(mode, path), "images_per_s"] for path in ("plain", "default"))
+        return [_rate(plain), f"{_rate(default)} ({default / plain:.1f}×)"]
+
+    def cost(row):
         act = row.loc[("inference", "plain")]
-        name = f"{NAMES[model]} `{size}`"
-        lines.append(f"| {name} | {act.parameters_m:.2f} M | {act.gflop_per_image:.2f} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        return [f"{act.parameters_m:.2f} M", f"{act.gflop_per_image:.2f}"]
+
+    heads = ("parameters", "GFLOP an image", "training, plain", "default", "inference, plain", "default")
+    return _measured(table, heads, cells, cost)
 
 
 def compiled(table: pd.DataFrame) -> str:
@@ -172,18 +169,25 @@ def compiled(table: pd.DataFrame) -> str:
     Args:
         table: what `bench.bench_models` measures, with both modes and the paths default and compiled.
     """
-    lines = [
-        "| | training, default | compiled | first step | inference, default | compiled | first step |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
+
+    def cells(row, mode):
+        default, fast = (row.loc[(mode, path), "images_per_s"] for path in ("default", "compiled"))
+        first = row.loc[(mode, "compiled"), "first_step_s"]
+        return [_rate(default), f"{_rate(fast)} ({fast / default:.2f}×)", f"{first:.0f} s"]
+
+    heads = ("training, default", "compiled", "first step", "inference, default", "compiled", "first step")
+    return _measured(table, heads, cells)
+
+
+def _measured(
+    table: pd.DataFrame, heads: Sequence[str], cells: Callable, before: Callable = lambda row: ()
+) -> str:
+    """Markdown: a row a model and size; what stands first, then what training and inference give."""
+    lines = [f"| | {' | '.join(heads)} |", f"| --- |{' --- |' * len(heads)}"]
     for (model, size), rows in table.groupby(["model", "size"], sort=False):
         row = rows.set_index(["mode", "path"])
-        cells = []
-        for mode in ("train", "inference"):
-            default, fast = (row.loc[(mode, path), "images_per_s"] for path in ("default", "compiled"))
-            cells += [_rate(default), f"{_rate(fast)} ({fast / default:.2f}×)"]
-            cells += [f"{row.loc[(mode, 'compiled'), 'first_step_s']:.0f} s"]
-        lines.append(f"| {NAMES[model]} `{size}` | {' | '.join(cells)} |")
+        found = [*before(row), *cells(row, "train"), *cells(row, "inference")]
+        lines.append(f"| {NAMES[model]} `{size}` | {' | '.join(found)} |")
     return "\n".join(lines)
 
 

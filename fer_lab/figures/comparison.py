@@ -271,6 +271,15 @@ def group_accuracy(table: pd.DataFrame, title: str | None = None) -> Figure:
     return fig
 
 
+def _accuracy_over_speed(ax: Axes, room: float) -> None:
+    ax.set(xlabel="images a second at inference, on this machine", ylabel="accuracy")
+    ax.yaxis.set_major_formatter(PercentFormatter(1))
+    ax.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
+    ax.grid()
+    ax.margins(x=room, y=0.15)
+    ax.set_xlim(left=0)
+
+
 @styled
 def accuracy_against_cost(table: pd.DataFrame, title: str | None = None) -> Figure:
     """Accuracy against images a second, a disc a model with an area by its parameters.
@@ -294,12 +303,7 @@ def accuracy_against_cost(table: pd.DataFrame, title: str | None = None) -> Figu
         text = f"{row.model}\n{row.parameters_m:.2f} M"
         offset = {"xytext": (-11 if left else 11, lift), "textcoords": "offset points", "va": "center"}
         ax.annotate(text, (row.images_per_s, row.value), ha="right" if left else "left", **offset)
-    ax.set(xlabel="images a second at inference, on this machine", ylabel="accuracy")
-    ax.yaxis.set_major_formatter(PercentFormatter(1))
-    ax.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
-    ax.grid()
-    ax.margins(x=0.25, y=0.15)
-    ax.set_xlim(left=0)
+    _accuracy_over_speed(ax, room=0.25)
     ax.set_title(title or "What accuracy costs (area: parameters)")
     return fig
 
@@ -339,11 +343,6 @@ def accuracy_against_cost_twice(
     for condition, face in zip(conditions, ("white", "#555555"), strict=True):
         ax.scatter([], [], s=55, color=face, edgecolor="#555555", label=condition)
     ax.legend(loc="lower right")
-    ax.set(xlabel="images a second at inference, on this machine", ylabel="accuracy")
-    ax.yaxis.set_major_formatter(PercentFormatter(1))
-    ax.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
-    ax.grid()
-    ax.margins(x=0.12, y=0.12)
-    ax.set_xlim(left=0)
+    _accuracy_over_speed(ax, room=0.12)
     ax.set_title(title or "What accuracy costs, under two conditions")
     return fig
