@@ -1,9 +1,15 @@
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import pytest
 import torch
 from reference import assert_agrees
 
-from fer_lab.models import Recipe
+from fer_lab.bench import random_batch
+from fer_lab.models import Recipe, create_model, list_models
 from fer_lab.steps import (
+    StepPlain,
+    StepSAM,
     batchnorm_statistics_off,
     is_out_of_memory,
     make_optimizer,
@@ -87,3 +93,17 @@ def test_a_training_of_a_few_steps_has_a_schedule(epochs, steps, warmup):
 )
 def test_which_errors_are_of_memory(error, lacking):
     assert is_out_of_memory(error) is lacking
+
+
+@pytest.mark.parametrize("sam_rho", [0.0, 0.05])
+@pytest.mark.parametrize("name", list_models())
+def test_a_step_never_reads_a_number_from_the_device(name, sam_rho):
+    # The meta device has shapes and no numbers: what would make a GPU wait raises there.
+    model = create_model(name).to("meta").train()
+    recipe = Recipe(epochs=1, batch_size=4, lr=0.1, sam_rho=sam_rho, clip_norm=1.0)
+    step = (StepSAM if sam_rho else StepPlain)(make_optimizer(model, recipe))
+    fabric = SimpleNamespace(autocast=nullcontext, backward=torch.Tensor.backward)
+    terms = step(fabric, model, random_batch(model, 4, "meta"), recipe)
+    assert {value.device.type for value in terms.values()} == {"meta"}
+    with pytest.raises(RuntimeError, match="meta"):
+        terms["total"].item()

@@ -252,6 +252,25 @@ def test_quadruplet_batches():
     assert batch.images.shape == (6, 2, 3, 16, 16)
 
 
+@pytest.mark.parametrize("kind", ["single", "quadruplet"])
+def test_a_batch_is_augmented_on_the_device_and_nothing_is_read_back(kind):
+    # The meta device has shapes and no numbers: what would make a GPU wait raises there.
+    everything = Augmentation(
+        flip=0.5, rotation=10, scale=(0.8, 1.2), shift=0.1, brightness=0.2, contrast=0.2, saturation=0.2,
+        hue=0.1, noise=0.1, erasing_p=0.5,
+    )  # fmt: skip
+    known = dict.fromkeys(field.name for field in dataclasses.fields(Augmentation))
+    assert {name for name in known if getattr(everything, name) == getattr(Augmentation(), name)} <= {
+        "warp_p", "noise_p", "erasing_scale"
+    }  # fmt: skip
+    loader = Loader(
+        face_set([0, 1, 2] * 10), batch_size=6, size=24, kind=kind, augmentation=everything, device="meta"
+    )
+    for batch in loader:
+        assert batch.images.device.type == batch.labels.device.type == "meta"
+        assert batch.images.shape[-2:] == (24, 24)
+
+
 def test_a_class_with_a_single_face_is_named_and_can_be_left_out():
     faces = face_set([0, 0, 1, 2, 2, 3])
     options = {"batch_size": 4, "size": 16, "kind": "quadruplet"}
