@@ -31,8 +31,8 @@ from fer_lab.models.method import SIZES, Method, method_class, register_method
 
 MODES = ("train", "inference")
 # plain: fp32, eager, contiguous. default: channels_last, bf16 autocast where precision "auto" gives that, and
-# for inference the fused form. compiled: default, and torch.compile; only where it is asked for, since it takes
-# minutes before the first image.
+# for inference the fused form. compiled: default, and torch.compile; only where it is asked for, since its
+# first step takes up to a minute and more.
 PATHS = ("plain", "default")
 EVERY_PATH = (*PATHS, "compiled")
 BATCHES = {
@@ -291,6 +291,7 @@ def measure(job: dict) -> dict:
     with tensor_float_32(device, not plain), compiled(model, method, job["path"] == "compiled"):
         first = max(_times(step, device, 0.0))
         median = statistics.median(_times(step, device, job["seconds"]))
+        dense = dense_peak(precision, device, seconds=job["seconds"] / 2)
     peak = torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else _resident_mb()[1] - before
     return {
         "images_per_s": batch * group / median,
@@ -298,7 +299,7 @@ def measure(job: dict) -> dict:
         "peak_mb": peak,
         "gflop_per_image": counter.get_total_flops() / (2 * group) / 1e9,
         "first_step_s": first,
-        "peak_gflops": dense_peak(precision, device, seconds=job["seconds"] / 2),
+        "peak_gflops": dense,
         # Of the model as it was made: fusing has put some of them together.
         "parameters_m": count_parameters(create_model(job["model"], size=job["size"]), mode) / 1e6,
     }

@@ -65,7 +65,7 @@ def tensor_float_32(device: torch.device | str, allowed: bool):
 def compiled(model: torch.nn.Module, method: str, wanted: bool = True):
     """Let torch.compile make a model's method faster while the block runs; the model itself stays as it is.
 
-    The first call takes from half a minute to several on two cores. Numbers agree with those of the plain
+    On two cores the first call took 8 to 72 seconds (README). Numbers agree with those of the plain
     method to rounding, but dropout and stochastic depth draw others.
 
     Args:

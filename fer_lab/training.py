@@ -77,10 +77,9 @@ def fit(
     _check_classes(model, train, valid)
     run = Run(run_dir)
     fabric = _fabric(device, recipe.precision)
-    exact = resolve_precision(recipe.precision, fabric.device) == "fp32" and recipe.precision != "auto"
     with (
         run.lock() if fabric.is_global_zero else nullcontext(),
-        tensor_float_32(fabric.device, not exact),
+        tensor_float_32(fabric.device, recipe.precision != "fp32"),
         compiled(model, "training_losses", recipe.compile),
     ):
         return _fit(fabric, model, train, valid, recipe, run, resume, config or {}, on_epoch, progress)

@@ -312,7 +312,7 @@ def accuracy_against_cost(table: pd.DataFrame, title: str | None = None) -> Figu
 def accuracy_against_cost_twice(
     table: pd.DataFrame, conditions: Sequence[str], title: str | None = None
 ) -> Figure:
-    """Accuracy against images a second under two conditions, hollow and filled, joined for each model.
+    """Accuracy against images a second under two conditions, hollow and filled side by side for each model.
 
     Args:
         table: columns model, condition, value, low, high (accuracy, share), images_per_s (the same for both).

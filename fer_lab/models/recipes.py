@@ -38,7 +38,7 @@ class Recipe:
         augmentation: what happens to a training face on its way into the network.
         precision: "fp32", "bf16" autocast, or "auto" (bf16 where the processor has native units for it, else
             float32, on a GPU as TensorFloat-32).
-        compile: let torch.compile make the step faster: a minute or more to begin with, see README.
+        compile: let torch.compile try to make the step faster; README says what that gave.
         seed: of initial weights' successors: batches, augmentation, dropout.
     """
 

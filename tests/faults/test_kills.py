@@ -1,5 +1,6 @@
 """Killed at any moment, and started again: nothing half-written is read, and training ends in the same bits."""
 
+import functools
 import json
 import os
 import random
@@ -254,7 +255,10 @@ def test_an_interrupted_training_says_one_line_and_goes_on(tmp_path):
         "1",
     ]
     command = [sys.executable, "-m", "fer_lab.cli", *words, "--out", str(tmp_path / "run")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A shell starts what runs in its background deaf to Ctrl-C, and children inherit that.
+    hear = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, preexec_fn=hear, **pipes)
     until = time.monotonic() + 120
     while len(Run(tmp_path / "run").history) < 2 and process.poll() is None and time.monotonic() < until:
         time.sleep(0.05)
