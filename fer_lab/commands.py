@@ -6,6 +6,7 @@ Apart from cli.py, so that asking for help or running notebooks does not wait fo
 import ast
 import dataclasses
 import json
+import re
 import shlex
 import sys
 import tempfile
@@ -225,15 +226,20 @@ class Training:
     def recorded(self, store: Path) -> bool:
         """Whether a results store has a row of this very training: the command, and, if rendered, the faces.
 
-        In which order a command gives its options does not matter.
+        Neither the order of a command's options matters, nor what the run was called that it starts from.
         """
-        rows, wanted = ResultsStore(store).runs(), sorted(shlex.split(self.command()))
-        same = [sorted(shlex.split(command)) == wanted for command in rows["command"]]
+        rows, wanted = ResultsStore(store).runs(), _told_apart(self.command())
+        same = [_told_apart(command) == wanted for command in rows["command"]]
         rows = rows.loc[np.array(same, dtype=bool)]
         source = self.source.sized(self.image_size)
         if source.dataset == "synthetic":
             rows = rows[rows["fingerprint"] == source.fingerprint()]
         return len(rows) > 0
+
+    def starts_from(self) -> set[Path]:
+        """Folders of runs, or what would be one, whose weights or trunk this training starts from."""
+        given = {self.weights.parent} if self.weights else set()
+        return given | ({self.trunk} if self.trunk and not is_shipped_name(self.trunk) else set())
 
     def reported(self, faces: FaceSet) -> tuple[str, FaceSet]:
         """What the finished model is measured on: the name of the split, and its faces.
@@ -250,6 +256,11 @@ class Training:
         seed = self.source.seed + BALANCED_SEED
         source = dataclasses.replace(self.source, count=self.balanced, seed=seed, knobs=knobs)
         return "balanced", source.sized(self.image_size).load()
+
+
+def _told_apart(command: str) -> list[str]:
+    """What tells a training from others: the words of its command, a run's folder without its name."""
+    return sorted(re.sub(r"^runs/[^/]+", "runs", word) for word in shlex.split(command))
 
 
 @dataclass(frozen=True)
@@ -341,6 +352,31 @@ def train(
         with atomic_path(ship.with_suffix(".md")) as path:
             path.write_text(card_text(read_card(ship)), encoding="utf-8")
     return Trained(run, split, predictions, metrics, minutes)
+
+
+def record_missing(requests: Mapping[str, Training], folder: Path, store: Path) -> list[str]:
+    """Train those of some trainings that a results store lacks, each into the folder of its name.
+
+    Args:
+        requests: trainings with a variant, by name. Where one starts from `folder / NAME` of another, that is
+            trained before it, unless a finished run lies there; a run that was interrupted goes on.
+
+    Returns:
+        The names of those trained, in order.
+    """
+    trained: list[str] = []
+
+    def train_first(name: str) -> None:
+        for other in requests:
+            if folder / other in requests[name].starts_from() and not Run(folder / other).is_finished:
+                train_first(other)
+        train(requests[name], out=folder / name, store=store)
+        trained.append(name)
+
+    for name, request in requests.items():
+        if name not in trained and not request.recorded(store):
+            train_first(name)
+    return trained
 
 
 def _fit(request: Training, run: Run, faces: FaceSet, fresh: bool, device: str) -> None:

@@ -8,13 +8,14 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 from typer.testing import CliRunner
 
 from fer_lab import cli, commands, overlays
-from fer_lab.commands import Source, Training
+from fer_lab.commands import Source, Training, record_missing
 from fer_lab.launch import count_devices
 from fer_lab.runs import ResultsStore, Run, RunBusyError, load_model, read_card
 
@@ -250,6 +251,55 @@ def test_what_the_store_has_need_not_be_trained_again(trained):
     assert list(turned) != list(ASKED.changes)
     assert dataclasses.replace(ASKED, changes=turned).recorded(folder / "store")
     assert not dataclasses.replace(ASKED, changes=turned | {"batch_size": "8"}).recorded(folder / "store")
+
+
+def keep_rows(store: Path, *requests: Training) -> None:
+    """A results store with nothing but the commands of some trainings, and the faces they are of."""
+    empty = dict.fromkeys(ResultsStore(store).runs().columns, 0)
+    fingerprint = ASKED.source.sized(56).fingerprint()
+    told = [{"id": str(i), "command": one.command()} for i, one in enumerate(requests)]
+    store.mkdir()
+    pd.DataFrame([empty | {"fingerprint": fingerprint} | one for one in told]).to_csv(
+        store / "runs.csv", index=False
+    )
+
+
+def test_what_a_run_was_called_that_a_training_starts_from_does_not_matter(tmp_path):
+    from_a = dataclasses.replace(ASKED, trunk=tmp_path / "a", variant="from a trunk")
+    from_b = dataclasses.replace(from_a, trunk=tmp_path / "b")
+    keep_rows(tmp_path / "store", from_a)
+    assert from_b.recorded(tmp_path / "store")
+    assert not dataclasses.replace(from_b, trunk=None).recorded(tmp_path / "store")
+    assert not dataclasses.replace(from_b, trunk=None, weights=tmp_path / "b").recorded(tmp_path / "store")
+
+
+def test_missing_rows_are_trained_after_the_runs_they_start_from(tmp_path, monkeypatch):
+    """What a table lacks is trained, each once; of what it has, only what the rest starts from."""
+    store, folder, started = tmp_path / "store", tmp_path / "runs", []
+
+    def train(request, out, store):
+        assert all((start / "weights.safetensors").exists() for start in request.starts_from())
+        started.append(out.name)
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "weights.safetensors").touch()
+
+    monkeypatch.setattr("fer_lab.commands.train", train)
+    first = dataclasses.replace(ASKED, variant="first")
+    rows = {
+        "last": dataclasses.replace(ASKED, trunk=folder / "second", variant="last"),
+        "second": dataclasses.replace(
+            ASKED, weights=folder / "first" / "weights.safetensors", variant="second"
+        ),
+        "first": first,
+        "done": dataclasses.replace(ASKED, seed=9, variant="done"),
+    }
+    keep_rows(store, first, rows["done"])
+    assert record_missing(rows, folder, store) == ["first", "second", "last"]
+    assert started == ["first", "second", "last"]
+    (folder / "second" / "weights.safetensors").unlink()
+    assert record_missing({"last": rows["last"], "second": rows["second"]}, folder, store) == ["second", "last"]
+    (folder / "second" / "config.json").write_text('{"recipe": {"epochs": 3}}')  # interrupted
+    assert record_missing({"last": rows["last"], "second": rows["second"]}, folder, store) == ["second", "last"]
 
 
 def test_rendered_faces_of_another_kind_are_trained_on_again(trained, monkeypatch):
