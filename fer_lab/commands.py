@@ -260,7 +260,7 @@ class Training:
 
 def _told_apart(command: str) -> list[str]:
     """What tells a training from others: the words of its command, a run's folder without its name."""
-    return sorted(re.sub(r"^runs/[^/]+", "runs", word) for word in shlex.split(command))
+    return sorted(re.sub(r"^runs/[^/]+/?", "", word) for word in shlex.split(command))
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,7 @@ ORDER = [
     "fer_lab.engines",
     "fer_lab.workbook",
     "fer_lab.commands",
+    "fer_lab.real_faces",
     "fer_lab.report",
     "fer_lab.cli",
 ]

@@ -7,6 +7,9 @@ import pytest
 
 from fer_lab import scales
 from fer_lab.commands import Source, Training, record_missing
+from fer_lab.real_faces import ROWS, ferplus_trainings
+from fer_lab.report import comparison_frame
+from fer_lab.runs import ResultsStore
 from fer_lab.workbook import notebooks_folder, results_folder
 
 # notebook and data set → how many trainings, without the trunks that some of them start from
@@ -16,6 +19,7 @@ RECORDED = {
     ("04_poster", "synthetic"): 12,
     ("05_qcs", "synthetic"): 15,
     ("06_compare", "synthetic"): 45,
+    ("06_compare", "ferplus"): sum(row.seeds for row in ROWS.values()),
 }
 
 
@@ -44,6 +48,9 @@ def asked_for(tmp_path, monkeypatch):
             "Source": Source,
             "Training": Training,
             "record_missing": record_missing,
+            "ferplus_trainings": ferplus_trainings,
+            "store": ResultsStore(store),
+            "comparison_frame": comparison_frame,
         }
         for text in texts:
             if text.startswith("variants = {") or "record_missing(" in text:
@@ -66,3 +73,12 @@ def test_the_full_profile_fills_an_empty_store(name, dataset, asked_for, tmp_pat
     assert len(rows) == RECORDED[name, dataset]
     assert {request.seed for request in asked} == {0, 1, 2}
     assert len({request.command() for request in asked}) == len(asked)
+
+
+def test_every_row_on_real_faces_is_one_that_the_full_profile_trains():
+    """None is left in the table that only its own command could repeat."""
+    trainings = ferplus_trainings(None, Path("runs")).values()
+    planned = {(one.model, one.variant, one.seed) for one in trainings}
+    runs = ResultsStore(results_folder()).runs()
+    found = runs[runs["dataset"] == "ferplus"]
+    assert set(zip(found["method"], found["variant"], found["seed"], strict=True)) == planned
