@@ -504,6 +504,21 @@ def results(
             typer.echo(f"{title}\n{table.to_string(index=False, float_format='{:.3f}'.format)}\n")
 
 
+@app.command()
+def tried(
+    folders: Annotated[list[Path], typer.Argument(help="Folders of runs.")],
+    csv: Annotated[Path | None, typer.Option(help="Write the table here, too.")] = None,
+):
+    """Runs side by side: recipe, and accuracy on the held-out part of the training faces."""
+    from fer_lab import report
+
+    table = report.tried(folders)
+    typer.echo(table.drop(columns="command").to_string(index=False))
+    if csv:
+        table.to_csv(csv, index=False)
+        typer.echo(f"written to {csv}")
+
+
 def main() -> None:
     """Run the command line; what a reader can mend ends in one line."""
     warnings.formatwarning = lambda message, *_, **__: f"note: {message}\n"

@@ -6,14 +6,15 @@ In a text, what stands between `<!-- results: NAME -->` and `<!-- end -->` is on
 import itertools
 import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 
 import pandas as pd
 
 from fer_lab.commands import literal
 from fer_lab.models import create_model
 from fer_lab.models.method import list_models
-from fer_lab.runs import ResultsStore, seed_interval
+from fer_lab.runs import ResultsStore, Run, seed_interval
 from fer_lab.structure import over_seeds
 
 NAMES = {
@@ -28,6 +29,9 @@ NAMES = {
 RARE = ("anger", "disgust", "fear")
 # What `fer-lab bench models --csv FILE` wrote, in the folder of the store.
 SPEED, COMPILED = "speed.csv", "compiled.csv"
+# What of a recipe a search turns; the rest stands in the command.
+SEARCHED = ("epochs", "epoch_fraction", "batch_size", "optimizer", "lr", "weight_decay")
+SEARCHED += ("ema_decay", "sam_rho", "soft_targets")
 BLOCK = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -142,6 +146,30 @@ def imbalance(store: ResultsStore, rare: Sequence[str] = RARE) -> str:
     for loss in sorted(rows, key=lambda name: (name != "CE", name != "center", order.index(name))):
         lines.append(f"| {loss} | {' | '.join(rows[loss].get(level, '–') for level in levels)} |")
     return "\n".join(lines)
+
+
+def tried(folders: Iterable[str | Path]) -> pd.DataFrame:
+    """Runs side by side, by the accuracy on the held-out part of their training faces after the last epoch.
+
+    Returns:
+        A row a run: method, seed, the fields `SEARCHED` of its recipe, epochs_done (fewer than `epochs` where
+        it was stopped), holdout_accuracy, minutes, command.
+
+    Raises:
+        ValueError: a folder without a run, or one without a finished epoch.
+    """
+    rows = []
+    for folder in folders:
+        run = Run(folder)
+        config, history = run.config, run.history
+        if "recipe" not in config or history.empty:
+            raise ValueError(f"{folder} has no run with a finished epoch")
+        recipe = config["recipe"]
+        row = {"method": config["method"], "seed": recipe["seed"], **{name: recipe[name] for name in SEARCHED}}
+        row |= {"epochs_done": len(history), "holdout_accuracy": round(history["valid_accuracy"].iloc[-1], 4)}
+        row |= {"minutes": round(history["seconds"].sum() / 60, 1), "command": config["command"]}
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def speed(table: pd.DataFrame) -> str:

@@ -253,6 +253,21 @@ def test_what_the_store_has_need_not_be_trained_again(trained):
     assert not dataclasses.replace(ASKED, changes=turned | {"batch_size": "8"}).recorded(folder / "store")
 
 
+def test_what_was_tried_stands_side_by_side(trained, tmp_path):
+    folder, _ = trained
+    csv = tmp_path / "search.csv"
+    run("tried", folder / "run", folder / "run", "--csv", csv)
+    table = pd.read_csv(csv)
+    history = Run(folder / "run").history
+    assert list(table.method) == ["baseline"] * 2
+    assert list(table.holdout_accuracy) == [round(history["valid_accuracy"].iloc[-1], 4)] * 2
+    assert list(table.epochs) == list(table.epochs_done) == [1, 1]
+    assert list(table.batch_size) == [16, 16]
+    assert table.command[0] == ASKED.command()
+    with pytest.raises(ValueError, match="has no run with a finished epoch"):
+        run("tried", tmp_path)
+
+
 def keep_rows(store: Path, *requests: Training) -> None:
     """A results store with nothing but the commands of some trainings, and the faces they are of."""
     empty = dict.fromkeys(ResultsStore(store).runs().columns, 0)

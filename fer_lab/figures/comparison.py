@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
+from matplotlib.transforms import Bbox
 
 from fer_lab.data.expressions import colors
 from fer_lab.figures.style import INK, SERIES, SOFT, check_columns, interval_rows, new_figure, styled
@@ -271,13 +272,38 @@ def group_accuracy(table: pd.DataFrame, title: str | None = None) -> Figure:
     return fig
 
 
-def _accuracy_over_speed(ax: Axes, room: float) -> None:
+# Points that a name stands above the bar it belongs to, or below it: the places are tried in this order.
+LIFTS = (5, -5, 32, -32, -59)
+
+
+def _accuracy_over_speed(ax: Axes, names: Sequence[tuple[str, str, float, float, float]]) -> None:
+    """Finish a chart of accuracy over speed.
+
+    Args:
+        names: text, color, speed and both ends of the bar of every model. A text stands above or below its bar,
+            at the first place inside the axes where it covers neither another nor a bar,
+            or at the last.
+    """
     ax.set(xlabel="images a second at inference, on this machine", ylabel="accuracy")
     ax.yaxis.set_major_formatter(PercentFormatter(1))
     ax.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
     ax.grid()
-    ax.margins(x=room, y=0.15)
+    ax.margins(x=0.12, y=0.25)
     ax.set_xlim(left=0)
+    ax.figure.draw_without_rendering()
+    to_pixels = ax.transData.transform
+    taken = [Bbox([to_pixels((x, low)), to_pixels((x, high))]).padded(4) for _, _, x, low, high in names]
+    for text, color, x, low, high in names:
+        for lift in LIFTS:
+            end, va = (high, "bottom") if lift > 0 else (low, "top")
+            offset = {"xytext": (0, lift), "textcoords": "offset points", "ha": "center", "va": va}
+            note = ax.annotate(text, (x, end), color=color, **offset)
+            box = note.get_window_extent()
+            inside = ax.bbox.y0 < box.y0 and box.y1 < ax.bbox.y1
+            if lift == LIFTS[-1] or (inside and not any(box.overlaps(other) for other in taken)):
+                break
+            note.remove()
+        taken.append(box)
 
 
 @styled
@@ -289,22 +315,15 @@ def accuracy_against_cost(table: pd.DataFrame, title: str | None = None) -> Figu
     """
     check_columns(table, ("model", "value", "low", "high", "images_per_s", "parameters_m"))
     fig = new_figure(6.6, 4.0)
-    ax = fig.subplots()
-    rows = table.sort_values("images_per_s")
-    room = 0.2 * rows["images_per_s"].max()
-    to_left, to_right = rows["images_per_s"].diff(), -rows["images_per_s"].diff(-1)
-    for place, (row, before, after) in enumerate(zip(rows.itertuples(), to_left, to_right, strict=True)):
-        # A name stands where no neighbour in speed is; between two, above or below.
-        left = after < room and not before < room
-        lift = (12 if place % 2 else -12) if after < room and before < room else 0
+    ax, names = fig.subplots(), []
+    for row in table.sort_values("images_per_s").itertuples():
         color = model_color(row.model)
         ax.vlines(row.images_per_s, row.low, row.high, color=color, alpha=0.5, linewidth=2)
         ax.scatter([row.images_per_s], [row.value], s=260 * row.parameters_m, color=color, alpha=0.8)
         text = f"{row.model}\n{row.parameters_m:.2f} M"
-        offset = {"xytext": (-11 if left else 11, lift), "textcoords": "offset points", "va": "center"}
-        ax.annotate(text, (row.images_per_s, row.value), ha="right" if left else "left", **offset)
-    _accuracy_over_speed(ax, room=0.25)
+        names.append((text, color, row.images_per_s, row.low, row.high))
     ax.set_title(title or "What accuracy costs (area: parameters)")
+    _accuracy_over_speed(ax, names)
     return fig
 
 
@@ -326,8 +345,7 @@ def accuracy_against_cost_twice(
         raise ValueError(f"expected two of {', '.join(sorted(set(table['condition'])))}, got {conditions}")
     fig = new_figure(6.6, 4.0)
     ax = fig.subplots()
-    fastest = table["images_per_s"].max()
-    shift, room, before, above = 0.006 * fastest, 0.2 * fastest, -np.inf, False
+    shift, names = 0.006 * table["images_per_s"].max(), []
     for model, rows in sorted(table.groupby("model"), key=lambda pair: pair[1]["images_per_s"].max()):
         color, at, x = model_color(model), rows.set_index("condition"), rows["images_per_s"].max()
         for condition, dx, face in zip(conditions, (-shift, shift), ("white", color), strict=True):
@@ -335,14 +353,10 @@ def accuracy_against_cost_twice(
                 row = at.loc[condition]
                 ax.vlines(x + dx, row.low, row.high, color=color, alpha=0.5, linewidth=2)
                 ax.scatter([x + dx], [row.value], s=55, color=face, edgecolor=color, zorder=3)
-        # Above the bars, but below those of a neighbour in speed whose name stands above.
-        above, before = x - before > room or not above, x
-        end, lift, va = (rows["high"].max(), 5, "bottom") if above else (rows["low"].min(), -5, "top")
-        offset = {"xytext": (0, lift), "textcoords": "offset points", "ha": "center", "va": va}
-        ax.annotate(model, (x, end), color=color, **offset)
+        names.append((model, color, x, rows["low"].min(), rows["high"].max()))
     for condition, face in zip(conditions, ("white", "#555555"), strict=True):
         ax.scatter([], [], s=55, color=face, edgecolor="#555555", label=condition)
     ax.legend(loc="lower right")
-    _accuracy_over_speed(ax, room=0.12)
     ax.set_title(title or "What accuracy costs, under two conditions")
+    _accuracy_over_speed(ax, names)
     return fig
