@@ -88,7 +88,7 @@ def reproduce(
     ] = "pool",
 ):
     """Run the notebooks headless; print a table and where the executed notebooks and the HTML book lie."""
-    from fer_lab import workbook
+    from fer_lab.book import run
 
     try:
         chosen_seeds = [int(seed) for seed in _listed(seeds)]
@@ -100,7 +100,7 @@ def reproduce(
     for word in parameter or ():
         for name, value in _pairs([word], "--parameter").items():
             values.setdefault(name, []).append(value)
-    results = workbook.reproduce(
+    results = run.reproduce(
         profile,
         _listed(notebooks),
         {name: one for name, (one, *more) in values.items() if not more},
@@ -123,7 +123,7 @@ def _say_done(result) -> None:
 
 
 def _finish(results) -> None:
-    from fer_lab.workbook import format_table
+    from fer_lab.book.run import format_table
 
     for result in results:
         if result.error:
@@ -144,15 +144,15 @@ def notebooks(
     only: Annotated[str | None, typer.Option(help="With --execute: which, such as 00,02.")] = None,
 ):
     """Copy the notebooks into a folder of your own, or run the checkout's own and keep their outputs."""
-    from fer_lab import workbook
+    from fer_lab.book import parameters, run
 
     if execute == (folder is not None):
         raise typer.BadParameter("give either a folder or --execute")
     if folder is not None:
-        for path in workbook.lay_out(folder):
+        for path in parameters.lay_out(folder):
             typer.echo(path)
         return
-    results = workbook.refresh(_listed(only), on_result=_say_done)
+    results = run.refresh(_listed(only), on_result=_say_done)
     _finish(results)
     _exit_if_failed(results)
 
@@ -195,7 +195,7 @@ def train(
     knob: Knobs = None,
 ):
     """Train a model, then report once on a split that took part in no choice."""
-    from fer_lab import commands
+    from fer_lab.experiments import training
 
     try:
         percents = tuple(int(percent) for percent in _listed(scales))
@@ -203,7 +203,7 @@ def train(
         raise typer.BadParameter(
             f"expected whole numbers such as 100,75,50,35, got {scales!r}", param_hint="--scales"
         ) from None
-    source = commands.Source(
+    source = training.Source(
         dataset=dataset,
         root=data_root,
         classes=classes,
@@ -213,7 +213,7 @@ def train(
         seed=faces_seed,
         knobs=_pairs(knob, "--knob"),
     )
-    request = commands.Training(
+    request = training.Training(
         model=model,
         source=source,
         size=size,
@@ -229,7 +229,7 @@ def train(
         scales=percents,
         balanced=balanced,
     )
-    done = commands.train(request, out=out, store=store, ship=ship, fresh=fresh, device=device, devices=devices)
+    done = training.train(request, out=out, store=store, ship=ship, fresh=fresh, device=device, devices=devices)
     if done is None:  # one of several processes, and not the first
         return
     typer.echo(f"\n{model} on {len(done.predictions)} {done.split} faces of {done.predictions.name}")
@@ -268,7 +268,7 @@ def landmarks(
 ):
     """Train POSTER's tiny landmark stream on rendered faces; measure it on other people."""
     from fer_lab.data.datasets import load_dataset
-    from fer_lab.landmarks import ship_landmarks
+    from fer_lab.experiments.landmarks import ship_landmarks
     from fer_lab.models.poster import LANDMARK_WEIGHTS
 
     photographs = load_dataset("ferplus", data_root).split("valid") if data_root else None
@@ -290,8 +290,8 @@ def convert_checkpoint(
     order: LabelOrder = "",
 ):
     """Turn an authors' checkpoint into a file that evaluate, predict and the explorer open."""
-    from fer_lab.checkpoints import convert
-    from fer_lab.commands import literal
+    from fer_lab.experiments.training import literal
+    from fer_lab.models.authors.convert import convert
 
     report = convert(
         checkpoint,
@@ -318,10 +318,11 @@ def evaluate(
     knob: Knobs = None,
 ):
     """Measure a trained model on one split, with 95 % bootstrap intervals."""
-    from fer_lab import commands, evaluation
+    from fer_lab.evaluation import metrics
+    from fer_lab.experiments import training
 
-    model = commands.open_model(run)
-    source = commands.Source(
+    model = training.open_model(run)
+    source = training.Source(
         dataset=dataset,
         root=data_root,
         classes=model.num_classes,
@@ -334,7 +335,7 @@ def evaluate(
     faces = source.sized(model.image_size).load()
     split = split or faces.reported_split()
     faces = faces.split(split)
-    metrics = evaluation.evaluate(evaluation.predict(model, faces))
+    metrics = metrics.evaluate(metrics.predict(model, faces))
     typer.echo(f"{model.name} on {len(faces)} {split} faces of {faces.name}\n{_format_metrics(metrics)}")
 
 
@@ -347,13 +348,15 @@ def predict(
     whole: Annotated[bool, typer.Option("--whole", help="The pictures are face crops already.")] = False,
 ):
     """Say how likely each expression is for every face in pictures; write where the model looked."""
-    from fer_lab import overlays, shipped
-    from fer_lab.models.fuse import fuse
+    from fer_lab.explorer import photo_overlay
+    from fer_lab.models import bundled
+    from fer_lab.models.inference import fuse
+    from fer_lab.runs import run
 
-    network = fuse(shipped.open_model(weights or shipped.shipped_weights(model)))
+    network = fuse(run.open_model(weights or bundled.shipped_weights(model)))
     without = 0
     for number, path in enumerate(images):
-        picture, faces = overlays.predict_picture(network, path, whole=whole)
+        picture, faces = photo_overlay.predict_picture(network, path, whole=whole)
         if not faces:
             typer.echo(f"{path}: no face found; --whole takes the picture as one face", err=True)
             without += 1
@@ -363,7 +366,7 @@ def predict(
             typer.echo(f"{path} {list(face.box)}  " + "  ".join(f"{name} {p:.3f}" for name, p in ranked))
         out.mkdir(parents=True, exist_ok=True)
         target = out / f"{number:03d}-{path.stem}.png"
-        overlays.overlay(picture, faces).save(target)
+        photo_overlay.overlay(picture, faces).save(target)
         typer.echo(f"overlay: {target}")
     if without == len(images):
         raise typer.Exit(1)
@@ -410,8 +413,8 @@ def data_render(
     knob: Knobs = None,
 ):
     """Render faces with known labels into a folder that `--dataset folder` reads."""
-    from fer_lab.commands import literal
     from fer_lab.data.synthetic import SyntheticFaces, write_folder
+    from fer_lab.experiments.training import literal
 
     knobs = {name: literal(value) for name, value in _pairs(knob, "--knob").items()}
     faces = SyntheticFaces(count, seed=seed, size=size, num_classes=classes, **knobs)
@@ -440,9 +443,10 @@ def bench_models(
     figure: Annotated[Path | None, typer.Option(help="Also draw images a second, into this PNG.")] = None,
 ):
     """Images a second, milliseconds a step, memory and FLOPs of every model."""
-    from fer_lab import bench, figures
+    from fer_lab import figures
+    from fer_lab.bench import models as speed
 
-    table = bench.bench_models(_listed(models), _listed(sizes), _listed(modes), paths=_listed(paths))
+    table = speed.bench_models(_listed(models), _listed(sizes), _listed(modes), paths=_listed(paths))
     _print_table(table, csv)
     if figure:
         typer.echo(f"drawn in {figures.save(figures.bench_table_figure(table), figure)}")
@@ -456,9 +460,9 @@ def bench_losses(
     csv: Annotated[Path | None, typer.Option(help="Also write the table there.")] = None,
 ):
     """What each metric loss costs, forward and backward, beside a training step of the paper-size network."""
-    from fer_lab import bench
+    from fer_lab.bench import losses
 
-    _print_table(bench.bench_losses(batch, classes, dim), csv)
+    _print_table(losses.bench_losses(batch, classes, dim), csv)
 
 
 @bench_app.command("data")
@@ -468,10 +472,10 @@ def bench_data(
     csv: Annotated[Path | None, typer.Option(help="Also write the table there.")] = None,
 ):
     """Faces a second through rendering, reading and augmentation; what a larger set costs."""
-    from fer_lab import bench_data
+    from fer_lab.bench import data
 
     real = {} if dataset == "synthetic" else {"dataset": dataset, "root": data_root}
-    _print_table(bench_data.bench_data(**real), csv)
+    _print_table(data.bench_data(**real), csv)
 
 
 @app.command()
@@ -483,16 +487,16 @@ def results(
 ):
     """The recorded results: mean over seeds with a 95 % interval."""
     from fer_lab.runs import ResultsStore
-    from fer_lab.workbook import results_folder
+    from fer_lab.runs.store import results_folder
 
     folder = store or (STORE if STORE.is_dir() else results_folder())
     recorded = ResultsStore(folder)
     if recorded.runs().empty:
         raise ValueError(f"{folder} has no results; `fer-lab train … --record NAME` writes some")
     if fill:
-        from fer_lab import report
+        from fer_lab.experiments import tables
 
-        text = report.fill(fill.read_text(encoding="utf-8"), report.tables(recorded))
+        text = tables.fill(fill.read_text(encoding="utf-8"), tables.tables(recorded))
         fill.write_text(text, encoding="utf-8")
         typer.echo(f"tables of {fill} made anew")
         return
@@ -510,9 +514,9 @@ def tried(
     csv: Annotated[Path | None, typer.Option(help="Write the table here, too.")] = None,
 ):
     """Runs side by side: recipe, and accuracy on the held-out part of the training faces."""
-    from fer_lab import report
+    from fer_lab.experiments import tables
 
-    table = report.tried(folders)
+    table = tables.tried(folders)
     typer.echo(table.drop(columns="command").to_string(index=False))
     if csv:
         table.to_csv(csv, index=False)

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from fer_lab import cli, workbook
-from fer_lab.workbook import NotebookResult
+from fer_lab import cli
+from fer_lab.book.run import NotebookResult
 
 RUNNER = CliRunner()
 
@@ -45,7 +45,7 @@ def asked(monkeypatch):
             on_result(result)
         return results[: 1 if args[1] == ["00"] else 2]
 
-    monkeypatch.setattr(workbook, "reproduce", answer)
+    monkeypatch.setattr("fer_lab.book.run.reproduce", answer)
     return calls
 
 
@@ -100,7 +100,7 @@ def test_a_wrong_option_exits_with_two(words, said):
 
 
 def test_notebooks_are_copied(monkeypatch, tmp_path):
-    monkeypatch.setattr(workbook, "notebooks_folder", lambda: tmp_path / "book")
+    monkeypatch.setattr("fer_lab.book.parameters.notebooks_folder", lambda: tmp_path / "book")
     (tmp_path / "book").mkdir()
     (tmp_path / "book" / "00_start_here.ipynb").write_text("{}")
     done = run("notebooks", tmp_path / "mine")
@@ -138,7 +138,7 @@ def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch):
     def broken(*args, **kwargs):
         raise TypeError("ours")
 
-    monkeypatch.setattr(workbook, "reproduce", broken)
+    monkeypatch.setattr("fer_lab.book.run.reproduce", broken)
     monkeypatch.setattr(sys, "argv", ["fer-lab", "reproduce"])
     with pytest.raises(TypeError, match="ours"):
         cli.main()
@@ -148,7 +148,7 @@ def test_an_interrupt_is_one_line_and_130(monkeypatch, capsys):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(workbook, "reproduce", interrupted)
+    monkeypatch.setattr("fer_lab.book.run.reproduce", interrupted)
     assert run_main(monkeypatch, "reproduce") == 130
     assert capsys.readouterr().err == "interrupted; the same command goes on where it can\n"
 
@@ -167,7 +167,6 @@ def test_help_does_not_wait_for_torch():
 
 
 def test_landmarks_are_shipped_where_asked_and_measured_on_photographs_if_there_are_any(monkeypatch, tmp_path):
-    from fer_lab import landmarks
     from fer_lab.models.poster import LANDMARK_WEIGHTS
 
     asked = []
@@ -176,7 +175,7 @@ def test_landmarks_are_shipped_where_asked_and_measured_on_photographs_if_there_
         asked.append((path, options))
         return {"score": {"mean_shape_error": 16.171}}
 
-    monkeypatch.setattr(landmarks, "ship_landmarks", ship)
+    monkeypatch.setattr("fer_lab.experiments.landmarks.ship_landmarks", ship)
     monkeypatch.delenv("FER_DATA", raising=False)
     done = run("landmarks", "--faces", 100, "--epochs", 2, "--seed", 3, "--out", tmp_path / "l.safetensors")
     assert done.exit_code == 0, done.output
@@ -193,18 +192,16 @@ def test_landmarks_are_shipped_where_asked_and_measured_on_photographs_if_there_
 
 @pytest.fixture
 def benched(monkeypatch):
-    """What was asked of fer_lab.bench; every answer is the same small table."""
+    """What was asked of fer_lab.bench.models; every answer is the same small table."""
     import pandas as pd
-
-    from fer_lab import bench, bench_data
 
     calls = []
 
     def answer(name):
         return lambda *args, **kwargs: calls.append((name, args, kwargs)) or pd.DataFrame({"ms": [0.123456]})
 
-    for module, name in ((bench, "bench_models"), (bench, "bench_losses"), (bench_data, "bench_data")):
-        monkeypatch.setattr(module, name, answer(name))
+    for module in ("models", "losses", "data"):
+        monkeypatch.setattr(f"fer_lab.bench.{module}.bench_{module}", answer(f"bench_{module}"))
     return calls
 
 
@@ -231,11 +228,9 @@ def test_bench_passes_on_what_was_asked(benched, monkeypatch, tmp_path):
 def test_bench_draws_its_table(monkeypatch, tmp_path):
     import pandas as pd
 
-    from fer_lab import bench
-
     what = {"model": "dan", "size": "tiny", "mode": "train"}
     rates = {**what, "path": ["plain", "default"], "images_per_s": [1.0, 2.0]}
-    monkeypatch.setattr(bench, "bench_models", lambda *_, **__: pd.DataFrame(rates))
+    monkeypatch.setattr("fer_lab.bench.models.bench_models", lambda *_, **__: pd.DataFrame(rates))
     done = run("bench", "models", "--figure", tmp_path / "speed.png")
     assert "drawn in" in done.output
     with Image.open(tmp_path / "speed.png") as picture:

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from fer_lab import attention
 from fer_lab.data.synthetic import SyntheticFaces
-from fer_lab.evaluation import evaluate, predict
+from fer_lab.evaluation.metrics import evaluate, predict
+from fer_lab.explain import attribution
 from fer_lab.models import create_model, list_models
 from fer_lab.models.method import _METHODS
-from fer_lab.training import fit
+from fer_lab.training.loop import fit
 
 PAGE = Path(__file__).parent.parent / "CONTRIBUTING.md"
 
@@ -42,4 +42,4 @@ def test_the_example_trains_evaluates_and_shows_where_it_looks(mymethod, tmp_pat
     assert metrics.value["accuracy", ""] > 1.5 / 7
     assert predictions.embeddings.shape[1] == 147
     images = torch.randn(2, 3, 56, 56)
-    assert attention.native_maps(model, images)["contribution"].shape == (2, 1, 7, 7)
+    assert attribution.native_maps(model, images)["contribution"].shape == (2, 1, 7, 7)

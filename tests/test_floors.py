@@ -1,153 +1,126 @@
-"""The package's order: imports go down the floors, and within a floor only to what stands above."""
+"""The floors of the package: a folder imports what stands below it, and no folder has a circle inside."""
 
 import ast
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "fer_lab"
-# From the ground up. A module imports only modules that come before it; a new file takes a place here.
-ORDER = [
-    "fer_lab",
-    "fer_lab.atomic",
-    "fer_lab.data",
-    "fer_lab.data.expressions",
-    "fer_lab.data.faces",
-    "fer_lab.data.progress",
-    "fer_lab.data.synthetic.anatomy",
-    "fer_lab.data.synthetic.canvas",
-    "fer_lab.data.synthetic.action_units",
-    "fer_lab.data.synthetic.features",
-    "fer_lab.data.synthetic.hair",
-    "fer_lab.data.synthetic.skin",
-    "fer_lab.data.synthetic.drawing",
-    "fer_lab.data.synthetic.generator",
-    "fer_lab.data.synthetic",
-    "fer_lab.data.images",
-    "fer_lab.data.cache",
-    "fer_lab.data.label_files",
-    "fer_lab.data.layouts",
-    "fer_lab.data.datasets",
-    "fer_lab.data.batches",
-    "fer_lab.data.photos",
-    "fer_lab.models.recipes",
-    "fer_lab.models.layers",
-    "fer_lab.models.trunks",
-    "fer_lab.models.processes",
-    "fer_lab.models.method",
-    "fer_lab.models",
-    "fer_lab.models.fuse",
-    "fer_lab.models.baseline",
-    "fer_lab.models.dan",
-    "fer_lab.models.triplet_center",
-    "fer_lab.models.poster",
-    "fer_lab.models.qcs",
-    "fer_lab.models.official_poster",
-    "fer_lab.models.official_qcs",
-    "fer_lab.models.official",
-    "fer_lab.hardware",
-    "fer_lab.runs.files",
-    "fer_lab.runs.predictions",
-    "fer_lab.runs.weights",
-    "fer_lab.runs.folder",
-    "fer_lab.runs.store",
-    "fer_lab.runs",
-    "fer_lab.checkpoints",
-    "fer_lab.shipped",
-    "fer_lab.overlays",
-    "fer_lab.steps",
-    "fer_lab.training",
-    "fer_lab.launch",
-    "fer_lab.landmarks",
-    "fer_lab.evaluation",
-    "fer_lab.maps",
-    "fer_lab.structure",
-    "fer_lab.scales",
-    "fer_lab.comparison",
-    "fer_lab.attention",
-    "fer_lab.attribution_scores",
-    "fer_lab.weight_randomization",
-    "fer_lab.bench",
-    "fer_lab.bench_data",
-    "fer_lab.figures.style",
-    "fer_lab.figures.pictures",
-    "fer_lab.figures.charts",
-    "fer_lab.figures.comparison",
-    "fer_lab.figures.similarity",
-    "fer_lab.figures.embeddings",
-    "fer_lab.figures.explanations",
-    "fer_lab.figures.points",
-    "fer_lab.figures",
-    "fer_lab.cards",
-    "fer_lab.panels",
-    "fer_lab.controls",
-    "fer_lab.explorer",
-    "fer_lab.book",
-    "fer_lab.worker",
-    "fer_lab.engines",
-    "fer_lab.workbook",
-    "fer_lab.commands",
-    "fer_lab.real_faces",
-    "fer_lab.report",
-    "fer_lab.cli",
-]
+PACKAGE = Path(__file__).parents[1] / "fer_lab"
+# From the top down. A folder imports from folders further down this list alone.
+FLOORS = (
+    "cli",
+    "explorer",
+    "book",
+    "experiments",
+    "figures",
+    "evaluation",
+    "explain",
+    "training",
+    "runs",
+    "bench",
+    "models",
+    "data",
+    "parallel",
+)
+# Single files at the bottom, which every folder may import.
+GROUND = ("_files", "_device", "_progress", "intervals")
 
 
-def module_name(path: Path, package: Path = PACKAGE) -> str:
-    parts = ("fer_lab", *path.relative_to(package).with_suffix("").parts)
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+def room(module: str) -> str:
+    """ "fer_lab.data.faces" → "data"."""
+    return module.split(".")[1] if "." in module else ""
 
 
-def imports(source: str, name: str, modules: set[str]) -> list[tuple[int, str]]:
-    """(line, module) of everything of fer_lab that `source`, the module `name`, imports anywhere."""
+def imports(module: str, text: str, known: set[str]) -> list[tuple[int, str]]:
+    """(line, module) of everything of the package that a source imports, at its top or inside a function."""
     found = []
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
-            found += [(node.lineno, alias.name) for alias in node.names]
+            names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                found.append((node.lineno, f"relative import of {base}"))
-                continue
-            for alias in node.names:
-                inner = f"{base}.{alias.name}"
-                found.append((node.lineno, inner if inner in modules else base))
-    ours = {(line, to) for line, to in found if to.split(".")[0] == "fer_lab" or to.startswith("relative")}
-    return sorted(ours)
-
-
-def violations(sources: dict[str, str]) -> list[str]:
-    """What breaks the order in `sources` (module name → text)."""
-    broken = []
-    for name, source in sources.items():
-        if name not in ORDER:
-            broken.append(f"{name} has no place in the order")
+            assert not node.level, f"{module}, line {node.lineno}: relative import of {node.module}"
+            # `from fer_lab.data import faces` is of the module faces, not of what else the folder has.
+            whole = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [name if name in known else node.module for name in whole]
+        else:
             continue
-        for line, to in imports(source, name, set(ORDER)):
-            if to not in ORDER or ORDER.index(to) >= ORDER.index(name):
-                broken.append(f"{name}, line {line}: imports {to}")
-    return broken
+        found += [(node.lineno, name) for name in names if name == "fer_lab" or name.startswith("fer_lab.")]
+    return found
 
 
-def test_the_package_keeps_the_order():
-    sources = {module_name(path): path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")}
-    assert len(sources) > 10
-    assert violations(sources) == []
+def wrong_imports(module: str, text: str, known: set[str]) -> list[str]:
+    """What a module imports from its own floor's neighbours or from above."""
+    order = (*FLOORS, *GROUND)
+    own = room(module)
+    wrong = []
+    for line, name in imports(module, text, known):
+        other = room(name)
+        if other in ("", own):
+            continue
+        below = order.index(other) > order.index(own) if own in order else False
+        if not below or (own in GROUND and GROUND.index(other) > GROUND.index(own)):
+            wrong.append(f"{module}, line {line}: imports {name}")
+    return wrong
+
+
+@pytest.fixture(scope="module")
+def sources() -> dict[str, str]:
+    """Module → its source."""
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        found[".".join(parts).removesuffix(".__init__")] = path.read_text(encoding="utf-8")
+    return found
+
+
+def test_every_room_has_its_floor(sources):
+    rooms = {room(module) for module in sources} - {""}
+    assert rooms == {*FLOORS, *GROUND}
+
+
+def test_imports_go_down(sources):
+    known = set(sources)
+    # The package's own face brings from every floor what a reader types, when it is first asked for.
+    wrong = [w for m, text in sources.items() if m != "fer_lab" for w in wrong_imports(m, text, known)]
+    assert wrong == []
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return []
+
+
+def test_no_folder_has_a_circle_inside(sources):
+    known = set(sources)
+    graph = {
+        module: {name for _, name in imports(module, text, known)} - {"fer_lab"}
+        for module, text in sources.items()
+        if module != "fer_lab"
+    }
+    assert circle(graph) == []
 
 
 @pytest.mark.parametrize(
-    ("name", "source", "found"),
+    ("module", "text", "found"),
     [
-        ("fer_lab.data.faces", "from fer_lab.models import create_model", ["imports fer_lab.models"]),
-        ("fer_lab.data.faces", "from fer_lab.data import batches", ["imports fer_lab.data.batches"]),
+        ("fer_lab.data.faces", "from fer_lab.models import dan", ["imports fer_lab.models.dan"]),
+        ("fer_lab.data.faces", "from fer_lab.data import loader\nimport fer_lab._files", []),
         ("fer_lab.runs", "def f():\n    import fer_lab.training", ["line 2: imports fer_lab.training"]),
-        ("fer_lab.models.dan", "from fer_lab.models.poster import X", ["imports fer_lab.models.poster"]),
-        ("fer_lab.models.dan", "from .layers import X", ["relative import of layers"]),
-        ("fer_lab.helpers", "", ["fer_lab.helpers has no place"]),
-        ("fer_lab.models.dan", "import torch\nfrom fer_lab.models.method import Method", []),
+        ("fer_lab._files", "from fer_lab.data.faces import FaceSet", ["imports fer_lab.data.faces"]),
+        ("fer_lab._files", "from fer_lab._device import best_device", ["imports fer_lab._device"]),
+        ("fer_lab.intervals", "from fer_lab._files import locked", ["imports fer_lab._files"]),
     ],
 )
-def test_a_wrong_import_is_found(name, source, found):
-    broken = violations({name: source})
-    assert len(broken) == len(found)
-    assert all(expected in message for expected, message in zip(found, broken, strict=True))
+def test_a_wrong_import_is_found(module, text, found, sources):
+    wrong = wrong_imports(module, text, set(sources))
+    assert len(wrong) == len(found)
+    assert all(end in line for line, end in zip(wrong, found, strict=True))
+
+
+def test_a_circle_is_found():
+    assert set(circle({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": set()})) == {"a", "b", "c"}
+    assert circle({"a": {"b", "c"}, "b": {"c"}}) == []

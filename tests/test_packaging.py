@@ -102,7 +102,10 @@ def test_the_wheel_carries_notebooks_and_results(wheel):
 
 def test_notebooks_are_laid_out_from_an_installed_wheel(wheel, tmp_path):
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
-    code = "from fer_lab import workbook as w; print(w.results_folder()); print(len(w.lay_out('mine')))"
+    code = (
+        "from fer_lab.book.parameters import lay_out; from fer_lab.runs.store import results_folder; "
+        "print(results_folder()); print(len(lay_out('mine')))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,

@@ -25,8 +25,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from fer_lab._progress import progress
 from fer_lab.data.images import DataError, decode, open_header, read_limited
-from fer_lab.data.progress import progress
 
 FORMAT = 2
 # Side where the pictures differ in size and no side was asked for.

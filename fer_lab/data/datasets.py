@@ -18,8 +18,9 @@ import torch
 from fer_lab.data.cache import Pixels, Source, build_cache, for_each, load_pixels
 from fer_lab.data.faces import SPLITS, FaceSet
 from fer_lab.data.images import DataError
-from fer_lab.data.label_files import some
-from fer_lab.data.layouts import LAYOUTS, RULES, Listing, read_layout
+from fer_lab.data.layouts import LAYOUTS, read_layout
+from fer_lab.data.layouts.label_files import some
+from fer_lab.data.layouts.listing import RULES, Listing
 
 __all__ = ["LAYOUTS", "RULES", "DataError", "DatasetReport", "build_cache", "check_dataset", "load_dataset"]
 

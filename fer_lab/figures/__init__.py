@@ -5,18 +5,17 @@ displays in a notebook, both as PNGs with a palette, which are a fifth of the si
 time.
 """
 
+from fer_lab.evaluation.embeddings import Plane, plane_of, umap_embedding
 from fer_lab.figures.charts import (
     ablation,
     bench_table_figure,
     confusion,
     embedding_map,
-    head_overlap_figure,
     per_class_recall,
     reliability,
     training_curves,
-    umap_embedding,
 )
-from fer_lab.figures.comparison import (
+from fer_lab.figures.compare import (
     accuracy_against_cost,
     accuracy_against_cost_twice,
     confusion_differences,
@@ -27,20 +26,8 @@ from fer_lab.figures.comparison import (
     robustness_curves,
     score_differences,
 )
-from fer_lab.figures.embeddings import (
-    Frame,
-    Plane,
-    dimension_weights,
-    embedding_frames,
-    embedding_with_centers,
-    nearest_wrong_center,
-    negatives_in_plane,
-    negatives_strip,
-    panels_of_intervals,
-    plane_of,
-    scatter_against_margin,
-)
-from fer_lab.figures.explanations import (
+from fer_lab.figures.dan import head_overlap_figure
+from fer_lab.figures.explain import (
     explanation_grid,
     explanation_scores,
     outlined_faces,
@@ -56,14 +43,20 @@ from fer_lab.figures.pictures import (
     feature_maps,
     landmarks_on_face,
 )
-from fer_lab.figures.points import accuracy_against_scale, attention_and_landmarks, landmark_predictions
-from fer_lab.figures.similarity import (
-    maps_in_rows,
-    matching_lines,
-    similarity_over_both,
-    weights_through_training,
-)
+from fer_lab.figures.poster import accuracy_against_scale, attention_and_landmarks, landmark_predictions
+from fer_lab.figures.qcs import maps_in_rows, matching_lines, similarity_over_both, weights_through_training
 from fer_lab.figures.style import new_figure, png, save, show, styled
+from fer_lab.figures.triplet_center import (
+    Frame,
+    dimension_weights,
+    embedding_frames,
+    embedding_with_centers,
+    nearest_wrong_center,
+    negatives_in_plane,
+    negatives_strip,
+    panels_of_intervals,
+    scatter_against_margin,
+)
 
 __all__ = [
     "Frame",

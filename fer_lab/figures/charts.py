@@ -1,18 +1,16 @@
 """Charts of numbers: training, metrics with intervals, embeddings, speed."""
 
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-import torch
 from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fer_lab.data.expressions import colors
-from fer_lab.evaluation import BINS
+from fer_lab.evaluation.metrics import BINS
 from fer_lab.figures.style import INK, SERIES, SHADES, SOFT, check_columns, interval_rows, new_figure, styled
 from fer_lab.runs import Predictions
 
@@ -179,40 +177,6 @@ def ablation(
 
 
 @styled
-def head_overlap_figure(values_by_variant: Mapping[str, Sequence[float]], title: str | None = None) -> Figure:
-    """How much the heads overlap on each face, a row of dots a variant, with the mean as a bar.
-
-    Args:
-        values_by_variant: name → values of `structure.mean_pairwise_cosine`, one a face (or a seed).
-
-    Raises:
-        ValueError: no variant, or one without values.
-    """
-    if not values_by_variant or not all(len(values) for values in values_by_variant.values()):
-        raise ValueError("every variant needs at least one value of overlap")
-    fig = new_figure(7.2, 0.75 * len(values_by_variant) + 1.1)
-    ax = fig.subplots()
-    spread = np.random.default_rng(0)
-    label = {"textcoords": "offset points", "ha": "center", "va": "bottom", "weight": "bold", "fontsize": 8.5}
-    for i, (name, values) in enumerate(values_by_variant.items()):
-        values, color = np.asarray(values, dtype=float), SERIES[i % len(SERIES)]
-        size, alpha = (9, 0.35) if len(values) > 30 else (26, 0.7)
-        jitter = spread.uniform(-0.2, 0.2, len(values)) if len(values) > 1 else 0.0
-        ax.scatter(values, i + jitter, s=size, color=color, alpha=alpha, linewidths=0, gid=name)
-        mean = values.mean()
-        ax.plot([mean, mean], [i - 0.32, i + 0.32], color=INK, linewidth=2.2)
-        ax.annotate(f"{mean:.2f}", (mean, i - 0.32), (0, 2), **label)
-    ax.set_yticks(range(len(values_by_variant)), list(values_by_variant))
-    ax.set(xlim=(-0.02, 1.02), ylim=(len(values_by_variant) - 0.45, -0.65))
-    ax.set_xlabel("mean pairwise cosine of the heads' maps (0: disjoint places, 1: the same)")
-    ax.tick_params(axis="y", length=0, labelcolor=INK)
-    ax.spines["left"].set_visible(False)
-    ax.grid(axis="x")
-    ax.set_title(title or "How much the heads look at the same places")
-    return fig
-
-
-@styled
 def embedding_map(
     xy: np.ndarray,
     labels: Sequence[int],
@@ -262,28 +226,6 @@ def _lift_apart(fig: Figure, ax: Axes) -> None:
             x, y = text.xyann
             text.xyann = (x, y + 2)
         placed.append(text.get_window_extent())
-
-
-def umap_embedding(embeddings: np.ndarray | torch.Tensor, seed: int = 0, neighbors: int = 15) -> np.ndarray:
-    """Lay embeddings [N,D] out on a plane by UMAP (McInnes et al., arXiv 1802.03426) → float32 [N,2].
-
-    The same embeddings and seed give the same points on one machine. Only neighbourhoods mean something:
-    not distances between clusters, and not their sizes. The first call costs about 10 s on two cores.
-
-    Raises:
-        ValueError: fewer than four faces, another shape, or values that are not finite.
-    """
-    embeddings = np.asarray(embeddings, dtype=np.float32)
-    if embeddings.ndim != 2 or len(embeddings) < 4 or not np.isfinite(embeddings).all():
-        raise ValueError(f"expected finite embeddings [N,D] of at least 4 faces, got {list(embeddings.shape)}")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from umap import UMAP
-
-        reducer = UMAP(
-            n_neighbors=min(neighbors, len(embeddings) - 1), min_dist=0.15, random_state=seed, n_jobs=1
-        )
-        return reducer.fit_transform(embeddings).astype(np.float32)
 
 
 @styled

@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from fer_lab.attention import normalize_for_display, upsample
 from fer_lab.data.expressions import colors
 from fer_lab.data.faces import SPLITS, FaceSet
+from fer_lab.explain.attribution import normalize_for_display, upsample
 from fer_lab.figures.style import HEAT, INK, PITCH, SERIES, SOFT, WIDTH, mosaic, new_figure, pictures_of, styled
 
 # The 68 landmarks in the iBUG order: name → strokes of (first, last, closed).

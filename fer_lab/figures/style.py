@@ -20,8 +20,8 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from PIL import Image, ImageColor
 
+from fer_lab._files import atomic_path
 from fer_lab.data.expressions import COLORS
-from fer_lab.runs import atomic_path
 
 INK, SOFT, FAINT = "#222222", "#6b6b6b", "#e4e4e4"
 SERIES = ("#332288", "#cc6677", "#44aa99", "#999933", "#882255", "#88ccee", "#117733", "#ddcc77")

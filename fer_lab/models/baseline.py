@@ -6,7 +6,7 @@ He et al., Deep Residual Learning for Image Recognition, CVPR 2016, https://arxi
 import torch
 from torch import nn
 
-from fer_lab.data.batches import Augmentation
+from fer_lab.data.augmentation import Augmentation
 from fer_lab.data.faces import FaceBatch
 from fer_lab.models.method import Method, classification_loss
 from fer_lab.models.recipes import Recipe

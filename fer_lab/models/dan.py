@@ -21,13 +21,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fer_lab.data.batches import Augmentation
+from fer_lab.data.augmentation import Augmentation
 from fer_lab.data.faces import FaceBatch
 from fer_lab.models.baseline import SCRATCH, SMOKE
 from fer_lab.models.method import Method, classification_loss
-from fer_lab.models.processes import mean_over_processes
 from fer_lab.models.recipes import Recipe
 from fer_lab.models.trunks import resnet18
+from fer_lab.parallel.collectives import mean_over_processes
 
 # The authors' two scripts. Both assume a trunk pre-trained on MS-Celeb-1M.
 RAFDB = Recipe(

@@ -90,3 +90,15 @@ class SEGate(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[...,dim] → [...,dim]."""
         return x * torch.sigmoid(self.excite(F.relu(self.squeeze(x))))
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode inside; every module gets its own mode back, also after an exception."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass, field
 
-from fer_lab.data.batches import Augmentation
+from fer_lab.data.augmentation import Augmentation
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("constant", "step", "exponential", "one_cycle")

@@ -1,11 +1,12 @@
 """Runs: the folder of one training, the files that models travel in, and the results store."""
 
-from fer_lab.atomic import DiskFullError, atomic_path
-from fer_lab.runs.files import RunBusyError, environment, portable_command
-from fer_lab.runs.folder import Run
+from fer_lab._files import DiskFullError, RunBusyError, atomic_path
+from fer_lab.intervals import seed_interval
+from fer_lab.models.weights import CheckpointError, load_model, load_weights, model_card, read_card, save_model
+from fer_lab.runs.environment import environment, portable_command
 from fer_lab.runs.predictions import Predictions
-from fer_lab.runs.store import ResultsStore, seed_interval
-from fer_lab.runs.weights import CheckpointError, load_model, load_weights, model_card, read_card, save_model
+from fer_lab.runs.run import Run
+from fer_lab.runs.store import ResultsStore
 
 __all__ = [
     "CheckpointError",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fer_lab.atomic import atomic_path
+from fer_lab._files import atomic_path
 
 # Four hundred thousand faces with 2,048 numbers each; a small file can unpack to far more.
 MAX_BYTES = 4 * 2**30

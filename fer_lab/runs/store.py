@@ -5,28 +5,16 @@ leaves their range: on normal data its nominal 95 % interval (BCa) holds the mea
 3 seeds, 83 % for 5, 90 % for 10 and 92 % for 20; t in 95 % of them (a test repeats it for 3 seeds).
 """
 
-import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from fer_lab.runs.files import environment, locked, portable_command, read_csv, write_csv
+from fer_lab._files import locked, read_csv, write_csv
+from fer_lab.intervals import seed_interval
+from fer_lab.runs.environment import environment, portable_command
 from fer_lab.runs.predictions import Predictions
-
-
-def seed_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float, float]:
-    """(mean, low, high) of one number a seed, by Student's t; a single seed has no interval (NaN)."""
-    from scipy import stats
-
-    values = np.asarray(values, dtype=float)
-    mean, n = float(values.mean()), len(values)
-    if n < 2:
-        return mean, math.nan, math.nan
-    half = float(stats.t.ppf((1 + confidence) / 2, n - 1) * values.std(ddof=1) / math.sqrt(n))
-    return mean, mean - half, mean + half
 
 
 class ResultsStore:
@@ -166,3 +154,48 @@ class ResultsStore:
             for group, part in merged.groupby(list(by), sort=True)
         ]
         return pd.DataFrame(rows, columns=[*by, "mean", "low", "high", "seeds"])
+
+
+def over_seeds(
+    store: ResultsStore,
+    metric: str,
+    classes: Sequence[str] = ("",),
+    by: Sequence[str] = ("method", "variant", "dataset", "split"),
+    minus: str | None = None,
+) -> pd.DataFrame:
+    """A metric's mean over seeds with its 95 % interval, such as the recall of the rare classes.
+
+    Args:
+        metric: in the store, such as "recall" or "nearest_center_margin".
+        classes: averaged within each run first; "" is the number for all classes.
+        by: what makes a group of runs; its seeds are averaged.
+        minus: a variant; instead of the metric, how much it lies above that variant's at the same seed, which
+            takes out what a seed does to both.
+
+    Returns:
+        Columns `by`, mean, low, high, seeds; no rows where the store has none.
+
+    Raises:
+        ValueError: a column that runs do not have.
+    """
+    if unknown := set(by) - set(ResultsStore.RUNS):
+        raise ValueError(f"no column {', '.join(sorted(unknown))}; there are {', '.join(ResultsStore.RUNS)}")
+    table = store.metrics()
+    table = table[(table["metric"] == metric) & table["class"].isin(list(classes))]
+    values = table.groupby("id")["value"].mean().rename("value")
+    runs = store.runs().merge(values, left_on="id", right_index=True)
+    if minus is not None:
+        same = [name for name in (*by, "seed") if name != "variant"]
+        other = runs[runs["variant"] == minus].set_index(same)["value"].rename("other")
+        runs = runs[runs["variant"] != minus].merge(other, left_on=same, right_index=True)
+        runs["value"] -= runs["other"]
+    groups = runs.groupby(list(by), sort=True)
+    rows = [(*group, *seed_interval(part["value"]), len(part)) for group, part in groups]
+    return pd.DataFrame(rows, columns=[*by, "mean", "low", "high", "seeds"])
+
+
+def results_folder() -> Path:
+    """The results store that the notebooks show: figures/results in a checkout, else the package's copy."""
+    package = Path(__file__).resolve().parents[1]
+    checkout = package.parent / "figures" / "results"
+    return checkout if checkout.is_dir() else package / "results"

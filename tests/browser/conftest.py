@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from fer_lab.workbook import lay_out
+from fer_lab.book.parameters import lay_out
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 # Every cell stays in the page, and nothing pops up over it.

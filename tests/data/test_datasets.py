@@ -4,8 +4,8 @@ import warnings
 
 import numpy as np
 import pytest
-import small_sets
 import torch
+from helpers import small_sets
 from PIL import Image
 
 from fer_lab.data import datasets

@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from broken_sets import BROKEN, ESCAPES, FOLDERS, LABELS, PICTURES, READABLE, TEXTS, encoded, gradient
+from helpers.broken_sets import BROKEN, ESCAPES, FOLDERS, LABELS, PICTURES, READABLE, TEXTS, encoded, gradient
+from helpers.small_sets import picture, write_folder
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_sets import picture, write_folder
 
 from fer_lab.data.datasets import check_dataset, load_dataset
 from fer_lab.data.images import DataError
 from fer_lab.data.layouts import read_layout
-from fer_lab.data.photos import open_upload
+from fer_lab.data.photographs import open_upload
 
 pytestmark = pytest.mark.fault("bad data")
 GRADIENT = torch.from_numpy(np.asarray(gradient()).transpose(2, 0, 1).copy()).int()

@@ -5,15 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from reference import book_methods
+from helpers.reference import book_methods
 
 from fer_lab import figures
-from fer_lab.data.batches import prepare
+from fer_lab.data.augmentation import prepare
 from fer_lab.data.synthetic import SyntheticFaces
-from fer_lab.evaluation import confusion_matrix, evaluate, predict
+from fer_lab.evaluation.metrics import confusion_matrix, evaluate, predict
 from fer_lab.models import create_model
 from fer_lab.models.method import method_class
-from fer_lab.training import fit
+from fer_lab.training.loop import fit
 
 pytestmark = pytest.mark.fault("determinism")
 

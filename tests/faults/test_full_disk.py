@@ -11,14 +11,16 @@ import nbformat
 import pandas as pd
 import pytest
 import torch
-from patterns import patterns
-from small_sets import picture
-from test_kills import RECIPE, small, write_shelf
+from helpers.interrupted import RECIPE, small, write_shelf
+from helpers.patterns import patterns
+from helpers.small_sets import picture
 
+from fer_lab._files import DiskFullError
+from fer_lab.book.run import reproduce
 from fer_lab.data.cache import Source, load_pixels, open_cache
-from fer_lab.runs import DiskFullError, ResultsStore, Run, save_model
-from fer_lab.training import fit
-from fer_lab.workbook import reproduce
+from fer_lab.models.weights import save_model
+from fer_lab.runs import ResultsStore, Run
+from fer_lab.training.loop import fit
 
 pytestmark = pytest.mark.fault("disk full")
 MEGABYTES = 2

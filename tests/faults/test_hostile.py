@@ -16,29 +16,31 @@ import numpy as np
 import pytest
 import torch
 from bs4 import BeautifulSoup
+from helpers.patterns import Small, patterns
+from helpers.small_sets import write_affectnet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from papermill.translators import PythonTranslator
-from patterns import Small, patterns
 from PIL import Image
-from small_sets import write_affectnet
 
 import fer_lab
-from fer_lab import cli, panels, shipped
-from fer_lab.book import write_index, write_page
-from fer_lab.commands import literal
-from fer_lab.controls import available_models
+from fer_lab import cli
+from fer_lab.book.html import write_index, write_page
+from fer_lab.book.parameters import native
+from fer_lab.book.worker import NotebookResult
 from fer_lab.data.images import DataError
 from fer_lab.data.layouts import read_layout
-from fer_lab.data.photos import open_image, open_upload
-from fer_lab.explorer import FaceExplorer
+from fer_lab.data.photographs import open_image, open_upload
+from fer_lab.experiments.training import literal
+from fer_lab.explorer import panels
+from fer_lab.explorer.controls import available_models
+from fer_lab.explorer.widgets import FaceExplorer
 from fer_lab.models import Recipe, create_model
-from fer_lab.models.official import load_official
-from fer_lab.runs import CheckpointError, Predictions, ResultsStore, Run, load_model, load_weights, save_model
-from fer_lab.runs import folder as run_folder
-from fer_lab.training import fit
-from fer_lab.workbook import native
-from fer_lab.worker import NotebookResult
+from fer_lab.models.authors.loading import load_official
+from fer_lab.models.weights import FORMAT, CheckpointError, load_model, load_weights, save_model
+from fer_lab.runs import Predictions, ResultsStore, Run
+from fer_lab.runs.run import open_model
+from fer_lab.training.loop import fit
 
 RECIPE = Recipe(epochs=2, batch_size=16, lr=0.05)
 EVIL = "<img src=x onerror=alert(1)>\"'<svg/onload=alert(1)></script><script>alert(1)</script>"
@@ -87,8 +89,8 @@ PATHS = {
     "a run's predictions": ("predictions.npz", lambda folder: Run(folder).load_predictions()),
     "load_model": ("x.safetensors", lambda folder: load_model(folder / "x.safetensors")),
     "load_weights": ("x.pt", lambda folder: load_weights(create_model("small", 3), folder / "x.pt")),
-    "open_model, a folder": ("weights.safetensors", lambda folder: shipped.open_model(folder)),
-    "open_model, a file": ("x.pth", lambda folder: shipped.open_model(folder / "x.pth")),
+    "open_model, a folder": ("weights.safetensors", lambda folder: open_model(folder)),
+    "open_model, a file": ("x.pth", lambda folder: open_model(folder / "x.pth")),
     "a run opened in the explorer": ("weights.safetensors", lambda folder: available_models(folder)),
     "an official checkpoint": ("x.pth", lambda folder: load_official(create_model("dan"), folder / "x.pth")),
     "an official safetensors": (
@@ -105,7 +107,7 @@ PATHS = {
 def test_a_file_that_would_run_code_is_refused_wherever_one_is_loaded(tmp_path, path, kind):
     name, load = PATHS[path]
     target, folder = tmp_path / "made by the payload", tmp_path / "run"
-    content = {"fer_lab": run_folder.FORMAT, "identity": {}, "state": Payload(target)}
+    content = {"fer_lab": FORMAT, "identity": {}, "state": Payload(target)}
     content |= {"state_dict": {"features.0.weight": torch.ones(2), "x": Payload(target)}}
     FORMATS[kind](content, put(folder, name))
     with pytest.raises(ValueError, match=re.escape(str(folder / name))):

@@ -13,30 +13,29 @@ from pathlib import Path
 import nbformat
 import pytest
 import torch
-from patterns import patterns
-from small_sets import picture
+from helpers.interrupted import RECIPE, small, write_shelf
+from helpers.patterns import patterns
+from helpers.small_sets import picture
 
-from fer_lab.data.batches import Augmentation
+from fer_lab._files import RunBusyError
+from fer_lab.book.run import reproduce
 from fer_lab.data.cache import Source, cache_folder, load_pixels, open_cache
-from fer_lab.models import Recipe, create_model
-from fer_lab.runs import Run, RunBusyError
-from fer_lab.training import fit
-from fer_lab.workbook import reproduce
+from fer_lab.runs import Run
+from fer_lab.training.loop import fit
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
 TESTS = str(Path(__file__).parent.parent)
-RECIPE = Recipe(
-    epochs=4, batch_size=16, lr=0.05, schedule="one_cycle", augmentation=Augmentation(flip=0.5, erasing_p=0.5)
-)
 # What a child knows: to kill itself when a function is called for the n-th time, and how to train.
 CHILD = f"""
 import os, pathlib, sys
 sys.path.insert(0, {TESTS!r})
-import torch, patterns
-from fer_lab import training
+import torch
+from helpers import patterns
+from fer_lab import _files
+from fer_lab.training import loop
 from fer_lab.data import cache
 from fer_lab.models import Recipe, create_model
-from fer_lab.runs import Run, files
+from fer_lab.runs import Run
 
 
 def killed_at(n, function, before=lambda *a, **k: None):
@@ -57,7 +56,7 @@ def half(state, file, *_, **__):
 def train(folder, seed):
     torch.manual_seed(seed)
     faces, recipe = patterns.patterns(), Recipe.from_dict({RECIPE.to_dict()!r})
-    training.fit(create_model("small", 3), faces, faces, recipe, folder)
+    loop.fit(create_model("small", 3), faces, faces, recipe, folder)
 
 
 def pictures(root):
@@ -72,11 +71,11 @@ MOMENTS = {
     "in batch 5": "patterns.Small.training_losses = killed_at(5, patterns.Small.training_losses)",
     "in batch 11, in the backward pass": "torch.Tensor.backward = killed_at(11, torch.Tensor.backward)",
     "in the optimiser of batch 8": "torch.optim.SGD.step = killed_at(8, torch.optim.SGD.step)",
-    "in the first validation": "training.count_right = killed_at(1, training.count_right)",
-    "in the third validation": "training.count_right = killed_at(3, training.count_right)",
+    "in the first validation": "loop.count_right = killed_at(1, loop.count_right)",
+    "in the third validation": "loop.count_right = killed_at(3, loop.count_right)",
     "half of checkpoint 1 written": "torch.save = killed_at(1, torch.save, half)",
     "half of checkpoint 3 written": "torch.save = killed_at(3, torch.save, half)",
-    "checkpoint written and not in place": "files.os.replace = killed_at(6, files.os.replace)",
+    "checkpoint written and not in place": "_files.os.replace = killed_at(6, _files.os.replace)",
     "while the weights are written": "Run.save_weights = killed_at(1, Run.save_weights)",
 }
 SHORT = (
@@ -89,11 +88,6 @@ SHORT = (
 
 def cases(names, short):
     return [pytest.param(n, marks=() if n in short else pytest.mark.long, id=str(n)) for n in names]
-
-
-def small():
-    torch.manual_seed(0)
-    return create_model("small", 3)
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +159,7 @@ def test_a_second_process_on_a_run_is_refused_and_the_first_undisturbed(tmp_path
     assert done.returncode == 1
     assert (
         f"RunBusyError: {tmp_path} is in use by another process (number {os.getpid()})"
-        in done.stderr.replace("fer_lab.runs.files.", "")
+        in done.stderr.replace("fer_lab.runs.environment.", "")
     )
     assert all(torch.equal(value, whole[name]) for name, value in run.load_model().state_dict().items())
     with run.lock(), pytest.raises(RunBusyError):
@@ -202,25 +196,12 @@ def test_a_cache_whose_build_is_killed_is_built_anew(tmp_path, moment):
 # ---------------------------------------------------------------------------------------------------------
 # The book
 
-PARAMETERS = 'profile = "smoke"\ndataset = "synthetic"\ndata_root = ""\nseed = 0\nrun_dir = ""'
-
-
-def write_shelf(folder: Path) -> Path:
-    """Two notebooks that take a second each."""
-    folder.mkdir()
-    for stem in ("00_a", "01_b"):
-        parameters = nbformat.v4.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]})
-        work = nbformat.v4.new_code_cell("import time\ntime.sleep(1)\nprint('done', seed)")
-        title = nbformat.v4.new_markdown_cell(f"# {stem}")
-        nbformat.write(nbformat.v4.new_notebook(cells=[title, parameters, work]), folder / f"{stem}.ipynb")
-    return folder
-
 
 @pytest.mark.fault("reproduce killed")
 @pytest.mark.parametrize("seconds", cases((1.0, 2.5, 4.0, 5.5, 7.0), (4.0,)))
 def test_a_book_whose_run_is_killed_is_run_again(tmp_path, seconds):
     shelf, out = write_shelf(tmp_path / "shelf"), tmp_path / "book"
-    code = f"from fer_lab.workbook import reproduce; reproduce(folder={str(shelf)!r}, out={str(out)!r})"
+    code = f"from fer_lab.book.run import reproduce; reproduce(folder={str(shelf)!r}, out={str(out)!r})"
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL, start_new_session=True)
     # Somewhere about the given moment, never twice at the same.
     time.sleep(seconds + random.random() / 2)

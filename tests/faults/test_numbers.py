@@ -2,13 +2,14 @@
 
 import pytest
 import torch
-from patterns import patterns
-from reference import book_methods
+from helpers.patterns import patterns
+from helpers.reference import book_methods
 
-from fer_lab.data.batches import KINDS, normalize
+from fer_lab.data.augmentation import normalize
 from fer_lab.data.faces import FaceBatch
+from fer_lab.data.loader import KINDS
 from fer_lab.models import Recipe, create_model
-from fer_lab.training import fit
+from fer_lab.training.loop import fit
 
 pytestmark = pytest.mark.fault("numbers under stress")
 SIDE = 56

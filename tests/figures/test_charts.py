@@ -11,7 +11,7 @@ import pytest
 
 from fer_lab import figures
 from fer_lab.data.expressions import CANONICAL, COLORS
-from fer_lab.evaluation import evaluate
+from fer_lab.evaluation.metrics import evaluate
 from fer_lab.figures.style import INK, SERIES
 from fer_lab.runs import Predictions
 

@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from reference import GOLDEN, assert_agrees, normal
+from helpers.reference import GOLDEN, assert_agrees, normal
 
 from fer_lab.data.faces import FaceBatch
 from fer_lab.models import create_model

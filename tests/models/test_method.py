@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from reference import book_methods
+from helpers.reference import book_methods
 
-from fer_lab.data.batches import KINDS
 from fer_lab.data.faces import FaceBatch
+from fer_lab.data.loader import KINDS
 from fer_lab.models import Method, create_model, list_models, register_method
 from fer_lab.models.method import IMAGE_SIZES, classification_loss, method_class
-from fer_lab.runs import load_model, save_model
+from fer_lab.models.weights import load_model, save_model
 
 SIZES = ("tiny", "paper")
 NAMES = ("baseline", "dan", "triplet_center", "poster", "dcs", "qcs")

@@ -3,7 +3,7 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from reference import assert_agrees, normal
+from helpers.reference import assert_agrees, normal
 
 from fer_lab.data.faces import FaceBatch
 from fer_lab.models import create_model

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from reference import golden, images, normal, official_state
+from helpers.reference import golden, images, normal, official_state
 
 from fer_lab.data.faces import FaceBatch
 from fer_lab.models import create_model
+from fer_lab.models.authors.loading import load_official
 from fer_lab.models.layers import watch
-from fer_lab.models.official import load_official
 from fer_lab.models.qcs import (
     SIZES,
     CrossSimilarity,

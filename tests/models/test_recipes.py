@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from fer_lab.data.batches import Augmentation
+from fer_lab.data.augmentation import Augmentation
 from fer_lab.models import Recipe
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.reference import normal
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import normal
 
 from fer_lab.data.faces import FaceBatch
 from fer_lab.models import create_model, triplet_center

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from fer_lab.runs import Predictions, ResultsStore, seed_interval
+from fer_lab.intervals import seed_interval
+from fer_lab.runs import Predictions, ResultsStore
 
 RUN = {
     "method": "dan",

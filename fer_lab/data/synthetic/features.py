@@ -5,14 +5,7 @@ from types import SimpleNamespace
 import torch
 
 from fer_lab.data.faces import REGIONS
-from fer_lab.data.synthetic.anatomy import (
-    GLASSES,
-    SIDE,
-    frontal_pairs,
-    head_halfwidth,
-    project,
-    to_picture,
-)
+from fer_lab.data.synthetic.anatomy import GLASSES, SIDE, frontal_pairs, head_halfwidth, project, to_picture
 from fer_lab.data.synthetic.canvas import bell, edge, paint, ramp
 
 BROWS, EYES, MOUTH = (REGIONS.index(name) for name in ("brows", "eyes", "mouth"))

@@ -18,9 +18,9 @@ import pandas as pd
 import torch
 from PIL import Image
 
+from fer_lab._progress import progress
 from fer_lab.data.expressions import class_names
 from fer_lab.data.faces import FaceSet
-from fer_lab.data.progress import progress
 from fer_lab.data.synthetic.action_units import NUMBERS, expression_units
 from fer_lab.data.synthetic.anatomy import Identity, Nuisance
 from fer_lab.data.synthetic.drawing import render

@@ -1,0 +1,92 @@
+"""What the metric losses cost, beside a training step of the network that they are for."""
+
+import functools
+import statistics
+from collections.abc import Callable
+
+import pandas as pd
+import torch
+
+from fer_lab._progress import progress as progress_bar
+from fer_lab.bench.models import BATCHES, code_of, in_own_process, measurable_device, times_of
+
+
+def bench_losses(
+    batch: int = 512,
+    classes: int = 8,
+    dim: int = 512,
+    *,
+    seconds: float = 1.0,
+    device: str = "auto",
+    progress: bool | None = None,
+) -> pd.DataFrame:
+    """What the metric losses cost: forward and backward, beside a training step of the paper-size network.
+
+    The step is of "triplet_center", by the default path and at the batch of `BATCHES`, scaled to `batch`:
+    on two cores a step of 512 takes a minute and 20 GB. All losses run in float32.
+
+    Args:
+        batch, classes, dim: B, C and D.
+        seconds: how long each loss is timed, after warming up.
+        device: "auto", "cpu", "cuda" or "mps".
+        progress: show a bar; None shows one where somebody can see it.
+
+    Returns:
+        A row a loss: loss, batch, classes, dim, ms (median), share_of_step.
+
+    Raises:
+        ValueError: sizes for which there is no loss.
+        RuntimeError: the step could not be measured.
+    """
+    device = measurable_device(device)
+    steps = loss_steps(batch, classes, dim, device)
+    job = {
+        "model": "triplet_center",
+        "code": code_of("triplet_center"),
+        "size": "paper",
+        "mode": "train",
+        "path": "default",
+        "batch": BATCHES[device]["paper"],
+        "seconds": seconds,
+        "device": device,
+        "threads": torch.get_num_threads(),
+    }
+    step_ms = in_own_process(job)["ms_per_step"] * batch / job["batch"]
+    rows = []
+    for name, step in progress_bar(steps.items(), "losses", shown=progress):
+        for _ in range(2):
+            step()
+        ms = statistics.median(times_of(step, device, seconds)) * 1000
+        rows.append((name, batch, classes, dim, ms, ms / step_ms))
+    return pd.DataFrame(rows, columns=["loss", "batch", "classes", "dim", "ms", "share_of_step"])
+
+
+def loss_steps(batch: int, classes: int, dim: int, device: str = "cpu") -> dict[str, Callable[[], None]]:
+    """Forward and backward of each metric loss and of cross-entropy, on random faces, by name.
+
+    Gradients reach the embedding, the element-wise weights and the centers.
+    """
+    from fer_lab.models.triplet_center import HINGES, NEGATIVES, TripletCenterLoss, center_loss
+
+    generator = torch.Generator().manual_seed(0)
+    x, logits, weights = (
+        torch.rand(batch, columns, generator=generator).to(device).requires_grad_()
+        for columns in (dim, classes, dim)
+    )
+    labels = torch.randint(classes, (batch,), generator=generator).to(device)
+    centers = torch.rand(classes, dim, generator=generator).to(device).requires_grad_()
+    losses = {
+        "cross_entropy": lambda: torch.nn.functional.cross_entropy(logits, labels),
+        "center": lambda: center_loss(x, labels, centers, weights),
+    }
+    for hinge in HINGES:
+        for negatives in NEGATIVES:
+            loss = TripletCenterLoss(classes, dim, 0.1, negatives, hinge=hinge).to(device)
+            losses[f"{negatives}, {hinge}"] = functools.partial(loss, x, labels, logits, weights)
+
+    def step(loss: Callable[[], torch.Tensor]) -> None:
+        for leaf in (x, logits, weights, centers):
+            leaf.grad = None
+        loss().backward()
+
+    return {name: functools.partial(step, loss) for name, loss in losses.items()}

@@ -1,0 +1,310 @@
+"""What this machine can do: images a second, memory, FLOPs and share of peak of every model; what losses cost.
+
+Each model is measured in a process of its own (`python -m fer_lab.bench.models`), so that one
+measurement does not hide the memory of another. Another program on the same cores changes every number.
+"""
+
+import json
+import math
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from fer_lab._device import best_device, compiled, resolve_precision, synchronize, tensor_float_32
+from fer_lab._progress import progress as progress_bar
+from fer_lab.data.faces import FaceBatch
+from fer_lab.data.loader import KINDS
+from fer_lab.models import create_model, list_models
+from fer_lab.models.inference import fuse
+from fer_lab.models.method import SIZES, Method, method_class, register_method
+
+MODES = ("train", "inference")
+# plain: fp32, eager, contiguous. default: channels_last, bf16 autocast where precision "auto" gives that, and
+# for inference the fused form. compiled: default, and torch.compile; only where it is asked for, since its
+# first step takes up to a minute and more.
+PATHS = ("plain", "default")
+EVERY_PATH = (*PATHS, "compiled")
+BATCHES = {
+    "cpu": {"tiny": 64, "paper": 16},
+    "mps": {"tiny": 256, "paper": 32},
+    "cuda": {"tiny": 1024, "paper": 256},
+}
+COLUMNS = (
+    "model",
+    "size",
+    "mode",
+    "path",
+    "batch",
+    "images_per_s",
+    "ms_per_step",
+    "peak_mb",
+    "gflop_per_image",
+    "share_of_peak",
+    "parameters_m",
+    "first_step_s",
+)
+
+
+def bench_models(
+    models: Sequence[str] | None = None,
+    sizes: Sequence[str] = SIZES,
+    modes: Sequence[str] = MODES,
+    *,
+    paths: Sequence[str] = PATHS,
+    batch: int | None = None,
+    seconds: float = 2.0,
+    device: str = "auto",
+    progress: bool | None = None,
+) -> pd.DataFrame:
+    """Speed, memory and cost of models with random weights on random images.
+
+    Args:
+        models: names; None is all of them.
+        sizes: of those that the models come in; a model without one of them is left out of its rows.
+        modes, paths: from `MODES`, `EVERY_PATH`.
+        batch: examples a step; None takes what suits the device and size.
+        seconds: how long each row is timed, after warming up; at least three steps.
+        device: "auto", "cpu", "cuda" or "mps".
+        progress: show a bar; None shows one where somebody can see it.
+
+    Returns:
+        A row for each combination, with the columns `COLUMNS`:
+        images_per_s counts images, of which a quadruplet has four; ms_per_step is the median step;
+        peak_mb is what the model and its steps add to the process (to the GPU's memory there; NaN where
+        the system does not tell); gflop_per_image is 2 × multiply-adds, backward pass included in training;
+        share_of_peak is against `dense_peak` at the same precision, NaN where other programs slowed that down
+        so much that the share would be above 1; parameters_m counts the millions of
+        parameters that take part (see `count_parameters`); first_step_s is the slowest of the first three
+        steps, which torch.compile makes long.
+
+    Raises:
+        ValueError: an unknown model, size, mode or path.
+        RuntimeError: a measurement that failed; the message ends with its last line.
+    """
+    models = list_models() if models is None else list(models)
+    there = {name: method_class(name).sizes for name in models}
+    every = tuple(dict.fromkeys(size for name in models for size in there[name]))
+    for given, known in ((sizes, every), (modes, MODES), (paths, EVERY_PATH)):
+        if wrong := [value for value in given if value not in known]:
+            raise ValueError(f"expected some of {', '.join(known)}, got {', '.join(map(repr, wrong))}")
+    if batch is not None and batch < 2:
+        raise ValueError(f"a batch must have at least 2 examples, as batch normalisation asks for; got {batch}")
+    device = measurable_device(device)
+    jobs = [
+        {
+            "model": name,
+            "code": code_of(name),
+            "size": size,
+            "mode": mode,
+            "path": path,
+            "batch": batch or BATCHES[device]["tiny" if size == "tiny" else "paper"],
+            "seconds": seconds,
+            "device": device,
+            "threads": torch.get_num_threads(),
+        }
+        for name in models
+        for size in sizes
+        if size in there[name]
+        for mode in modes
+        for path in paths
+    ]
+    bar = progress_bar(jobs, "bench", shown=progress)
+    table = pd.DataFrame([{**job, **in_own_process(job)} for job in bar])
+    # Each process measured the peak too; the best of them is the one that other programs disturbed least.
+    peak = table.groupby("path")["peak_gflops"].transform("max")
+    share = table["images_per_s"] * table["gflop_per_image"] / peak
+    # More than all there is: the peak was measured while something else ran, and is none.
+    table["share_of_peak"] = share.where(share <= 1)
+    return table[list(COLUMNS)]
+
+
+def dense_peak(precision: str = "fp32", device: str = "cpu", *, seconds: float = 1.0) -> float:
+    """The machine's own practical peak in GFLOP/s: the fastest of two dense products, each run for `seconds`/2.
+
+    One is a product of two large square matrices, the other a 3×3 convolution. They come from different
+    libraries, and neither is the faster one everywhere: on a processor with AVX-512 by AMD, MKL multiplies
+    float32 matrices at 101 GFLOP/s a core, where oneDNN's convolutions, by the plain formula, reach 250.
+
+    Args:
+        precision: "fp32" or "bf16".
+    """
+    kind = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    n, batch, channels, side = (2048, 8, 128, 28) if device == "cpu" else (8192, 256, 256, 56)
+
+    def numbers(*shape: int) -> torch.Tensor:
+        made = torch.rand(shape, device=device).to(kind)
+        return made.to(memory_format=torch.channels_last) if made.ndim == 4 else made
+
+    a, b = numbers(n, n), numbers(n, n)
+    images, kernels = numbers(batch, channels, side, side), numbers(channels, channels, 3, 3)
+    products = (
+        (2 * n**3, lambda: a @ b),
+        # Only places whose 3×3 neighbourhood is whole, so that there is no product with padding to count.
+        (2 * batch * (3 * channels * (side - 2)) ** 2, lambda: torch.conv2d(images, kernels)),
+    )
+    with torch.inference_mode():
+        return max(flop / min(times_of(product, device, seconds / 2)) for flop, product in products) / 1e9
+
+
+def code_of(name: str) -> str:
+    """Where a model's class lies, so that a new process finds one registered by the reader too."""
+    cls = method_class(name)
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def in_own_process(job: dict) -> dict:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-m", "fer_lab.bench.models", json.dumps(job)],
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"killed, code {done.returncode}; too little memory?"])[-1]
+        raise RuntimeError(f"measuring {job['model']} {job['size']} {job['mode']} {job['path']} failed: {last}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def measure(job: dict) -> dict:
+    """One row of `bench_models`, measured in this process, and `dense_peak` under the same conditions."""
+    device, mode, batch = job["device"], job["mode"], job["batch"]
+    torch.set_num_threads(job["threads"])
+    register_method(job["model"], job["code"])
+    plain = job["path"] == "plain"
+    before = _resident_mb()[0]
+
+    torch.manual_seed(0)
+    model = create_model(job["model"], size=job["size"]).to(device).train(mode == "train")
+    model.to(memory_format=torch.contiguous_format if plain else torch.channels_last)
+    if mode == "inference" and not plain:
+        model = fuse(model)
+    precision = resolve_precision("fp32" if plain else "auto", device)
+    group = KINDS[model.batch_kind] if mode == "train" else 1
+    with FlopCounterMode(display=False) as counter:
+        make_step(model, mode, 2, device)()
+    step = make_step(model, mode, batch, device, bf16=precision == "bf16")
+    method = "training_losses" if mode == "train" else "forward"
+    with tensor_float_32(device, not plain), compiled(model, method, job["path"] == "compiled"):
+        first = max(times_of(step, device, 0.0))
+        median = statistics.median(times_of(step, device, job["seconds"]))
+        dense = dense_peak(precision, device, seconds=job["seconds"] / 2)
+    peak = torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else _resident_mb()[1] - before
+    return {
+        "images_per_s": batch * group / median,
+        "ms_per_step": median * 1000,
+        "peak_mb": peak,
+        "gflop_per_image": counter.get_total_flops() / (2 * group) / 1e9,
+        "first_step_s": first,
+        "peak_gflops": dense,
+        # Of the model as it was made: fusing has put some of them together.
+        "parameters_m": count_parameters(create_model(job["model"], size=job["size"]), mode) / 1e6,
+    }
+
+
+def count_parameters(model: Method, mode: str) -> int:
+    """How many parameters take part: all of them in training, at inference those that the logits depend on.
+
+    QCS's cross branch, say, is there for training alone. The model, on the CPU, is left in eval mode.
+    """
+    parameters = list(model.parameters())
+    if mode == "train":
+        return sum(p.numel() for p in parameters)
+    model.eval().requires_grad_(True)
+    logits = model(torch.zeros(1, 3, model.image_size, model.image_size))
+    found = torch.autograd.grad(logits.sum(), parameters, allow_unused=True)
+    return sum(p.numel() for p, gradient in zip(parameters, found, strict=True) if gradient is not None)
+
+
+def make_step(
+    model: Method, mode: str, batch: int, device: str = "cpu", *, bf16: bool = False
+) -> Callable[[], None]:
+    """A function that does one step on the same random faces each time.
+
+    Training is forward, backward and SGD with momentum; inference is `forward` alone.
+    """
+    autocast = torch.autocast(device, torch.bfloat16) if bf16 else nullcontext()
+    faces = random_batch(model, batch, device)
+    if mode == "inference":
+        images = faces.images.reshape(-1, *faces.images.shape[-3:])[:batch]
+
+        def infer() -> None:
+            with torch.inference_mode(), autocast:
+                model(images)
+
+        return infer
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+
+    def train() -> None:
+        with autocast:
+            loss = model.training_losses(faces)["total"]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    return train
+
+
+def random_batch(model: Method, batch: int, device: str = "cpu") -> FaceBatch:
+    """Noise in the shape that the method trains on; positives share the anchor's class, negatives do not."""
+    group = KINDS[model.batch_kind]
+    side = model.image_size
+    shape = (batch, 3, side, side) if group == 1 else (batch, group, 3, side, side)
+    anchor = torch.arange(batch, device=device) % model.num_classes
+    other = (anchor + 1) % model.num_classes
+    labels = anchor if group == 1 else torch.stack([anchor, anchor, other, other][:group], 1)
+    indices = torch.arange(labels.numel()).view(labels.shape)
+    return FaceBatch(torch.randn(shape, device=device), labels, indices)
+
+
+def measurable_device(device: str) -> str:
+    """Raise ValueError for a device that is not here or cannot be measured; "auto" becomes the best one."""
+    if device == "auto":
+        return best_device()
+    if device not in BATCHES:
+        raise ValueError(f"device must be auto, {', '.join(BATCHES)}, got {device!r}")
+    if device not in ("cpu", best_device()):
+        raise ValueError(f"there is no {device} device that torch can use; device='cpu' measures the processor")
+    return device
+
+
+def times_of(step: Callable[[], object], device: str, seconds: float) -> list[float]:
+    """Seconds of each call, for `seconds` in all and at least three calls."""
+    times, began = [], time.perf_counter()
+    while len(times) < 3 or time.perf_counter() - began < seconds:
+        start = time.perf_counter()
+        step()
+        synchronize(device)
+        times.append(time.perf_counter() - start)
+    return times
+
+
+def _resident_mb() -> tuple[float, float]:
+    """(now, high-water mark) of this process's resident memory in MB; NaN where the system does not tell."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Not getrusage: its mark is inherited from the process that started this one.
+        found = dict(re.findall(r"^(VmRSS|VmHWM):\s+(\d+) kB", status.read_text(), re.M))
+        if len(found) == 2:
+            return int(found["VmRSS"]) / 1024, int(found["VmHWM"]) / 1024
+    try:
+        import resource
+    except ImportError:
+        return math.nan, math.nan
+    # Bytes on macOS, kilobytes elsewhere.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    return peak, peak
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(json.loads(sys.argv[1]))))

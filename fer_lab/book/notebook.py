@@ -1,0 +1,50 @@
+"""TODO."""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from fer_lab.book.html import format_numbers
+from fer_lab.book.worker import HEADLINE
+
+# ---------------------------------------------------------------------------------------------------------
+# What notebooks call
+
+
+def headline(**numbers: float | int | str) -> None:
+    """Show a notebook's headline numbers and record them for the book's table.
+
+    Several calls add up; a name given twice keeps its last value.
+    """
+    plain = {name: value if isinstance(value, int | str) else float(value) for name, value in numbers.items()}
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    if shell is None:
+        print(format_numbers(plain))
+        return
+    from IPython.display import display
+
+    display({HEADLINE: plain, "text/plain": format_numbers(plain)}, raw=True)
+
+
+def check_answer(answer: float | None, expected: float, *, tolerance: float = 1e-3) -> None:
+    """Say whether an exercise's answer is right; an answer of None has not been given yet.
+
+    Args:
+        tolerance: how far off, in the answer's own units, still counts as right.
+    """
+    if answer is None:
+        print("Your turn: put your answer in place of None and run this cell again.")
+    elif abs(float(answer) - float(expected)) <= tolerance:
+        print("Right.")
+    else:
+        print(f"Not yet: {answer} is too {'small' if answer < expected else 'large'}.")
+
+
+def run_folder(run_dir: str | os.PathLike = "") -> Path:
+    """The folder a notebook writes to: `run_dir`, made if missing, or a fresh temporary one for ""."""
+    if not str(run_dir):
+        return Path(tempfile.mkdtemp(prefix="fer_lab-"))
+    folder = Path(run_dir).expanduser().resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

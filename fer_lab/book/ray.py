@@ -1,0 +1,116 @@
+"""TODO."""
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from fer_lab.book.pool import RETRIES, OnResult, clean_environment, run_cell
+from fer_lab.book.worker import NotebookResult
+
+NO_RAY = "the engine ray needs Ray, which is not installed: pip install 'fer_lab[scale]'"
+
+
+def _import_ray():
+    # Before the import, which reads it: nothing is reported to anybody.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise ImportError(NO_RAY) from error
+    return ray
+
+
+def run_on_ray(cells: Sequence[dict], jobs: int, on_result: OnResult) -> list[NotebookResult]:
+    """Run notebooks on a Ray cluster: the one that is running, else one of this machine alone.
+
+    Where the cluster has GPUs, each notebook has one to itself, else a machine runs `jobs` at a time. What has
+    finished before, with the same notebook and parameters, is not run again. A notebook whose Ray process is
+    lost starts again elsewhere, and goes on from its checkpoints.
+
+    Args:
+        cells: their paths must lie on a file system that all machines share.
+        jobs: notebooks at a time on a machine without GPUs.
+        on_result: called with each result as it comes.
+
+    Returns:
+        Results in the cells' order; one that was lost `RETRIES` times more has its `error` set.
+
+    Raises:
+        ImportError: Ray is not installed.
+    """
+    ray = _import_ray()
+    results = {i: done for i, cell in enumerate(cells) if (done := finished(cell)) is not None}
+    for done in results.values():
+        on_result(done)
+    if len(results) == len(cells):
+        return [results[i] for i in range(len(cells))]
+    mine = not ray.is_initialized()
+    if mine:
+        _connect(ray)
+    try:
+        threads, needs = _share_of_a_machine(ray.nodes(), jobs)
+        task = ray.remote(_task).options(max_retries=RETRIES, **needs)
+        pending = {task.remote(cell, threads): i for i, cell in enumerate(cells) if i not in results}
+        while pending:
+            (done,), _ = ray.wait(list(pending), num_returns=1)
+            i = pending.pop(done)
+            results[i] = _result_of(ray, done, cells[i])
+            on_result(results[i])
+    finally:
+        if mine:
+            ray.shutdown()
+    return [results[i] for i in range(len(cells))]
+
+
+def _connect(ray) -> None:
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    try:
+        ray.init(address="auto", **quiet)
+    except ConnectionError:
+        # Ray's own choice is the lowest priority but four, under which a notebook starves beside anything else.
+        os.environ.setdefault("RAY_worker_niceness", "0")
+        # Results are small: what the notebooks make is in files.
+        ray.init(address="local", include_dashboard=False, object_store_memory=100 * 2**20, **quiet)
+
+
+def _share_of_a_machine(nodes: Sequence[dict], jobs: int) -> tuple[int, dict[str, float]]:
+    """(threads of a notebook, what of a machine it takes) on a cluster with these nodes."""
+    resources = [node["Resources"] for node in nodes if node["Alive"]]
+    with_gpus = [have for have in resources if have.get("GPU")]
+    if with_gpus:
+        return max(1, int(min(have["CPU"] // have["GPU"] for have in with_gpus))), {"num_gpus": 1}
+    cores = max(1, int(min(have["CPU"] for have in resources if have.get("CPU"))) // jobs)
+    return cores, {"num_cpus": cores}
+
+
+def _task(cell: dict, threads: int) -> dict:
+    """Run one notebook on whatever machine this is."""
+    if not Path(cell["source"]).exists():
+        there = platform.node()
+        missing = f"{cell['source']} is not on {there}; notebooks and results must lie on a disk that all share"
+        return asdict(NotebookResult(cell["name"], error=missing))
+    with clean_environment(threads) as environment:
+        return asdict(run_cell(cell, environment))
+
+
+def _result_of(ray, done, cell: dict) -> NotebookResult:
+    try:
+        return NotebookResult(**ray.get(done))
+    except ray.exceptions.RayError as error:
+        reason = f"lost {1 + RETRIES} times: {str(error).splitlines()[0]}"
+        return NotebookResult(cell["name"], error=reason, traceback=str(error))
+
+
+def finished(cell: dict) -> NotebookResult | None:
+    """The result of the very same cell if it has run to its end before, without an error."""
+    run_dir = Path(cell["run_dir"])
+    try:
+        if json.loads((run_dir / "request.json").read_text()) != cell:
+            return None
+        result = NotebookResult(**json.loads((run_dir / "result.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+    return result if not result.error and Path(result.path).exists() else None

@@ -1,0 +1,126 @@
+"""Accuracy on small faces: the same faces with fewer pixels.
+
+A face far from the camera is cropped and enlarged like any other, but has less in it. Here every face is
+shrunk to a share of its side and enlarged again.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+
+from fer_lab.data.faces import FaceSet
+from fer_lab.data.synthetic import SyntheticFaces
+from fer_lab.evaluation.metrics import evaluate, predict
+from fer_lab.intervals import binomial_interval
+from fer_lab.models.method import Method
+
+# Percent of the side, as in the book's figures.
+SCALES = (100, 75, 50, 35)
+
+
+def shrunk(faces: FaceSet, percent: int) -> FaceSet:
+    """The same faces with what is left of them at `percent` of their side, in images of the old size.
+
+    Args:
+        percent: 1…100; 100 gives the faces themselves.
+
+    Raises:
+        ValueError: another percentage, or one that leaves less than 4 pixels.
+    """
+    small = round(faces.image_size * percent / 100)
+    if not 1 <= percent <= 100 or small < 4:
+        raise ValueError(
+            f"percent must lie in 1…100 and leave at least 4 of {faces.image_size} pixels, got {percent!r}"
+        )
+    if percent == 100:
+        return faces
+    pieces = [
+        _resize(_resize(faces.take(rows).float(), small), faces.image_size).round().to(torch.uint8)
+        for rows in torch.arange(len(faces)).split(1024)
+    ]
+    digest = hashlib.sha256(f"{faces.fingerprint} at {percent} %".encode()).hexdigest()[:16]
+    regions = None if faces.regions is None else faces.regions[faces.rows]
+    return dataclasses.replace(
+        faces, storage=torch.cat(pieces), rows=torch.arange(len(faces)), regions=regions, fingerprint=digest
+    )
+
+
+def _resize(images: torch.Tensor, size: int) -> torch.Tensor:
+    return F.interpolate(images, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
+
+
+def accuracy_by_scale(model: Method, faces: FaceSet, percents: Sequence[int] = SCALES) -> pd.DataFrame:
+    """Accuracy on `shrunk` faces, a row a scale, in the columns of `evaluate`.
+
+    The metric is named "accuracy_at_75" and so on.
+
+    Raises:
+        ValueError: as `shrunk` and `predict`.
+    """
+    rows = []
+    for percent in percents:
+        metrics = evaluate(predict(model, shrunk(faces, percent)))
+        accuracy = metrics[metrics["metric"] == "accuracy"]
+        rows.append(accuracy.assign(metric=f"accuracy_at_{percent}"))
+    return pd.concat(rows, ignore_index=True)
+
+
+def robustness(
+    models: Mapping[str, Method],
+    settings: Mapping[str, Sequence],
+    *,
+    num_faces: int = 300,
+    seed: int = 0,
+    **knobs,
+) -> pd.DataFrame:
+    """Accuracy of models as one knob of the renderer turns and all others stay.
+
+    The same people, expressions and poses are drawn at every setting. A level that is one number stands for
+    an even one where the knob is a range, as `scale_range` is: all heads of that size.
+
+    Args:
+        models: name → model; all of one image size and class count.
+        settings: knob → levels.
+        num_faces: drawn for each level.
+        seed: of the faces; take one that no model was trained on.
+        knobs: of the renderer, the same for all.
+
+    Returns:
+        A row a knob, level and model: knob, level, model, faces, value (the accuracy), low, high (exact
+        binomial, 95 %).
+
+    Raises:
+        ValueError: no models, models of several image sizes, an unknown knob or level.
+    """
+    sizes = {(model.image_size, model.num_classes) for model in models.values()}
+    if len(sizes) != 1:
+        raise ValueError(f"expected models of one image size and class count, got {sorted(sizes)}")
+    size, classes = sizes.pop()
+    rows = []
+    for knob, levels in settings.items():
+        values = [(x, x) if knob == "scale_range" and not isinstance(x, tuple) else x for x in levels]
+        drawn = {"seed": seed, "size": size, "num_classes": classes, **knobs}
+        faces = _one_after_another([SyntheticFaces(num_faces, **drawn | {knob: value}) for value in values])
+        right = {name: predict(model, faces, batch_size=64).correct for name, model in models.items()}
+        for i, level in enumerate(levels):
+            for name, hits in right.items():
+                here = hits[i * num_faces : (i + 1) * num_faces]
+                low, high = binomial_interval(int(here.sum()), len(here))
+                row = {"knob": knob, "level": level, "model": name, "faces": len(here)}
+                rows.append({**row, "value": float(here.mean()), "low": low, "high": high})
+    return pd.DataFrame(rows)
+
+
+def _one_after_another(sets: Sequence[FaceSet]) -> FaceSet:
+    """Faces and labels of several drawn sets as one, so that a model is made ready once."""
+    images, labels, people = (
+        torch.cat([getattr(one, name) for one in sets]) for name in ("storage", "labels", "subjects")
+    )
+    splits = np.concatenate([one.splits for one in sets])
+    fingerprint = " ".join(one.fingerprint for one in sets)
+    return FaceSet(images, labels, sets[0].classes, splits, people, sets[0].name, fingerprint)

@@ -1,0 +1,340 @@
+"""Is a map right? Scores of maps against known places, and against the model's own answer.
+
+Two questions, and a map may pass one and fail the other (weight_randomization.py asks a third):
+- `place_scores`: does it lie where the expression is? Only rendered faces know. A model may rightly look
+  elsewhere, and a blob in the middle of every face lies rather well, so every score has its chance beside it
+  and `priors` to beat.
+- `probing_scores`: does the answer hang on the places that the map marks? Cells are replaced in the map's
+  order (deletion, insertion), or windows one by one (infidelity). No truth is needed, but the faces with
+  replaced cells are unlike any that the model was trained on.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from torchvision.transforms.functional import gaussian_blur
+
+from fer_lab.explain.attribution import classes_to_explain
+from fer_lab.explain.maps import GRID, centre_prior, mass_in_regions, pointing_game, to_grid
+from fer_lab.models.layers import evaluating
+from fer_lab.models.method import Method
+
+LEVEL = 0.95
+# Faces that run at once.
+CHUNK = 256
+
+
+def priors(faces: int, grid: int = GRID) -> dict[str, torch.Tensor]:
+    """Maps that have not seen the face, for comparison: {"chance": even, "centre": `centre_prior`}, [B,1,g,g].
+
+    In the probing scores the even map, all of whose cells tie, replaces cells in a random order.
+    """
+    even, centre = torch.ones(1, 1, grid, grid), centre_prior(grid)
+    return {name: one.expand(faces, -1, -1, -1) for name, one in (("chance", even), ("centre", centre))}
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Against known places
+
+
+def place_scores(maps: Mapping[str, torch.Tensor], masks: torch.Tensor) -> pd.DataFrame:
+    """Pointing game and share of mass of several maps of the same faces on one region.
+
+    Only what speaks for the class counts: values below zero are cut. A map that is then zero everywhere
+    points nowhere, and is scored as an even one.
+
+    Args:
+        maps: way → [B,1,h,w].
+        masks: bool [B,S,S], such as the places that the active units move.
+
+    Returns:
+        A row a way and face: way, face, hit and mass (0…1), chance (the region's share of the picture), and
+        empty (bool), whether the map was zero everywhere.
+
+    Raises:
+        ValueError: maps or masks that do not fit.
+    """
+    tables = []
+    for way, signed in maps.items():
+        _check_single(way, signed, len(masks))
+        positive = signed.clamp(min=0)
+        empty = (positive == 0).all(3).all(2)[:, 0]
+        positive = torch.where(empty[:, None, None, None], torch.ones_like(positive), positive)
+        hit, chance = pointing_game(positive, masks[:, None])
+        share, _ = mass_in_regions(positive, masks[:, None])
+        columns = {"hit": hit[:, 0, 0], "mass": share[:, 0, 0], "chance": chance[:, 0], "empty": empty}
+        tables.append(_rows(way, columns))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _check_single(way: str, maps: torch.Tensor, faces: int) -> None:
+    if maps.ndim != 4 or maps.shape[:2] != (faces, 1):
+        raise ValueError(f"expected map {way!r} as [{faces},1,h,w], got {list(maps.shape)}")
+
+
+def _rows(way: str, columns: Mapping[str, torch.Tensor]) -> pd.DataFrame:
+    values = {name: column.cpu().numpy() for name, column in columns.items()}
+    return pd.DataFrame({"way": way, "face": range(len(next(iter(values.values())))), **values})
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Against the model's answer
+
+
+def blurred(images: torch.Tensor, strength: float = 1 / GRID) -> torch.Tensor:
+    """Images [B,3,S,S] with their detail gone: a Gaussian blur whose deviation is a share of the side.
+
+    The default, one cell of the 7×7 grid, leaves a head and hardly an expression.
+    """
+    sigma = strength * images.shape[-1]
+    # The kernel reaches two deviations, and never beyond what reflecting the border can fill.
+    reach = min(math.ceil(2 * sigma), images.shape[-1] - 1)
+    return gaussian_blur(images, [2 * reach + 1] * 2, [sigma] * 2)
+
+
+@torch.no_grad()
+def perturbation_curves(
+    model: Method,
+    images: torch.Tensor,
+    maps: torch.Tensor,
+    *,
+    target: int | torch.Tensor | None = None,
+    insertion: bool = False,
+    steps: int = 7,
+    replacement: torch.Tensor | None = None,
+    seed: int = 0,
+) -> torch.Tensor:
+    """Probability of the class while a map's cells are replaced, the largest first (RISE, arXiv 1806.07421).
+
+    Args:
+        images: float [B,3,S,S].
+        maps: [B,K,h,w] of any sign; cells that tie go in a random order.
+        target: class index, or one a face; None is each face's predicted class.
+        insertion: start from the replacement and put the cells of the face back.
+        steps: in how many equal parts (but for rounding) the cells are replaced.
+        replacement: [B,3,S,S]; None is `blurred`.
+        seed: of the ties.
+
+    Returns:
+        float32 [B,K,steps+1], 0…1, from nothing replaced (or put back) to everything.
+
+    Raises:
+        ValueError: maps that do not fit the images, more steps than cells, a target that is no class.
+    """
+    b, k, h, w = _check_maps(images, maps)
+    if not 1 <= steps <= h * w:
+        raise ValueError(f"steps must lie in 1…{h * w}, the map's cells, got {steps}")
+    target = classes_to_explain(model, images, target)
+    replacement = blurred(images) if replacement is None else replacement
+    first, last = (replacement, images) if insertion else (images, replacement)
+    generator = torch.Generator().manual_seed(seed)
+    tie = torch.rand(b, k, h * w, generator=generator).to(maps.device).argsort(dim=2)
+    order = maps.flatten(2).gather(2, tie).argsort(dim=2, descending=True, stable=True)
+    rank = torch.empty_like(order).scatter_(
+        2, tie.gather(2, order), torch.arange(h * w).expand_as(order).to(order)
+    )
+    rank = rank.view(b, k, h, w)
+
+    ends = [_probability(model, end, target) for end in (first, last)]
+    curves = torch.empty(b, k, steps + 1)
+    curves[:, :, 0], curves[:, :, steps] = ends[0][:, None], ends[1][:, None]
+    for step in range(1, steps):
+        replaced = (rank < round(h * w * step / steps)).float()
+        for i in range(k):
+            mask = to_grid(replaced[:, i : i + 1], images.shape[2], images.shape[3])
+            curves[:, i, step] = _probability(model, torch.lerp(first, last, mask), target)
+    return curves
+
+
+def _check_maps(images: torch.Tensor, maps: torch.Tensor) -> torch.Size:
+    if maps.ndim != 4 or len(maps) != len(images):
+        raise ValueError(f"expected maps [{len(images)},K,h,w], got {list(maps.shape)}")
+    return maps.shape
+
+
+def _chosen_logit(model: Method, images: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    with evaluating(model):
+        logits = [model(part).float() for part in images.split(CHUNK)]
+    return torch.cat(logits).gather(1, target[:, None])[:, 0].cpu()
+
+
+def _probability(model: Method, images: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    with evaluating(model):
+        chances = [model(part).float().softmax(1) for part in images.split(CHUNK)]
+    return torch.cat(chances).gather(1, target[:, None])[:, 0].cpu()
+
+
+def area(curves: torch.Tensor) -> torch.Tensor:
+    """Area under curves [...,n] over 0…1, by the trapezoid rule: their mean height, [...]."""
+    return torch.trapezoid(curves, dx=1 / (curves.shape[-1] - 1))
+
+
+@torch.no_grad()
+def infidelity(
+    model: Method,
+    images: torch.Tensor,
+    maps: torch.Tensor,
+    *,
+    target: int | torch.Tensor | None = None,
+    window: int = 3,
+    replacement: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """How badly the map's sum over a window foretells the fall of the logit when that window is replaced.
+
+    Infidelity (Yeh et al., arXiv 1901.09392) is E[(β·Σ_window map − (logit(x) − logit(x with the window
+    replaced)))²], here over all windows of the map's grid, with the β ≥ 0 that makes it least, since a map's
+    scale means nothing; divided by E[fall²], so that 0 is a perfect map and 1 no better than a map of zeros.
+    Before the division, and where β is not negative anyway, it is what `captum.metrics.infidelity` gives
+    with normalize=True, which runs the model anew for each map.
+
+    Args:
+        images: x, float [B,3,S,S].
+        maps: [B,K,h,w] of any sign.
+        target: class index, or one a face; None is each face's predicted class.
+        window: side of a window, in cells.
+        replacement: [B,3,S,S]; None is `blurred`.
+
+    Returns:
+        float32 [B,K], 0…1; NaN for a face whose logit no window moves.
+
+    Raises:
+        ValueError: maps that do not fit the images, a window beyond the grid, a target that is no class.
+    """
+    h, w = _check_maps(images, maps)[2:]
+    if not 1 <= window <= min(h, w):
+        raise ValueError(f"window must lie in 1…{min(h, w)} cells, got {window}")
+    target = classes_to_explain(model, images, target)
+    replacement = blurred(images) if replacement is None else replacement
+    whole = _chosen_logit(model, images, target)
+    falls, sums = [], []
+    for top in range(h - window + 1):
+        for left in range(w - window + 1):
+            mask = torch.zeros(1, 1, h, w, device=images.device)
+            mask[:, :, top : top + window, left : left + window] = 1
+            covered = torch.lerp(images, replacement, to_grid(mask, images.shape[2], images.shape[3]))
+            falls.append(whole - _chosen_logit(model, covered, target))
+            sums.append((maps * mask).sum((2, 3)).cpu())
+    fall, total = torch.stack(falls, -1).double()[:, None], torch.stack(sums, -1).double()
+    product = (fall * total).sum(2).clamp(min=0)
+    explained = product.square() / total.square().sum(2)
+    # A map of zeros explains nothing.
+    explained = torch.where(total.abs().sum(2) > 0, explained, 0.0)
+    return (1 - explained / fall.square().sum(2)).float()
+
+
+def probing_scores(
+    model: Method,
+    images: torch.Tensor,
+    maps: Mapping[str, torch.Tensor],
+    *,
+    target: int | torch.Tensor | None = None,
+    steps: int = 7,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Areas under the deletion and insertion curves, and infidelity, of several maps of the same faces.
+
+    Args:
+        images: float [B,3,S,S].
+        maps: way → [B,1,g,g], all on one grid, of any sign.
+        target: class index, or one a face; None is each face's predicted class.
+        steps: of the curves.
+        seed: of the order of cells that tie.
+
+    Returns:
+        A row a way and face: way, face, deletion (0…1, small is good), insertion (0…1, large is good),
+        infidelity (0…1, small is good).
+
+    Raises:
+        ValueError: as `perturbation_curves` and `infidelity`.
+    """
+    for way, one in maps.items():
+        _check_single(way, one, len(images))
+    together = torch.cat(list(maps.values()), dim=1)
+    target = classes_to_explain(model, images, target)
+    replacement = blurred(images)
+    curve = {"target": target, "steps": steps, "replacement": replacement, "seed": seed}
+    scores = {
+        "deletion": area(perturbation_curves(model, images, together, **curve)),
+        "insertion": area(perturbation_curves(model, images, together, insertion=True, **curve)),
+        "infidelity": infidelity(model, images, together, target=target, replacement=replacement),
+    }
+    tables = [_rows(way, {name: s[:, i] for name, s in scores.items()}) for i, way in enumerate(maps)]
+    return pd.concat(tables, ignore_index=True)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Over faces
+
+
+def mean_over_faces(
+    scores: pd.DataFrame,
+    metrics: Sequence[str],
+    *,
+    by: Sequence[str] = (),
+    reference: str | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Means of scores over faces, with 95 % bootstrap intervals (BCa, by scipy.stats.bootstrap).
+
+    The interval is about other faces like these, for the one trained model that was asked. Scores that are
+    the same for all faces get an interval without width, which for few faces promises too much.
+
+    Args:
+        scores: a row a way and face, as `place_scores` gives them; faces whose score is NaN are left out.
+        metrics: columns to average.
+        by: columns beside "way" that tell groups of faces apart, such as a model's name.
+        reference: a way; adds the mean difference to it, paired by face, within the other columns.
+        resamples: of the faces, with replacement.
+        seed: of the resampling.
+
+    Returns:
+        A row a group, way and metric: the columns of `by`, way, metric, faces, value, low, high, and with a
+        reference difference, difference_low, difference_high.
+
+    Raises:
+        ValueError: missing columns, a group in which a way has a face twice, or one without the reference.
+    """
+    keys = [*by, "way"]
+    needed = [*keys, "face", *metrics]
+    if missing := [name for name in needed if name not in scores.columns]:
+        raise ValueError(f"the scores need columns {', '.join(needed)}; {', '.join(missing)} missing")
+    if scores.duplicated([*keys, "face"]).any():
+        raise ValueError(
+            f"a face occurs twice in a group; tell the groups apart by more than {', '.join(keys)}"
+        )
+    groups = {key: part.set_index("face") for key, part in scores.groupby(keys, sort=False)}
+    rows = []
+    for key, part in groups.items():
+        other = groups.get((*key[:-1], reference))
+        if reference is not None and other is None:
+            raise ValueError(f"no way {reference!r} to compare {', '.join(map(str, key))} with")
+        for metric in metrics:
+            values = part[metric].astype(float)
+            row = {**dict(zip(keys, key, strict=True)), "metric": metric, "faces": int(values.notna().sum())}
+            row |= _mean(values, "value", "low", "high", resamples, seed)
+            if other is not None:
+                ends = ("difference", "difference_low", "difference_high")
+                row |= _mean(values - other[metric].astype(float), *ends, resamples, seed)
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _mean(values: pd.Series, name: str, low: str, high: str, resamples: int, seed: int) -> dict[str, float]:
+    from scipy.stats import bootstrap
+
+    known = values.dropna().to_numpy()
+    mean = float(known.mean()) if len(known) else math.nan
+    ends = (mean, mean)
+    if len(known) > 1 and np.ptp(known) > 0:
+        ends = bootstrap(
+            (known,),
+            np.mean,
+            n_resamples=resamples,
+            confidence_level=LEVEL,
+            random_state=np.random.default_rng(seed),
+        ).confidence_interval
+    return {name: mean, low: float(ends[0]), high: float(ends[1])}

@@ -1,0 +1,203 @@
+"""What the explorer's widgets are made of: controls of one shape, and the frame that all three share.
+
+A callback makes one PNG and one text and hands them to `widgets.Image` and `widgets.HTML`. Nothing prints, and
+no exception leaves a callback: what is wrong is said in a sentence below the picture.
+"""
+
+import html
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import ipywidgets as widgets
+
+from fer_lab.explorer.panels import View
+from fer_lab.models.bundled import LIMITS, SHIPPED, shipped_models
+from fer_lab.models.inference import fuse
+from fer_lab.models.method import Method
+from fer_lab.runs.run import open_model
+
+AUTO = {"width": "auto", "margin": "2px 1.2em 2px 2px"}
+LABEL = 14  # em: room for "AU15 lip corner depressor"
+
+
+def available_models(run: str | Path = "") -> dict[str, Method]:
+    """Every model that comes with the package, by set and name ("synthetic/dan"), and a run of one's own.
+
+    Args:
+        run: a run's folder, or a file of weights; "" is none. It stands first, under its own name.
+
+    Raises:
+        FileNotFoundError: no such run.
+        ValueError: a run that cannot be read.
+    """
+    models = {}
+    if str(run):
+        path = Path(run).expanduser()
+        models[path.name] = open_model(path)
+    for kind in sorted(SHIPPED, reverse=True):
+        models |= {f"{kind}/{name}": open_model(f"{kind}/{name}") for name in shipped_models(kind)}
+    return models
+
+
+def slider(
+    low: float, high: float, step: float, value: float, name: str, tip: str = "", *, label: float = LABEL
+) -> widgets.FloatSlider:
+    """A slider that speaks when it is let go; of whole numbers where `step` is one.
+
+    Args:
+        label: width of its name, in em.
+    """
+    kind = widgets.IntSlider if isinstance(step, int) else widgets.FloatSlider
+    shape = {} if kind is widgets.IntSlider else {"readout_format": ".2f"}
+    return kind(
+        value=value,
+        min=low,
+        max=high,
+        step=step,
+        description=name,
+        tooltip=tip or name,
+        continuous_update=False,
+        **_widths(label, 17),
+        **shape,
+    )
+
+
+def choice(options: Mapping | Sequence, name: str, value=None, *, label: float = LABEL) -> widgets.Dropdown:
+    """A list to choose one of: value → text, or values that are their own texts."""
+    pairs = [(text, key) for key, text in options.items()] if isinstance(options, Mapping) else list(options)
+    chosen = {} if value is None else {"value": value}
+    return widgets.Dropdown(options=pairs, description=name, **_widths(label, 17), **chosen)
+
+
+def _widths(label: float, control: float) -> dict:
+    """A label's and a whole control's width, in em. Two controls stand side by side in a window of 1280 px."""
+    return {"style": {"description_width": f"{label}em"}, "layout": {"width": f"{label + control}em"}}
+
+
+def rows(children: Sequence[widgets.Widget]) -> widgets.Box:
+    """Widgets side by side, in as many rows as it takes."""
+    return widgets.Box(children, layout={"flex_flow": "row wrap", "align_items": "center"})
+
+
+def heading(text: str) -> widgets.HTML:
+    """A line in bold; `text` is HTML."""
+    return widgets.HTML(f"<b>{text}</b>")
+
+
+class Explorer(widgets.VBox):
+    """What the three explorers share: models to choose among, a picture, a text, and a place for complaints.
+
+    Attributes:
+        models: name → model; a run that the reader opens is added.
+        chosen: name → the checkbox that shows or hides the model.
+        picture, text: what is seen, and the same in words.
+        note: what went wrong with the reader's last action, in one sentence; else empty.
+        run, open_run: where the reader names a run of their own, and the button.
+        last: the view that is shown; None before the first.
+    """
+
+    def __init__(self, models: Mapping[str, Method] | None, ticked: Callable[[str], bool]):
+        """Args: ticked: which models that come with the package answer at first; runs of one's own all do."""
+        self.models = dict(available_models() if models is None else models)
+        self._quick: dict[str, Method] = {}
+        self.picture = widgets.Image(format="png", layout={"max_width": "100%", "object_fit": "contain"})
+        self.text, self.note = widgets.HTML(), widgets.HTML()
+        self.chosen: dict[str, widgets.Checkbox] = {}
+        self.shelf = rows([])
+        self.run = widgets.Text(placeholder="folder of a run of your own", layout={"width": "24em"})
+        self.open_run = widgets.Button(description="Open")
+        self.open_run.on_click(self._open_run)
+        self.last: View | None = None
+        self._held = False
+        shipped = tuple(f"{kind}/" for kind in SHIPPED)
+        self._shelve([name for name in self.models if ticked(name) or not name.startswith(shipped)])
+        super().__init__()
+
+    def view(self) -> View:
+        """What the controls ask for now.
+
+        Raises:
+            ValueError: they ask for something that cannot be.
+        """
+        raise NotImplementedError
+
+    def at_hand(self) -> dict[str, Method]:
+        """The models whose boxes are ticked, in the form for inference: the same answers, sooner."""
+        names = [name for name, box in self.chosen.items() if box.value]
+        for name in names:
+            if name not in self._quick:
+                self._quick[name] = fuse(self.models[name])
+        return {name: self._quick[name] for name in names}
+
+    def watch(self, *controls: widgets.Widget) -> None:
+        """Draw anew when one of these changes."""
+        for control in controls:
+            control.observe(self.update, "value")
+
+    def update(self, _change=None) -> None:
+        """Draw what the controls ask for."""
+        if self._held:
+            return
+        with self._complaining():
+            self.last = self.view()
+            self.picture.layout.display = None if self.last.png else "none"  # no broken picture
+            self.picture.value, self.text.value = self.last.png, self.last.text
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Several controls change, and it is drawn once, at the end."""
+        held, self._held = self._held, True
+        try:
+            yield
+        finally:
+            self._held = held
+        self.update()
+
+    @contextmanager
+    def _complaining(self) -> Iterator[None]:
+        """Turn what goes wrong inside into a sentence: a callback's traceback would reach nobody."""
+        self.note.value = ""
+        try:
+            yield
+        except (ValueError, OSError) as error:
+            self._complain(str(error))
+        except Exception as error:
+            if os.environ.get("FER_LAB_DEBUG") == "1":
+                raise
+            self._complain(f"That failed inside: {type(error).__name__}: {error}")
+
+    def _complain(self, message: str) -> None:
+        line = " ".join(message.split())
+        line = line if len(line) <= 400 else line[:399] + "…"
+        self.note.value = f'<span style="color:#a40000">{html.escape(line)}</span>'
+
+    def _shelve(self, ticked: Sequence[str]) -> None:
+        for name in self.models:
+            if name not in self.chosen:
+                box = widgets.Checkbox(name in ticked, description=name, indent=False, layout=AUTO)
+                box.observe(self.update, "value")
+                self.chosen[name] = box
+        self.shelf.children = tuple(self.chosen.values())
+
+    def _open_run(self, _button) -> None:
+        with self._complaining():
+            if not self.run.value.strip():
+                raise ValueError("Name the folder of a run, such as runs/mine, before opening it.")
+            path = Path(self.run.value.strip()).expanduser()
+            model = open_model(path)
+            self.models[path.name] = model
+            self._quick.pop(path.name, None)
+            self._shelve([path.name])
+            self.opened(path.name)
+            self.update()
+
+    def opened(self, name: str) -> None:
+        """A run was added under this name."""
+
+    def _foot(self) -> list[widgets.Widget]:
+        kinds = sorted({name.partition("/")[0] for name in self.models} & set(SHIPPED), reverse=True)
+        limits = "<br>".join(f"<b>{kind}</b>: {LIMITS.get(kind, LIMITS[''])}" for kind in kinds)
+        small = widgets.HTML(f'<div style="line-height:1.35;opacity:.75">{limits}</div>')
+        return [rows([heading("Models"), self.shelf]), rows([self.run, self.open_run]), small]

@@ -1,0 +1,334 @@
+"""What the explorer shows, without its widgets: a state goes in, a picture and a text come out.
+
+Texts are HTML in which every name that came from outside is escaped.
+"""
+
+import base64
+import html
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+from fer_lab.data.augmentation import prepare
+from fer_lab.data.photographs import FaceBox, crop_face
+from fer_lab.data.synthetic import GLASSES, Identity, Nuisance, Rendering, render
+from fer_lab.explain.attribution import WAYS, explain
+from fer_lab.explain.maps import GRID, normalize_for_display, strongest_matches, upsample
+from fer_lab.explorer.cards import TILE, compose, draw_card, draw_truth, encode, font, to_picture
+from fer_lab.figures.pictures import heat_over
+from fer_lab.figures.style import HEAT
+from fer_lab.models.method import Method
+
+# What may be laid over a face. The first four need no truth, the last two are known of rendered faces alone.
+MAPS = {
+    "none": "nothing: what the model receives",
+    "native": "the model's own attention",
+    "grad_cam": "GradCAM",
+    "integrated_gradients": "integrated gradients",
+    "occlusion": "occlusion",
+}
+TRUTHS = {"landmarks": "68 landmarks", "moved": "what the acting muscles move"}
+SIDES = {"both": "both sides", "left": "own left alone", "right": "own right alone"}
+# What may hide a part of the face: how far below the middle of the upright face, and how large (`Nuisance`).
+COVERS = {"nothing": (0.0, 0.0), "the eyes": (-0.14, 0.75), "the mouth": (0.48, 0.55)}
+SCALES = ("fine", "middle", "coarse")
+# Maps that follow the hand: coarser than those that notebook 07 measures, at a quarter of the time.
+# Over 12 faces they correlate with the full maps at 0.85 to 0.98 and 0.70 to 0.84, by method.
+QUICK = {"integrated_gradients": {"steps": 4}, "occlusion": {"window": 20, "stride": 18}}
+
+FACE = 280  # side of a drawn face in pixels: five times what a tiny model takes
+PHOTO = 440  # longer side of a photograph
+# The frame of a face that was found leaves out chin and hair, which rendered faces have. At 0.2 what is cut out
+# fits best what the models that ship with the package learned from; notebook 08 measures it.
+MARGIN = 0.2
+
+
+@dataclass(frozen=True)
+class FaceState:
+    """One drawn face, as the sliders say.
+
+    Attributes:
+        units: FACS number → intensity 0…1; the rest are 0.
+        side: of `SIDES`, where the units act; seen from the face.
+        person: seed of who it is, 0 or more.
+        skin_tone, age: 0…1, glasses: of `GLASSES`; None is the person's own.
+        roll, yaw: degrees.
+        cover: of `COVERS`.
+        blur: standard deviation in hundredths of the picture's side.
+    """
+
+    units: Mapping[int, float] = field(default_factory=dict)
+    side: str = "both"
+    person: int = 0
+    skin_tone: float | None = None
+    age: float | None = None
+    glasses: str | None = None
+    roll: float = 0.0
+    yaw: float = 0.0
+    cover: str = "nothing"
+    blur: float = 0.0
+
+
+@dataclass(frozen=True)
+class View:
+    """What a widget shows.
+
+    Attributes:
+        png: the picture.
+        text: the same in words, HTML.
+        answers: probabilities by class for each model; for two faces, a key a model and face.
+    """
+
+    png: bytes
+    text: str
+    answers: dict[str, dict[str, float]]
+
+    @property
+    def words(self) -> str:
+        """The text without its HTML, a line each."""
+        return html.unescape(re.sub("<[^>]+>", "", self.text.replace("<br>", "\n")))
+
+    def _repr_mimebundle_(self, **_options) -> tuple[dict, dict]:
+        """As a notebook shows it: the picture, with the words for those who cannot see it."""
+        picture = base64.b64encode(self.png).decode()
+        alt = {"alt": self.words.replace("\n", "; ")}
+        return {"image/png": picture, "text/plain": self.words}, {"image/png": alt}
+
+
+def _one_of(what: str, value: str, known: Mapping | Sequence) -> str:
+    if value not in known:
+        raise ValueError(f"{what} must be one of {', '.join(known)}, got {value!r}")
+    return value
+
+
+def draw_face(state: FaceState, size: int = FACE) -> Rendering:
+    """Render the state's face.
+
+    Raises:
+        ValueError: a value that the renderer does not know or that is out of its range.
+    """
+    _one_of("side", state.side, SIDES)
+    shown = torch.tensor([state.side != "right", state.side != "left"]).float()
+    units = {number: tuple((value * shown).tolist()) for number, value in state.units.items()}
+    below, wide = COVERS[_one_of("cover", state.cover, COVERS)]
+    turn = math.radians(state.roll)
+    place = (-below * math.sin(turn), below * math.cos(turn), turn)
+    how = Nuisance.none(1).replace(
+        roll=state.roll,
+        yaw=state.yaw,
+        blur=state.blur,
+        occlusion=wide,
+        occluder=torch.tensor([*place, 0.35, 0.45, 0.55]),
+    )
+    return render(units, person_of(state), how, size)
+
+
+def person_of(state: FaceState) -> Identity:
+    """Who the state's face is."""
+    who = Identity.sample(1, state.person)
+    own = {"skin_tone": state.skin_tone, "age": state.age}
+    if state.glasses is not None:
+        own["glasses"] = GLASSES.index(_one_of("glasses", state.glasses, GLASSES))
+    return who.replace(**{name: value for name, value in own.items() if value is not None})
+
+
+# ---------------------------------------------------------------------------------------------------------
+# What models say
+
+
+def answer(
+    model: Method, image: torch.Tensor, overlay: str = "none"
+) -> tuple[dict[str, float], np.ndarray, bool]:
+    """One model's answer to one face.
+
+    Args:
+        image: uint8 [3,S,S].
+        overlay: of `MAPS`.
+
+    Returns:
+        Probabilities by class; the face as uint8 [112,112,3], with the map as heat over it; and whether the
+        model has such a map.
+
+    Raises:
+        ValueError: an unknown overlay.
+    """
+    _one_of("overlay", overlay, MAPS)
+    ready = prepare(image[None], model.image_size, model.color_order)
+    with torch.no_grad():
+        row = model(ready)[0].softmax(0)
+    probabilities = dict(zip(model.classes, row.tolist(), strict=True))
+    seen = Image.fromarray(image.permute(1, 2, 0).numpy()).resize((model.image_size,) * 2, Image.Resampling.BOX)
+    has_map = overlay in WAYS and (overlay != "native" or model.has_face_maps)
+    sharp = Image.Resampling.BICUBIC if has_map else Image.Resampling.NEAREST
+    tile = np.asarray(seen.resize((TILE, TILE), sharp))
+    if has_map:
+        # A class activation map may be negative; what speaks against the class is not shown.
+        told = {"target": row.argmax(), **QUICK.get(overlay, {})}
+        maps = explain(model, ready, overlay, **told).clamp(min=0)
+        tile = heat_over(tile, upsample(normalize_for_display(maps), TILE, "bicubic").clamp(0, 1)[0, 0].numpy())
+    return probabilities, tile, has_map or overlay == "none"
+
+
+def sentence(name: str, probabilities: Mapping[str, float]) -> str:
+    """A model's answer in words, HTML: the likeliest class and the one after it."""
+    (first, p), *rest = sorted(probabilities.items(), key=lambda item: -item[1])
+    then = f", then {html.escape(rest[0][0])} {rest[0][1]:.0%}" if rest else ""
+    return f"<b>{html.escape(name)}</b>: {html.escape(first)} {p:.0%}{then}"
+
+
+# ---------------------------------------------------------------------------------------------------------
+# The three panels
+
+
+def _cards(models: Mapping[str, Method], image: torch.Tensor, overlay: str):
+    cards, answers = [], {}
+    for name, model in models.items():
+        answers[name], tile, has_map = answer(model, image, overlay)
+        cards.append(draw_card(name, answers[name], tile, "" if has_map else "no map over the face"))
+    return cards, answers
+
+
+def face_panel(
+    state: FaceState, models: Mapping[str, Method], overlay: str = "none", *, small: bool = False
+) -> View:
+    """The drawn face beside what each model says of it.
+
+    Args:
+        models: name → model in eval mode.
+        overlay: of `MAPS`, drawn over what each model receives, or of `TRUTHS`, drawn over the face.
+        small: a smaller file, made slower; see `encode`.
+
+    Raises:
+        ValueError: an unknown overlay, or a state out of range.
+    """
+    _one_of("overlay", overlay, {**MAPS, **TRUTHS})
+    drawn = draw_face(state)
+    left = draw_truth(drawn, overlay) if overlay in TRUTHS else to_picture(drawn.images[0])
+    cards, answers = _cards(models, drawn.images[0], overlay if overlay in MAPS else "none")
+    acting = [f"AU{n} {value:.2f}" for n, value in sorted(state.units.items()) if value > 0]
+    said = [sentence(name, row) for name, row in answers.items()] or ["No model is chosen."]
+    text = f"{', '.join(acting) or 'No unit acts'} · person {state.person}<br>" + "<br>".join(said)
+    return View(encode(compose(left, cards), small=small), text, answers)
+
+
+def photo_panel(
+    image: Image.Image,
+    boxes: Sequence[FaceBox],
+    chosen: int,
+    models: Mapping[str, Method],
+    overlay: str = "none",
+    *,
+    margin: float = MARGIN,
+    small: bool = False,
+) -> View:
+    """A photograph with its faces framed and numbered, and what each model says of one of them.
+
+    Args:
+        image: RGB.
+        boxes: the faces; none takes the middle square as one face crop.
+        chosen: index of the face to be judged.
+        overlay: of `MAPS`.
+        margin: room around the frame of the chosen face, on every side, as a share of the frame's side.
+
+    Raises:
+        ValueError: an unknown overlay, no such face, or a margin out of the range of `crop_face`.
+    """
+    _one_of("overlay", overlay, MAPS)
+    if not 0 <= chosen < max(1, len(boxes)):
+        raise ValueError(f"there are {len(boxes)} faces, numbered from 0, got {chosen}")
+    left = image.copy()
+    left.thumbnail((PHOTO, PHOTO))
+    scale, pen = left.width / image.width, ImageDraw.Draw(left)
+    for i, face in enumerate(boxes):
+        color = "#ffffff" if i == chosen else "#bbbbbb"
+        frame = [edge * scale for edge in face.box]
+        pen.rectangle(frame, outline="#000000", width=4)
+        pen.rectangle(frame, outline=color, width=3 if i == chosen else 1)
+        pen.rectangle((frame[0], frame[1], frame[0] + 9 + 8 * len(str(i + 1)), frame[1] + 18), "#000000")
+        pen.text((frame[0] + 5, frame[1] + 2), str(i + 1), color, font(13, True))
+    crop = crop_face(image, boxes[chosen], margin=margin) if boxes else crop_face(image)
+    cards, answers = _cards(models, crop, overlay)
+    found = f"Face {chosen + 1} of {len(boxes)}" if boxes else "The middle square, taken as one face"
+    said = [sentence(name, row) for name, row in answers.items()] or ["No model is chosen."]
+    return View(encode(compose(left, cards), small=small), f"{found}<br>" + "<br>".join(said), answers)
+
+
+def can_match(model: Method) -> bool:
+    """Whether a model knows which places of two faces resemble each other (QCS and DCS with a cross branch)."""
+    return hasattr(model, "matches") and getattr(model, "cross", None) is not None
+
+
+def pair_panel(
+    faces: tuple[torch.Tensor, torch.Tensor],
+    name: str,
+    model: Method | None,
+    *,
+    scale: int = 2,
+    count: int = 12,
+    small: bool = False,
+) -> View:
+    """Two faces side by side, and lines between the places that the model holds to be most alike.
+
+    Args:
+        faces: two of uint8 [3,S,S].
+        name: what the model is called.
+        model: one that `can_match`; None shows the faces alone.
+        scale: index into `SCALES`.
+        count: of lines.
+    """
+    squares = [to_picture(face).resize((FACE, FACE), Image.Resampling.BICUBIC) for face in faces]
+    gap = 110
+    whole = Image.new("RGB", (2 * FACE + gap, FACE), "white")
+    for i, square in enumerate(squares):
+        whole.paste(square, (i * (FACE + gap), 0))
+    if model is None:
+        return View(encode(whole, small=small), "", {})
+    ready = [prepare(face[None], model.image_size, model.color_order) for face in faces]
+    with torch.no_grad():
+        rows = model(torch.cat(ready)).softmax(1).tolist()
+        pairs = strongest_matches(model.matches(*ready)[0, scale], count)
+    weakest = pairs[-1][2]
+    pen = ImageDraw.Draw(whole)
+    for row, column, strength in reversed(pairs):  # the strongest last, on top
+        share = (strength - weakest) / max(1 - weakest, 1e-9)
+        color = tuple(int(255 * part) for part in HEAT(0.35 + 0.5 * share)[:3])
+        start, end = _place(row, 0), _place(column, FACE + gap)
+        for shade, width in (("#000000", 4), (color, 2)):
+            pen.line(_arc(start, end), shade, width, joint="curve")
+        for x, y in (start, end):
+            pen.ellipse((x - 4, y - 4, x + 4, y + 4), color, "#000000")
+    answers = {
+        f"{name}, {which} face": dict(zip(model.classes, row, strict=True))
+        for which, row in zip(("first", "second"), rows, strict=True)
+    }
+    moved = np.mean([np.hypot(*np.subtract(_cell(row), _cell(column))) for row, column, _ in pairs])
+    said = [sentence(key, row) for key, row in answers.items()]
+    said.append(
+        f"{len(pairs)} strongest matches at the {SCALES[scale]} scale; their ends lie {moved:.1f} cells "
+        f"of the {GRID}×{GRID} grid apart, on average"
+    )
+    return View(encode(whole, small=small), "<br>".join(said), answers)
+
+
+def _cell(place: int) -> tuple[int, int]:
+    return place // GRID, place % GRID
+
+
+def _arc(start: tuple[float, float], end: tuple[float, float]) -> list[tuple[float, float]]:
+    """A line that bends to the middle, more the longer it is: lines of one height would hide each other."""
+    sag = 0.1 * (end[0] - start[0]) - 25
+    sag = sag if start[1] + end[1] < FACE else -sag
+    share = np.linspace(0, 1, 25)
+    x, y = (a + (b - a) * share for a, b in zip(start, end, strict=True))
+    return list(zip(x.tolist(), (y + 4 * sag * share * (1 - share)).tolist(), strict=True))
+
+
+def _place(place: int, left: int) -> tuple[float, float]:
+    """Centre of a cell of the grid over a face whose left edge is at `left`, in pixels."""
+    row, column = _cell(place)
+    return left + (column + 0.5) * FACE / GRID, (row + 0.5) * FACE / GRID

@@ -1,0 +1,90 @@
+"""Faces in a reader's own picture: found, classified, and drawn over with where the model looked."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageOps
+
+from fer_lab.data.augmentation import prepare
+from fer_lab.data.expressions import COLORS
+from fer_lab.data.photographs import crop_face, find_faces, open_image
+from fer_lab.models.method import Method
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One face in a picture.
+
+    Attributes:
+        box: (left, top, right, bottom) in pixels of the picture.
+        probabilities: by expression.
+        heat: float [h,w], 0…1, where the model looked; zeros for a model that has no maps over the face.
+    """
+
+    box: tuple[int, int, int, int]
+    probabilities: dict[str, float]
+    heat: np.ndarray
+
+
+def look(model: Method, image: Image.Image, boxes: Sequence[tuple[int, int, int, int]]) -> list[Seen]:
+    """Probabilities and attention of the faces in `boxes` of an RGB picture."""
+    images = torch.stack([crop_face(image, box) for box in boxes])
+    ready = prepare(images, model.image_size, model.color_order)
+    model.eval()
+    with torch.no_grad():
+        probabilities = model(ready).softmax(1).tolist()
+        if model.has_face_maps:
+            maps = next(iter(model.attention_maps(ready).values())).mean(1)
+        else:
+            maps = torch.zeros(len(ready), 7, 7)
+    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+    heats = ((maps - low) / (high - low).clamp_min(1e-12)).numpy()
+    return [
+        Seen(tuple(box), dict(zip(model.classes, row, strict=True)), heat)
+        for box, row, heat in zip(boxes, probabilities, heats, strict=True)
+    ]
+
+
+def overlay(image: Image.Image, faces: Sequence[Seen]) -> Image.Image:
+    """The picture with each face's attention as heat, a frame, and the likeliest expression above it."""
+    from matplotlib import colormaps
+
+    drawn = image.copy()
+    for face in faces:
+        left, top, right, bottom = face.box
+        size = (right - left, bottom - top)
+        heat = Image.fromarray(np.uint8(face.heat * 255)).resize(size, Image.Resampling.BICUBIC)
+        coloured = Image.fromarray(np.uint8(colormaps["inferno"](np.asarray(heat))[..., :3] * 255))
+        drawn.paste(coloured, (left, top), heat.point(lambda value: value * 0.6))
+    pen = ImageDraw.Draw(drawn)
+    for face in faces:
+        name, p = max(face.probabilities.items(), key=lambda item: item[1])
+        height = max(12, (face.box[3] - face.box[1]) // 9)
+        color = COLORS.get(name, "#ffffff")
+        pen.rectangle(face.box, outline=color, width=max(2, height // 8))
+        at = (face.box[0], max(0, face.box[1] - height - 4))
+        text = f"{name} {p:.0%}"
+        pen.rectangle(pen.textbbox(at, text, font_size=height), fill="#000000")
+        pen.text(at, text, fill=color, font_size=height)
+    return drawn
+
+
+def predict_picture(model: Method, path: Path, *, whole: bool = False) -> tuple[Image.Image, list[Seen]]:
+    """A picture and what the model says of its faces.
+
+    Args:
+        whole: take the picture as one face crop (its middle square) instead of looking for faces.
+
+    Raises:
+        ValueError: not a picture that is accepted; see `open_image`.
+    """
+    image = open_image(path)
+    if whole:
+        image = ImageOps.fit(image, (min(image.size),) * 2)
+        boxes = [(0, 0, *image.size)]
+    else:
+        boxes = [face.box for face in find_faces(image)]
+    return image, look(model, image, boxes) if boxes else []

@@ -1,0 +1,124 @@
+"""Several processes on this machine: the same program in each, started by torch.distributed.run."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+# Seconds between two looks at the processes.
+POLL = 0.2
+
+
+def count_devices(device: str = "auto") -> tuple[int, str]:
+    """How many devices one process each can have here, and what they are.
+
+    Args:
+        device: "auto" counts GPUs where there are any, else processor cores, as "cuda" and "cpu" do.
+    """
+    gpus = torch.cuda.device_count()
+    if device == "cuda" or (device == "auto" and gpus):
+        return gpus, "GPU" if gpus == 1 else "GPUs"
+    if device not in ("auto", "cpu"):
+        return 1, f"{device} device"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores, "processor core" if cores == 1 else "processor cores"
+
+
+def check_devices(devices: int, device: str = "auto") -> None:
+    """Raise ValueError, saying what there is, where there are not so many devices."""
+    there, kind = count_devices(device)
+    if not 1 <= devices <= there:
+        raise ValueError(f"there {'is' if there == 1 else 'are'} {there} {kind} here, not {devices}")
+
+
+def launch(
+    devices: int, arguments: Sequence[str], *, device: str = "auto", on_poll: Callable[[], None] = lambda: None
+) -> None:
+    """Run `python -m ARGUMENTS` in several processes that know of each other, and wait for them.
+
+    Each gets cores ÷ devices threads, and its rank in the environment, where Fabric finds it. They are quiet:
+    what they print is shown only where they fail.
+
+    Args:
+        devices: how many processes.
+        arguments: a module and its arguments. Its `main` should be wrapped in torch's `record`, or a failure is
+            told by its exit code alone, and begin with `stop_with_launcher`, or it outlives a killed launcher.
+        device: as in `count_devices`.
+        on_poll: called several times a second meanwhile.
+
+    Raises:
+        ValueError: more devices than there are.
+        RuntimeError: a process failed; the message is the first failure's.
+    """
+    check_devices(devices, device)
+    threads = str(max(1, count_devices("cpu")[0] // devices))
+    source = str(Path(__file__).resolve().parents[2])
+    with tempfile.TemporaryDirectory(prefix="fer_lab-launch-") as scratch:
+        failure, said = Path(scratch) / "error.json", Path(scratch) / "said.txt"
+        environment = os.environ | {
+            "OMP_NUM_THREADS": threads,
+            "MKL_NUM_THREADS": threads,
+            "OMP_WAIT_POLICY": "PASSIVE",
+            "FER_LAB_QUIET": "1",
+            # torch.distributed.run hands the first failure on in this file.
+            "TORCHELASTIC_ERROR_FILE": str(failure),
+            "PYTHONPATH": os.pathsep.join(filter(None, (source, os.environ.get("PYTHONPATH")))),
+        }
+        starter = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
+        with open(said, "w+b") as log:
+            process = subprocess.Popen(
+                [sys.executable, *starter, "--nproc-per-node", str(devices), "-m", *arguments],
+                env=environment,
+                # The other end closes when this process ends, however it does; see `stop_with_launcher`.
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+            try:
+                while process.poll() is None:
+                    time.sleep(POLL)
+                    on_poll()
+            finally:
+                # It ends the processes that it has started.
+                process.terminate()
+                process.wait()
+                process.stdin.close()
+        if process.returncode:
+            raise RuntimeError(_reason(failure, said.read_text(errors="replace"), process.returncode))
+
+
+def stop_with_launcher() -> None:
+    """End this process, which `launch` started, soon after the one that launched it, even a killed one."""
+    threading.Thread(target=_stop_at_end_of_input, daemon=True).start()
+
+
+def _stop_at_end_of_input() -> None:
+    # Not through sys.stdin, whose lock a thread that waits would hold when Python ends.
+    while os.read(0, 1):
+        pass
+    os._exit(1)
+
+
+def _reason(failure: Path, said: str, code: int) -> str:
+    """What the first process that failed had to say."""
+    try:
+        message = json.loads(failure.read_text())["message"]
+        text = message["message"] if isinstance(message, dict) else message
+    except (OSError, ValueError, KeyError, TypeError):
+        # From there on the starter speaks of itself.
+        words = re.split(r"^.*torch/distributed/elastic/", said, maxsplit=1, flags=re.MULTILINE)[0]
+        died = re.search(r"\(exitcode: (-?\d+)\)", said)
+        code = int(died[1]) if died else code
+        why = ", killed; by a lack of memory?" if code == -signal.SIGKILL else ""
+        return f"a process ended with code {code}{why}: {words.strip()[-2000:]}"
+    kind, _, rest = text.partition(": ")
+    return rest if kind.isidentifier() and rest else text

@@ -1,0 +1,204 @@
+"""Run, the folder of one training."""
+
+import contextlib
+import zipfile
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from fer_lab._files import atomic_path, locked, read_csv, read_json, write_csv, write_json
+from fer_lab.models.bundled import is_shipped_name, shipped_weights
+from fer_lab.models.method import Method
+from fer_lab.models.weights import FORMAT, CheckpointError, check_identity, load_model, save_model
+from fer_lab.runs.environment import environment
+from fer_lab.runs.predictions import Predictions
+
+# What a checkpoint must share with the training that goes on from it.
+IDENTITY = ("method", "num_classes", "size", "options")
+
+
+def _check_plain(value, where: str) -> int:
+    """Bytes of the tensors in nested plain data.
+
+    Raises:
+        ValueError: something that `torch.load(weights_only=True)` would refuse to read back.
+    """
+    if isinstance(value, torch.Tensor):
+        return value.nbytes
+    if isinstance(value, dict):
+        return sum(_check_plain(item, f"{where}[{key!r}]") for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return sum(_check_plain(item, f"{where}[{i}]") for i, item in enumerate(value))
+    # Exactly these: numpy's float64 is a float too, and is refused on reading.
+    if value is None or type(value) in (bool, int, float, str):
+        return 0
+    kind = type(value).__name__
+    raise ValueError(f"{where} is a {kind}; a checkpoint holds tensors, numbers, text, lists and dicts")
+
+
+class Run:
+    """The folder of one training. Nothing is made on disk before something is saved.
+
+    `config.json`, `environment.json`, `history.csv` (a row an epoch), `checkpoint.pt` (to go on from),
+    `weights.safetensors` (the result), `predictions.npz`, `figures/`.
+
+    Attributes:
+        folder: its path.
+    """
+
+    FILES = (
+        "config.json",
+        "environment.json",
+        "history.csv",
+        "checkpoint.pt",
+        "weights.safetensors",
+        "predictions.npz",
+    )
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ValueError(f"{self.folder} is a file, expected the folder of a run")
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r}, {len(self.history)} epochs, finished={self.is_finished})"
+
+    def lock(self) -> contextlib.AbstractContextManager[None]:
+        """Keep other processes from writing here: `with run.lock(): …`. Also clears half-written files.
+
+        Raises:
+            RunBusyError: another process has it; the lock of one that died is free.
+        """
+        return locked(self.folder / ".lock")
+
+    def clear(self) -> None:
+        """Delete the run's files (not its figures), to start again in the same folder."""
+        for name in self.FILES:
+            (self.folder / name).unlink(missing_ok=True)
+
+    @property
+    def config(self) -> dict:
+        """What was asked for; {} before it was saved."""
+        return read_json(self.folder / "config.json")
+
+    @property
+    def environment(self) -> dict:
+        """Where it ran; {} before the config was saved."""
+        return read_json(self.folder / "environment.json")
+
+    def save_config(self, config: dict) -> None:
+        """Write config.json, and environment.json beside it.
+
+        Args:
+            config: plain data: `**model_card(model)`, recipe, dataset, fingerprint, command, …
+
+        Raises:
+            CheckpointError: the folder already holds a checkpoint or weights of another model.
+        """
+        if any((self.folder / name).exists() for name in ("checkpoint.pt", "weights.safetensors")):
+            check_identity(self.config, config, IDENTITY, self.folder, "this training")
+        write_json(self.folder / "environment.json", environment())
+        write_json(self.folder / "config.json", config)
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """One row an epoch; empty before the first."""
+        return read_csv(self.folder / "history.csv")
+
+    def save_history(self, history: pd.DataFrame) -> None:
+        """Write history.csv; numbers are read back to the last bit."""
+        write_csv(self.folder / "history.csv", history)
+
+    def save_checkpoint(self, state: dict) -> None:
+        """Replace checkpoint.pt.
+
+        Args:
+            state: nested dicts and lists of tensors, numbers and text.
+
+        Raises:
+            ValueError: anything else in it.
+            DiskFullError: no space; the previous checkpoint stays.
+        """
+        needed = _check_plain(state, "state")
+        identity = {key: value for key, value in self.config.items() if key in IDENTITY}
+        whole = {"fer_lab": FORMAT, "identity": identity, "state": state}
+        with (
+            atomic_path(self.folder / "checkpoint.pt", needed=needed) as temporary,
+            open(temporary, "wb") as file,
+        ):
+            torch.save(whole, file)
+
+    def load_checkpoint(self) -> dict | None:
+        """The state that `save_checkpoint` wrote, on the CPU; None if there is none.
+
+        Raises:
+            CheckpointError: a damaged or foreign file, or one of another model than config.json's.
+        """
+        path = self.folder / "checkpoint.pt"
+        if not path.exists():
+            return None
+        try:
+            # torch.load reads a flipped bit without a word, so the archive's checksums are compared first.
+            with zipfile.ZipFile(path) as archive:
+                # Ours are stored as they are; a compressed one may unpack to any size.
+                if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+                    raise ValueError("compressed, so not written here")
+                if damaged := archive.testzip():
+                    raise ValueError(f"wrong checksum in {damaged}")
+            whole = torch.load(path, map_location="cpu", weights_only=True)
+            if not isinstance(whole, dict) or whole.get("fer_lab") != FORMAT:
+                raise ValueError("not written by this version of fer_lab")
+            state, identity = dict(whole["state"]), dict(whole["identity"])
+        # An unpickler fed with arbitrary bytes raises nearly anything.
+        except Exception as error:
+            reason = str(error).split("\n")[0]
+            raise CheckpointError(
+                f"{path} cannot be used as a checkpoint ({reason}); delete it to train from the start"
+            ) from error
+        check_identity(identity, self.config, IDENTITY, path, "the run's config.json")
+        return state
+
+    def save_weights(self, model: Method, metrics: dict | None = None) -> None:
+        """Write weights.safetensors, the training's result; see `save_model`."""
+        save_model(model, self.folder / "weights.safetensors", metrics=metrics or {})
+
+    def load_model(self) -> Method:
+        """The trained model, in eval mode on the CPU; see `load_model`."""
+        return load_model(self.folder / "weights.safetensors")
+
+    def save_predictions(self, predictions: Predictions) -> None:
+        """Write predictions.npz, with embeddings if there are any."""
+        predictions.save(self.folder / "predictions.npz")
+
+    def load_predictions(self) -> Predictions:
+        """Read predictions.npz; see `Predictions.load`."""
+        return Predictions.load(self.folder / "predictions.npz")
+
+    @property
+    def figures(self) -> Path:
+        """The folder for the run's pictures, made when asked for."""
+        folder = self.folder / "figures"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether there are weights and a history of as many epochs as the recipe in the config asks for."""
+        if not (self.folder / "weights.safetensors").exists():
+            return False
+        recipe = self.config.get("recipe")
+        return len(self.history) >= (recipe.get("epochs", 0) if isinstance(recipe, dict) else 0)
+
+
+def open_model(path: Path | str) -> Method:
+    """The trained model in a run's folder, in a file of weights, or one that ships: `dan`, `synthetic/dan`.
+
+    Raises:
+        FileNotFoundError: nothing there.
+        ValueError: a shipped model that does not exist, or a file that cannot be read.
+    """
+    path = Path(path)
+    if is_shipped_name(path):
+        path = shipped_weights(path.name, None if path.parent == Path() else path.parent.name)
+    return load_model(path) if path.is_file() else Run(path).load_model()

@@ -1,0 +1,152 @@
+"""README's tables are what the results store says."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from fer_lab.experiments import tables
+from fer_lab.intervals import seed_interval
+from fer_lab.models import create_model
+from fer_lab.runs import ResultsStore
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Two seeds of DAN with two heads and one of the baseline on FER+, and a trunk, which is no result."""
+    store = ResultsStore(tmp_path)
+    for method, variant, seed, accuracy in (
+        ("dan", "two heads", 0, 0.80),
+        ("dan", "two heads", 1, 0.90),
+        ("baseline", "plain", 0, 0.75),
+        ("baseline", "trunk", 0, 0.10),
+    ):
+        metrics = pd.DataFrame(
+            {
+                "metric": ["accuracy", "mean_class_recall"],
+                "value": [accuracy, accuracy / 2],
+                "low": [accuracy - 0.05, 0.1],
+                "high": [accuracy + 0.04, 0.9],
+            }
+        )
+        option = " --option num_heads=2" if method == "dan" else ""
+        store.record(
+            method=method,
+            size="tiny",
+            variant=variant,
+            dataset="ferplus",
+            fingerprint="f",
+            split="valid",
+            seed=seed,
+            minutes=1 + seed,
+            device="cpu",
+            command=f"fer-lab train {method} --size tiny{option}",
+            metrics=metrics,
+        )
+    return store
+
+
+def test_a_row_a_variant_in_the_books_order(store):
+    lines = tables.tables(store)["ferplus"].splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| ResNet-18 `tiny`", "| DAN `tiny`"]
+    count = sum(p.numel() for p in create_model("dan", 8, num_heads=2).parameters()) / 1e6
+    mean, low, high = seed_interval([0.8, 0.9])
+    spread = f"85.0 [{100 * low:.1f}, 100.0]"
+    assert high > 1
+    assert lines[2].split(" | ")[4] == "75.0 [70.0, 79.0]"
+    assert lines[3].split(" | ")[1:5] == ["two heads", f"{count:.2f} M", "2", spread]
+    assert lines[3].endswith("| 1.5 |")
+    assert mean == pytest.approx(0.85)
+
+
+def test_a_frame_of_one_variant_or_all(store):
+    frame = tables.comparison_frame(store, "ferplus", "two heads")
+    assert frame.to_dict("records") == [
+        {
+            "method": "DAN",
+            "seeds": 2,
+            **dict(zip(("value", "low", "high"), seed_interval([0.8, 0.9]), strict=True)),
+        }
+    ]
+    every = tables.comparison_frame(store, "ferplus", None)
+    assert list(every["method"]) == ["ResNet-18, plain", "DAN, two heads"]
+    assert every.iloc[0][["value", "low", "high"]].tolist() == pytest.approx([0.75, 0.70, 0.79])
+    assert tables.comparison_frame(store, "rafdb", None).empty
+
+
+def test_variants_come_in_the_order_asked_for(store):
+    frame = tables.comparison_variants(store, "ferplus", ["two heads", "missing", "plain"], ("baseline", "dan"))
+    assert list(frame["label"]) == ["two heads", "plain"]
+    assert list(frame["seeds"]) == [2, 1]
+    assert frame["value"].tolist() == pytest.approx([0.85, 0.75])
+    recall = tables.comparison_variants(store, "ferplus", ["plain"], ("baseline",), "mean_class_recall")
+    assert recall["value"].tolist() == pytest.approx([0.375])
+    assert tables.comparison_variants(store, "ferplus", ["plain"], ("dan",)).empty
+
+
+def test_only_blocks_are_filled():
+    text = "a\n<!-- results: one -->\nold\nolder\n<!-- end -->\nb <!-- end -->"
+    assert tables.fill(text, {"one": "NEW"}) == "a\n<!-- results: one -->\nNEW\n<!-- end -->\nb <!-- end -->"
+    with pytest.raises(ValueError, match="no table 'one'; there are two"):
+        tables.fill(text, {"two": ""})
+
+
+def test_readme_says_what_the_store_says():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    made = tables.tables(ResultsStore(ROOT / "figures" / "results"))
+    assert {name for _, name, _ in tables.BLOCK.findall(text)} == set(made)
+    assert tables.fill(text, made) == text
+
+
+def test_imbalance_has_a_row_a_loss_and_a_column_a_level(tmp_path):
+    store = ResultsStore(tmp_path)
+    names = ["anger", "disgust", "fear", "happiness"]
+    recalls = {("semi", "0"): 0.8, ("CE", "0"): 0.7, ("CE", "1.5"): 0.2}
+    for (loss, level), recall in recalls.items():
+        for seed in (0, 1):
+            values = [recall + 0.1 * seed] * 3 + [1.0]
+            metrics = pd.DataFrame(
+                {"metric": "recall", "class": names, "value": values, "low": 0.0, "high": 1.0}
+            )
+            told = {"fingerprint": level, "split": "balanced", "minutes": 1, "device": "cpu"}
+            told |= {"variant": f"{loss}, imbalance {level}", "command": "fer-lab train triplet_center"}
+            store.record(
+                method="triplet_center", size="tiny", dataset="synthetic", seed=seed, metrics=metrics, **told
+            )
+    lines = tables.imbalance(store).splitlines()
+    assert lines[0] == "| loss | imbalance 0 | imbalance 1.5 |"
+    assert lines[1] == "| --- | --- | --- |"
+    # Happiness is not rare; two seeds of 70 and 80 % have a mean of 75.
+    assert lines[2].startswith("| CE | 75.0 [")
+    assert lines[2].split(" | ")[2].startswith("25.0 [")
+    assert lines[3].startswith("| semi | 85.0 [")
+    assert lines[3].endswith("| – |")
+
+
+def test_speed_has_a_row_a_model_and_its_gain_over_plain():
+    paths = [
+        ("train", "plain", 5.0),
+        ("train", "default", 12.5),
+        ("inference", "plain", 1000),
+        ("inference", "default", 4000),
+    ]
+    table = pd.DataFrame(
+        {"model": "qcs", "size": "paper", "mode": mode, "path": path, "images_per_s": rate}
+        for mode, path, rate in paths
+    ).assign(parameters_m=[9.0, 9.0, 1.5, 1.5], gflop_per_image=[8.0, 8.0, 2.25, 2.25])
+    last = tables.speed(table).splitlines()[-1]
+    assert last == "| QCS `paper` | 1.50 M | 2.25 | 5.0 | 12.5 (2.5×) | 1,000 | 4,000 (4.0×) |"
+
+
+def test_compiled_says_what_is_gained_and_how_long_it_takes():
+    rows = [
+        ("train", "default", 100.0, 0.1),
+        ("train", "compiled", 85.0, 31.4),
+        ("inference", "default", 16.0, 0.2),
+        ("inference", "compiled", 24.0, 9.6),
+    ]
+    table = pd.DataFrame(rows, columns=["mode", "path", "images_per_s", "first_step_s"])
+    last = tables.compiled(table.assign(model="dan", size="tiny")).splitlines()[-1]
+    assert last == "| DAN `tiny` | 100 | 85 (0.85×) | 31 s | 16.0 | 24 (1.50×) | 10 s |"

@@ -1,0 +1,381 @@
+"""Training, measuring and looking at pictures, as the command line does it."""
+
+import contextlib
+import dataclasses
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from fer_lab import cli
+from fer_lab._files import RunBusyError
+from fer_lab.experiments import training
+from fer_lab.experiments.training import Source, Training, record_missing
+from fer_lab.explorer import photo_overlay
+from fer_lab.models.weights import load_model, read_card
+from fer_lab.parallel.launch import count_devices
+from fer_lab.runs import ResultsStore, Run
+
+COUNT = 80
+CHANGES = ["--set", "epochs=1", "--set", "batch_size=16", "--set", "augmentation.flip=0.25"]
+# What `trained` asks for on the command line.
+ASKED = Training(
+    model="baseline",
+    source=Source(count=COUNT),
+    seed=3,
+    changes={"epochs": "1", "batch_size": "16", "augmentation.flip": "0.25"},
+    scales=(50,),
+    variant="quick",
+)
+
+
+def run(*words):
+    return CliRunner().invoke(cli.app, [str(word) for word in words], catch_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def faces():
+    """The faces that the trainings below render for themselves."""
+    return Source(count=COUNT, size=56).load()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """(folder, what was printed) of a training of one epoch, recorded and shipped."""
+    folder = tmp_path_factory.mktemp("trained")
+    places = ["--out", folder / "run", "--store", folder / "store", "--ship", folder / "small.safetensors"]
+    words = [
+        "train",
+        "baseline",
+        "--faces",
+        COUNT,
+        *CHANGES,
+        "--seed",
+        "3",
+        "--scales",
+        "50",
+        "--record",
+        "quick",
+        *places,
+    ]
+    done = run(*words)
+    assert done.exit_code == 0, done.output
+    return folder, done.output
+
+
+def test_train_writes_the_run_that_was_asked_for(trained):
+    folder, _ = trained
+    made = Run(folder / "run")
+    assert made.is_finished
+    assert made.config["recipe"]["epochs"] == 1
+    assert made.config["recipe"]["seed"] == 3
+    assert made.config["recipe"]["augmentation"]["flip"] == 0.25
+    assert made.config["variant"] == "quick"
+
+
+def test_training_never_sees_the_faces_reported_on(trained, faces):
+    folder, output = trained
+    reported = faces.split("valid")
+    assert f"baseline on {len(reported)} valid faces of synthetic" in output
+    predictions = Run(folder / "run").load_predictions()
+    assert predictions.fingerprint == reported.fingerprint
+    assert Run(folder / "run").config["fingerprint"] == faces.split("train").holdout()[0].fingerprint
+
+
+def test_train_records_what_it_prints(trained):
+    folder, output = trained
+    store = ResultsStore(folder / "store")
+    row = store.runs().iloc[0]
+    assert (row["method"], row["variant"], row["split"], row["seed"]) == ("baseline", "quick", "valid", 3)
+    numbers = store.metrics().query("metric == 'accuracy'").iloc[0]
+    shown = f"{numbers['value']:.3f}  [{numbers['low']:.3f}, {numbers['high']:.3f}]"
+    assert " ".join(f"accuracy {shown}".split()) in " ".join(output.split())
+    assert numbers["value"] == store.predictions(row["id"]).correct.mean()
+    assert 0 <= store.metrics().query("metric == 'accuracy_at_50'")["value"].item() <= 1
+    assert "--scales 50" in row["command"]
+
+
+def test_the_recorded_command_repeats_the_training(trained, tmp_path):
+    folder, _ = trained
+    command = ResultsStore(folder / "store").runs().iloc[0]["command"]
+    program, *words = shlex.split(command)
+    assert program == "fer-lab"
+    places = ["--out", str(tmp_path / "run"), "--store", str(tmp_path / "store")]
+    done = run(*words, *places)
+    assert done.exit_code == 0, done.output
+    assert ResultsStore(tmp_path / "store").runs().iloc[0]["command"] == command
+    first, second = Run(folder / "run").load_model(), Run(tmp_path / "run").load_model()
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, second.state_dict()[name]), name
+
+
+def test_shipped_weights_are_half_precision_with_a_card(trained):
+    folder, _ = trained
+    card = read_card(folder / "small.safetensors")
+    assert card["dataset"] == "synthetic"
+    assert card["seed"] == 3
+    assert card["command"].startswith("fer-lab train baseline --dataset synthetic")
+    assert card["score"]["accuracy"] == round(Run(folder / "run").load_predictions().correct.mean(), 4)
+    whole = (folder / "run" / "weights.safetensors").stat().st_size
+    assert (folder / "small.safetensors").stat().st_size < 0.6 * whole
+    text = (folder / "small.md").read_text()
+    assert f"```\n{card['command']}\n```" in text
+    assert f"| accuracy | {card['score']['accuracy']:.3f} |" in text
+    assert "Learned from drawings alone" in text
+
+
+def test_evaluate_gives_the_numbers_of_the_training(trained):
+    folder, output = trained
+    done = run("evaluate", str(folder / "run"), "--faces", COUNT)
+    assert done.exit_code == 0
+    assert done.output.splitlines()[1:] == output.strip().splitlines()[1 : len(done.output.splitlines())]
+
+
+def test_results_prints_a_table_and_latex(trained):
+    folder, _ = trained
+    plain = run("results", "--store", str(folder / "store"), "--metrics", "accuracy")
+    value = ResultsStore(folder / "store").summary("accuracy")["mean"].iloc[0]
+    assert plain.output.splitlines()[0] == "accuracy"
+    assert f"{value:.3f}" in plain.output
+    latex = run("results", "--store", str(folder / "store"), "--latex")
+    assert r"\begin{tabular}" in latex.output
+    assert r"\caption{mean class recall}" in latex.output
+
+
+def test_predict_takes_a_whole_crop_and_writes_an_overlay(trained, faces, tmp_path):
+    folder, _ = trained
+    face = faces.images[0]
+    path = tmp_path / "my face.png"
+    Image.fromarray(face.permute(1, 2, 0).numpy()).save(path)
+    words = ["predict", path, "--whole", "--weights", folder / "small.safetensors", "--out", tmp_path / "out"]
+    done = run(*words)
+    assert done.exit_code == 0, done.output
+    shown = done.output.splitlines()[0].partition("]")[2].split()
+    names, numbers = shown[::2], [float(number) for number in shown[1::2]]
+    assert sum(numbers) == pytest.approx(1, abs=0.004)
+    assert numbers == sorted(numbers, reverse=True)
+    network = load_model(folder / "small.safetensors")
+    expected = photo_overlay.predict_picture(network, path, whole=True)[1][0].probabilities
+    assert names[0] == max(expected, key=expected.get)
+    assert Image.open(tmp_path / "out" / "000-my face.png").size == (56, 56)
+
+
+def test_predict_says_where_there_is_no_face(trained, tmp_path):
+    folder, _ = trained
+    path = tmp_path / "wall.png"
+    Image.new("RGB", (200, 160), (120, 130, 140)).save(path)
+    words = ["predict", path, "--weights", folder / "run", "--out", tmp_path / "out"]
+    done = run(*words)
+    assert done.exit_code == 1
+    assert "wall.png: no face found; --whole takes the picture as one face" in done.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_render_and_check_and_cache_agree(tmp_path):
+    words = ["data", "render", tmp_path / "faces", "--faces", "60", "--size", "56", "--knob", "imbalance=0"]
+    done = run(*words)
+    assert done.exit_code == 0, done.output
+    assert len(list((tmp_path / "faces").rglob("*.png"))) == 60
+    checked = run("data", "check", "folder", tmp_path / "faces")
+    assert checked.exit_code == 0
+    assert "60" in checked.output
+    cached = run("data", "cache", "folder", tmp_path / "faces")
+    assert "60 faces of 56×56 px" in cached.output
+
+
+def test_the_command_names_the_trunk(tmp_path):
+    request = Training(model="dan", source=Source(), trunk=tmp_path / "trunk-0")
+    assert "--trunk runs/trunk-0" in request.command()
+    request = Training(model="dan", source=Source(), trunk=Path("synthetic/baseline"))
+    assert "--trunk synthetic/baseline" in request.command()
+    request = Training(model="dan", source=Source(), weights=tmp_path / "theirs.pth", order="rafdb")
+    assert "--weights theirs.pth --order rafdb" in request.command()
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first" / "config.json").touch()
+    request = Training(model="dan", source=Source(), weights=tmp_path / "first" / "weights.safetensors")
+    assert "--weights runs/first/weights.safetensors" in request.command()
+
+
+def test_rendered_faces_come_in_the_models_size():
+    assert Source().sized(56).size == 56
+    assert Source(size=112).sized(56).size == 112
+    assert Source(dataset="ferplus").sized(56).size is None
+
+
+# ---------------------------------------------------------------- balanced faces
+
+
+def test_balanced_faces_are_of_other_people_and_as_many_of_each_class(faces):
+    source = Source(count=COUNT, seed=7, knobs={"imbalance": "2", "label_noise": "0.5"})
+    split, reported = Training(model="baseline", source=source, balanced=28).reported(faces)
+    assert split == "balanced"
+    assert reported.class_counts().tolist() == [4] * 7
+    assert torch.equal(reported.labels, reported.true_labels)
+    assert reported.image_size == 56
+    assert reported.knobs["seed"] == 7 + training.BALANCED_SEED
+    assert reported.fingerprint != faces.fingerprint
+    assert Training(model="baseline", source=source).reported(faces)[0] == "valid"
+
+
+@pytest.mark.parametrize("asked", [{"source": Source(dataset="ferplus")}, {"split": "test"}])
+def test_balanced_faces_are_rendered_and_no_split(faces, asked):
+    request = Training(**{"model": "baseline", "source": Source(), "balanced": 28} | asked)
+    with pytest.raises(ValueError, match="give one of the two"):
+        request.reported(faces)
+
+
+def test_a_balanced_report_is_recorded_as_such_and_can_be_repeated(tmp_path):
+    words = ["train", "triplet_center", "--faces", COUNT, *CHANGES, "--option", "negatives=fully"]
+    words += ["--knob", "imbalance=1.5", "--balanced", 14, "--record", "fully"]
+    done = run(*words, "--out", tmp_path / "run", "--store", tmp_path / "store")
+    assert done.exit_code == 0, done.output
+    assert "triplet_center on 14 balanced faces of synthetic" in done.output
+    assert "class scatter" in done.output
+    assert "class scatter fear" not in done.output
+    row = ResultsStore(tmp_path / "store").runs().iloc[0]
+    assert row["split"] == "balanced"
+    again = "--knob imbalance=1.5 --size tiny --recipe smoke --seed 0 --set epochs=1 --set batch_size=16"
+    assert again in row["command"]
+    assert row["command"].endswith("--option negatives=fully --balanced 14 --record fully")
+
+
+def test_what_the_store_has_need_not_be_trained_again(trained):
+    folder, _ = trained
+    assert ASKED.recorded(folder / "store")
+    assert not dataclasses.replace(ASKED, seed=4).recorded(folder / "store")
+    assert not ASKED.recorded(folder / "another")
+    turned = dict(reversed(ASKED.changes.items()))
+    assert list(turned) != list(ASKED.changes)
+    assert dataclasses.replace(ASKED, changes=turned).recorded(folder / "store")
+    assert not dataclasses.replace(ASKED, changes=turned | {"batch_size": "8"}).recorded(folder / "store")
+
+
+def test_what_was_tried_stands_side_by_side(trained, tmp_path):
+    folder, _ = trained
+    csv = tmp_path / "search.csv"
+    run("tried", folder / "run", folder / "run", "--csv", csv)
+    table = pd.read_csv(csv)
+    history = Run(folder / "run").history
+    assert list(table.method) == ["baseline"] * 2
+    assert list(table.holdout_accuracy) == [round(history["valid_accuracy"].iloc[-1], 4)] * 2
+    assert list(table.epochs) == list(table.epochs_done) == [1, 1]
+    assert list(table.batch_size) == [16, 16]
+    assert table.command[0] == ASKED.command()
+    with pytest.raises(ValueError, match="has no run with a finished epoch"):
+        run("tried", tmp_path)
+
+
+def keep_rows(store: Path, *requests: Training) -> None:
+    """A results store with nothing but the commands of some trainings, and the faces they are of."""
+    empty = dict.fromkeys(ResultsStore(store).runs().columns, 0)
+    fingerprint = ASKED.source.sized(56).fingerprint()
+    told = [{"id": str(i), "command": one.command()} for i, one in enumerate(requests)]
+    store.mkdir()
+    pd.DataFrame([empty | {"fingerprint": fingerprint} | one for one in told]).to_csv(
+        store / "runs.csv", index=False
+    )
+
+
+def test_what_a_run_was_called_that_a_training_starts_from_does_not_matter(tmp_path):
+    from_a = dataclasses.replace(ASKED, trunk=tmp_path / "a", variant="from a trunk")
+    from_b = dataclasses.replace(from_a, trunk=tmp_path / "b")
+    keep_rows(tmp_path / "store", from_a)
+    assert from_b.recorded(tmp_path / "store")
+    assert not dataclasses.replace(from_b, trunk=None).recorded(tmp_path / "store")
+    assert not dataclasses.replace(from_b, trunk=None, weights=tmp_path / "b").recorded(tmp_path / "store")
+
+
+def test_missing_rows_are_trained_after_the_runs_they_start_from(tmp_path, monkeypatch):
+    """What a table lacks is trained, each once; of what it has, only what the rest starts from."""
+    store, folder, started = tmp_path / "store", tmp_path / "runs", []
+
+    def train(request, out, store):
+        assert all((start / "weights.safetensors").exists() for start in request.starts_from())
+        started.append(out.name)
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "weights.safetensors").touch()
+
+    monkeypatch.setattr("fer_lab.experiments.training.train", train)
+    first = dataclasses.replace(ASKED, variant="first")
+    rows = {
+        "last": dataclasses.replace(ASKED, trunk=folder / "second", variant="last"),
+        "second": dataclasses.replace(
+            ASKED, weights=folder / "first" / "weights.safetensors", variant="second"
+        ),
+        "first": first,
+        "done": dataclasses.replace(ASKED, seed=9, variant="done"),
+    }
+    keep_rows(store, first, rows["done"])
+    assert record_missing(rows, folder, store) == ["first", "second", "last"]
+    assert started == ["first", "second", "last"]
+    (folder / "second" / "weights.safetensors").unlink()
+    assert record_missing({"last": rows["last"], "second": rows["second"]}, folder, store) == ["second", "last"]
+    (folder / "second" / "config.json").write_text('{"recipe": {"epochs": 3}}')  # interrupted
+    assert record_missing({"last": rows["last"], "second": rows["second"]}, folder, store) == ["second", "last"]
+
+
+def test_rendered_faces_of_another_kind_are_trained_on_again(trained, monkeypatch):
+    folder, _ = trained
+    monkeypatch.setattr("fer_lab.data.synthetic.generator.VERSION", 99)
+    assert not ASKED.recorded(folder / "store")
+
+
+def test_the_fingerprint_is_known_before_a_face_is_drawn():
+    source = Source(count=20, size=56, knobs={"imbalance": "1.5"})
+    assert source.fingerprint() == source.load().fingerprint
+
+
+# ---------------------------------------------------------------- several processes
+
+
+def test_more_devices_than_there_are_is_refused_before_anything_is_read(monkeypatch):
+    monkeypatch.setattr("fer_lab.parallel.launch.count_devices", lambda device: (2, "GPUs"))
+    monkeypatch.setattr(Source, "load", lambda self: pytest.fail("faces were read"))
+    with pytest.raises(ValueError, match="there are 2 GPUs here, not 4"):
+        run("train", "baseline", "--devices", "4")
+
+
+@pytest.mark.skipif(count_devices("cpu")[0] < 2, reason="two processes want two cores")
+def test_two_processes_that_were_killed_go_on_where_they_were(tmp_path):
+    words = [
+        "train",
+        "baseline",
+        "--faces",
+        COUNT,
+        "--device",
+        "cpu",
+        "--devices",
+        "2",
+        "--out",
+        tmp_path / "run",
+    ]
+    words += ["--set", "epochs=4", "--set", "batch_size=16", "--record", "two", "--store", tmp_path / "store"]
+    command = [sys.executable, "-m", "fer_lab.cli", *map(str, words)]
+    made = Run(tmp_path / "run")
+    launcher = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    deadline = time.time() + 100
+    while not len(made.history) and time.time() < deadline:
+        time.sleep(0.02)
+    launcher.kill()
+    launcher.wait()
+    before = made.history
+    assert 1 <= len(before) < 4
+    while time.time() < deadline:
+        with contextlib.suppress(RunBusyError), made.lock():
+            break
+        time.sleep(0.1)
+    before = made.history
+    done = run(*words)
+    assert done.exit_code == 0, done.output
+    assert made.is_finished
+    assert len(made.history) == 4
+    # An epoch whose row was written but not its checkpoint is trained again: the same numbers, other seconds.
+    assert made.history.head(len(before)).drop(columns="seconds").equals(before.drop(columns="seconds"))
+    assert ResultsStore(tmp_path / "store").runs().iloc[0]["device"].startswith("2 × ")

@@ -1,0 +1,185 @@
+"""Figures of explanations draw the numbers and regions that they were given."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from fer_lab import figures
+from fer_lab.explain.maps import normalize_for_display, upsample
+from fer_lab.figures.explain import SHADES
+from fer_lab.figures.pictures import heat_over
+
+FACES = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+MAPS = {
+    "native": torch.arange(8.0).view(2, 1, 2, 2),
+    "occlusion": torch.tensor([[[[-5.0, 1.0], [2.0, 3.0]]], [[[-1.0, -1.0], [-1.0, 0.0]]]]),
+}
+
+
+def shown(fig):
+    """(left, top) → pixels of every picture, on the axis whose unit is a picture's side."""
+    return {
+        (round(image.get_extent()[0], 2), round(image.get_extent()[3], 2)): np.asarray(image.get_array())
+        for image in fig.axes[0].images
+    }
+
+
+def texts(fig):
+    return [text.get_text() for text in fig.axes[0].texts]
+
+
+def heat(way, i):
+    positive = normalize_for_display(MAPS[way][i : i + 1].clamp(min=0))
+    return upsample(positive, 8, mode="bicubic").clamp(0, 1)[0, 0].numpy()
+
+
+def test_the_grid_has_a_row_a_face_and_a_column_a_way():
+    fig = figures.explanation_grid(FACES, MAPS, row_titles=["anger", "fear"], title="t")
+    tiles = shown(fig)
+    tops = sorted({top for left, top in tiles if left == 0})
+    for i, top in enumerate(tops[:2]):
+        face = FACES[i].permute(1, 2, 0).numpy()
+        assert (tiles[0, top] == face).all()
+        assert (tiles[1.06, top] == heat_over(face, heat("native", i))).all()
+        assert (tiles[2.12, top] == heat_over(face, heat("occlusion", i))).all()
+    assert texts(fig)[:5] == ["face", "native", "occlusion", "anger", "fear"]
+    # Nothing of the second face's occlusion speaks for the class: a bare grey face.
+    grey = heat_over(FACES[1].permute(1, 2, 0).numpy(), np.zeros((8, 8)))
+    assert (tiles[2.12, tops[1]] == grey).all()
+
+
+MASKS = torch.zeros(2, 8, 8, dtype=torch.bool)
+MASKS[0, 2:6, 3:5] = True
+
+
+def outlines(fig):
+    """Corners (left, top) and (right, bottom) of every outline."""
+    paths = [collection.get_paths() for collection in fig.axes[0].collections]
+    points = [np.concatenate([path.vertices for path in some]) for some in paths if some]
+    return [(one.min(0), one.max(0)) for one in points]
+
+
+def test_a_region_is_outlined_on_every_picture_of_its_row():
+    fig = figures.explanation_grid(FACES, MAPS, MASKS)
+    top = min(top for left, top in shown(fig))
+    found = outlines(fig)
+    assert len(found) == 3  # the first face, bare and under two maps; the second has no region
+    for c, (low, high) in enumerate(found):
+        # Half a pixel around columns 3, 4 and rows 2 to 5 of 8; tops are rounded.
+        np.testing.assert_allclose(low, [c * 1.06 + 3 / 8, top + 2 / 8], atol=0.006)
+        np.testing.assert_allclose(high, [c * 1.06 + 5 / 8, top + 6 / 8], atol=0.006)
+    assert "moved by the muscles" in texts(fig)
+    assert "moved by the muscles" not in texts(figures.explanation_grid(FACES, MAPS))
+
+
+def test_outlined_faces_stand_in_rows():
+    faces, masks = torch.cat([FACES, FACES]), torch.cat([MASKS, MASKS])
+    fig = figures.outlined_faces(faces, masks, ["a", "b", "c", "d"], columns=2)
+    tiles = shown(fig)
+    (left, top), (again_left, again_top) = [low for low, _ in outlines(fig)]
+    first, second = sorted({top for _, top in tiles})
+    assert (tiles[1.06, second] == FACES[1].permute(1, 2, 0).numpy()).all()
+    np.testing.assert_allclose(
+        [left, top, again_left, again_top], [3 / 8, first + 2 / 8, 3 / 8, second + 2 / 8], atol=0.006
+    )
+    assert texts(fig) == ["a", "b", "c", "d"]
+    with pytest.raises(ValueError, match="1 titles for 2 faces"):
+        figures.outlined_faces(FACES, MASKS, ["a"])
+    with pytest.raises(ValueError, match=r"expected masks \[2, 8, 8\]"):
+        figures.outlined_faces(FACES, MASKS[:1])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"maps": {"native": torch.ones(2, 2, 7, 7)}}, r"map 'native' as \[2,1,h,w\]"),
+        ({"masks": torch.zeros(2, 7, 7, dtype=torch.bool)}, r"masks \[2, 8, 8\], got \[2, 7, 7\]"),
+        ({"row_titles": ["one"]}, "1 row titles for 2 faces"),
+    ],
+)
+def test_a_grid_that_does_not_fit_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        figures.explanation_grid(FACES, **{"maps": MAPS, **options})
+
+
+SUMMARY = pd.DataFrame(
+    [
+        ("dan", "native", "hit", 0.4, 0.3, 0.5),
+        ("dan", "chance", "hit", 0.1, 0.1, 0.1),
+        ("dan", "native", "mass", 0.2, 0.1, 0.4),
+        ("baseline", "native", "hit", 0.6, 0.5, 0.8),
+        ("baseline", "occlusion", "hit", 0.7, 0.6, 0.9),
+        ("baseline", "chance", "hit", 0.15, 0.1, 0.2),
+    ],
+    columns=["model", "way", "metric", "value", "low", "high"],
+)
+
+
+def test_scores_stand_in_their_models_row_with_their_interval():
+    fig = figures.explanation_scores(SUMMARY, {"hit": "hits", "mass": "share of mass"})
+    hits, mass = fig.axes
+    assert [label.get_text() for label in hits.get_yticklabels()] == ["dan", "baseline"]
+    assert [ax.get_xlabel() for ax in fig.axes] == ["hits", "share of mass"]
+    lines = {line.get_gid(): line for line in hits.lines if "/" in str(line.get_gid())}
+    assert lines.keys() == {"dan/native", "baseline/native", "baseline/occlusion"}
+    assert list(lines["baseline/occlusion"].get_xdata()) == [0.6, 0.9]
+    assert lines["baseline/occlusion"].get_color() == SHADES["occlusion"]
+    assert round(lines["dan/native"].get_ydata()[0]) == 0
+    assert round(lines["baseline/native"].get_ydata()[0]) == 1
+    dots = [line.get_xdata()[0] for line in hits.lines if line.get_marker() == "o"]
+    assert dots == [0.4, 0.6, 0.7]
+    priors = [line.get_xdata()[0] for line in hits.lines if line.get_gid() is None or "/" not in line.get_gid()]
+    assert [x for x in priors if x not in dots] == [0.1, 0.15]
+    assert [line.get_gid() for line in mass.lines if "/" in str(line.get_gid())] == ["dan/native"]
+    legend = [text.get_text() for text in fig.legends[0].get_texts()]
+    assert legend == ["native", "occlusion", "chance"]
+
+
+def test_scores_that_are_not_there_are_refused():
+    with pytest.raises(ValueError, match="no metric infidelity; there are hit, mass"):
+        figures.explanation_scores(SUMMARY, {"infidelity": "x"})
+    with pytest.raises(ValueError, match="way missing"):
+        figures.explanation_scores(SUMMARY.drop(columns="way"), {"hit": "x"})
+
+
+def test_perturbation_curves_are_means_over_faces():
+    falls = {
+        "native": torch.tensor([[1.0, 0.5, 0.0], [0.6, 0.5, 0.2]]),
+        "chance": torch.tensor([[1.0, 1.0, 0.0]]),
+    }
+    rises = {"native": torch.tensor([[0.0, 0.25, 1.0]])}
+    fig = figures.perturbation_figure(falls, rises)
+    left, right = fig.axes
+    np.testing.assert_allclose(left.lines[0].get_ydata(), [80, 50, 10], rtol=1e-6)
+    np.testing.assert_allclose(left.lines[0].get_xdata(), [0, 50, 100])
+    np.testing.assert_allclose(left.lines[1].get_ydata(), [100, 100, 0])
+    np.testing.assert_allclose(right.lines[0].get_ydata(), [0, 25, 100])
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["native", "chance"]
+    with pytest.raises(ValueError, match="no curves"):
+        figures.perturbation_figure({}, rises)
+
+
+def test_randomization_has_a_panel_a_model():
+    rows = [
+        (model, way, share, face, value + 0.1 * face)
+        for model, way, share, value in (
+            ("dan", "native", 0.0, 0.9),
+            ("dan", "native", 1.0, 0.1),
+            ("baseline", "native", 0.0, 0.8),
+            ("baseline", "native", 1.0, 0.0),
+        )
+        for face in range(3)
+    ]
+    table = pd.DataFrame(rows, columns=["model", "way", "share", "face", "correlation"])
+    between = {"dan": {"native": 0.77}, "baseline": {"native": 0.55}}
+    fig = figures.randomization_figure(table, between)
+    assert [ax.get_title(loc="left") for ax in fig.axes] == ["dan", "baseline"]
+    for ax, means, dotted in zip(fig.axes, ([1.0, 0.2], [0.9, 0.1]), (0.77, 0.55), strict=True):
+        line = next(line for line in ax.lines if line.get_marker() == "o")
+        np.testing.assert_allclose(line.get_xdata(), [0, 100])
+        np.testing.assert_allclose(line.get_ydata(), means)
+        assert dotted in [line.get_ydata()[0] for line in ax.lines]
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["native", "maps of two different faces"]
+    with pytest.raises(ValueError, match="model missing"):
+        figures.randomization_figure(table.drop(columns="model"))

@@ -1,0 +1,135 @@
+"""What a training starts from, and the authors' checkpoints on the command line: small files, their names."""
+
+import pytest
+import torch
+from helpers.reference import images, official_state
+from helpers.small_sets import write_affectnet, write_rafdb, write_sfew
+from typer.testing import CliRunner
+
+from fer_lab import cli
+from fer_lab.models import create_model
+from fer_lab.models.authors.convert import convert, start_from_trunk, start_from_weights
+from fer_lab.models.authors.loading import load_official
+from fer_lab.models.weights import load_model, read_card, save_model
+
+# method → size, options, and which of the authors' names and shapes
+PUBLISHED = {
+    "dan": ("paper", {}, "dan"),
+    "poster": ("small", {"tokens": "official"}, "poster-small"),
+    "qcs": ("paper", {"official": True}, "qcs-7"),
+    "dcs": ("paper", {"official": True}, "dcs-7"),
+}
+
+
+def run(*words):
+    return CliRunner().invoke(cli.app, [str(word) for word in words], catch_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def rafdb(tmp_path_factory):
+    return write_rafdb(tmp_path_factory.mktemp("rafdb"), each=3)
+
+
+def theirs(name, path):
+    torch.save({"state_dict": {f"module.{k}": v for k, v in official_state(name).items()}}, path)
+    return path
+
+
+@pytest.mark.parametrize("method", PUBLISHED)
+def test_a_published_checkpoint_is_converted_and_measured(method, rafdb, tmp_path):
+    size, options, name = PUBLISHED[method]
+    checkpoint, out = theirs(name, tmp_path / "theirs.pth"), tmp_path / "ours.safetensors"
+    words = [word for key, value in options.items() for word in ("--option", f"{key}={value}")]
+    done = run("convert", checkpoint, out, "--model", method, "--size", size, "--order", "rafdb", *words)
+    assert done.exit_code == 0, done.output
+    assert "from rafdb's label order" in done.output
+    assert read_card(out)["origin"] == "theirs.pth"
+
+    direct = create_model(method, 7, size, **options)
+    load_official(direct, official_state(name), order="rafdb")
+    converted = load_model(out)
+    assert converted.color_order == direct.color_order
+    with torch.inference_mode():
+        torch.testing.assert_close(converted(images(0, 1)), direct.eval()(images(0, 1)), rtol=0, atol=0)
+
+    done = run("evaluate", out, "--dataset", "rafdb", "--data-root", rafdb)
+    assert done.exit_code == 0, done.output
+    assert f"{method} on 21 test faces of rafdb" in done.output
+
+
+def test_a_trunk_alone_is_to_train_from_not_to_predict_with(rafdb, tmp_path):
+    poster = official_state("poster-small")
+    ir50 = {k.removeprefix("ir_back."): v for k, v in poster.items() if k.startswith("ir_back.")}
+    torch.save(ir50, tmp_path / "ir50.pth")
+    with pytest.raises(ValueError, match=r"leaves .*base.* at random; train from it: fer-lab train qcs"):
+        convert(tmp_path / "ir50.pth", tmp_path / "out.safetensors", model="qcs")
+    assert not (tmp_path / "out.safetensors").exists()
+    for method in ("qcs", "poster"):
+        model = create_model(method, 7, "paper")
+        said = start_from_weights(model, tmp_path / "ir50.pth")
+        assert "ours left as they were" in said
+        first = next(name for name in ir50 if name.endswith("input_layer.0.weight"))
+        assert any(torch.equal(value, ir50[first]) for value in model.trunk.state_dict().values())
+
+
+def test_training_starts_from_a_face_recognition_trunk(rafdb, tmp_path):
+    stem = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
+    state = {}
+    for name, value in official_state("dan").items():
+        if name.startswith("features."):
+            _, number, rest = name.split(".", 2)
+            state[f"{stem[number]}.{rest}"] = value
+    torch.save({"state_dict": state}, tmp_path / "resnet18_faces.pth")
+    words = ["--dataset", "rafdb", "--data-root", rafdb, "--weights", tmp_path / "resnet18_faces.pth"]
+    words += ["--recipe", "rafdb", "--set", "epochs=1", "--set", "batch_size=8", "--set", "lr=1e-12"]
+    done = run("train", "dan", "--size", "paper", *words, "--out", tmp_path / "run")
+    assert done.exit_code == 0, done.output
+    assert "started from" in done.output
+    trained = load_model(tmp_path / "run" / "weights.safetensors")
+    torch.testing.assert_close(trained.trunk.conv1.weight, state["conv1.weight"])
+
+    missing = ["--dataset", "rafdb", "--data-root", tmp_path / "nowhere", "--weights", tmp_path / "none.pth"]
+    with pytest.raises(FileNotFoundError, match="no weights at"):
+        run("train", "dan", "--size", "paper", *missing, "--out", tmp_path / "other")
+
+
+def test_files_of_ours_need_no_order(tmp_path):
+    torch.manual_seed(0)
+    given, model = create_model("baseline"), create_model("baseline")
+    save_model(given, tmp_path / "ours.safetensors")
+    with pytest.raises(ValueError, match="canonical label order already"):
+        start_from_weights(model, tmp_path / "ours.safetensors", "rafdb")
+    assert "ours.safetensors" in start_from_weights(model, tmp_path / "ours.safetensors")
+    assert torch.equal(model.fc.weight, given.fc.weight)
+    with pytest.raises(ValueError, match=r"written as \.safetensors"):
+        convert(tmp_path / "theirs.pth", tmp_path / "ours.pth", model="dan")
+
+
+def test_a_trunk_is_handed_over_to_another_method():
+    trained, model = create_model("baseline"), create_model("dan")
+    start_from_trunk(model, trained)
+    given = trained.trunk.state_dict()
+    assert all(torch.equal(value, given[name]) for name, value in model.trunk.state_dict().items())
+    with pytest.raises(ValueError, match="differ"):
+        start_from_trunk(create_model("dan", size="paper"), trained)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "write", "classes", "split"),
+    [
+        ("rafdb", write_rafdb, 7, "test"),
+        ("affectnet", write_affectnet, 8, "valid"),
+        ("sfew", write_sfew, 7, "valid"),
+    ],
+)
+def test_who_has_the_photographs_runs_one_command(dataset, write, classes, split, tmp_path, monkeypatch):
+    monkeypatch.setenv("FER_LAB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    root = write(tmp_path / dataset, each=4)
+    quick = ["--set", "epochs=1", "--set", "batch_size=8"]
+    done = run("train", "dan", "--dataset", dataset, "--data-root", root, *quick, "--record", "from scratch")
+    assert done.exit_code == 0, done.output
+    assert f"dan on {4 * classes} {split} faces of {dataset}" in done.output
+    assert done.output.count("recall ") >= classes
+    said = run("results")
+    assert dataset in said.output

@@ -1,0 +1,190 @@
+import json
+import struct
+
+import pytest
+import safetensors.torch
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fer_lab.models import weights
+from fer_lab.models.weights import CheckpointError, load_model, load_weights, read_card, save_model
+
+
+def rewrite_card(path, **changes):
+    """Change the card of a file and leave its tensors as they are."""
+    with safetensors.safe_open(path, framework="pt") as file:
+        card = json.loads(file.metadata()["fer_lab"])
+    state = safetensors.torch.load_file(path)
+    card.update(changes)
+    card["sha256"] = changes.get("sha256", weights._digest(card, state))
+    safetensors.torch.save_file(state, path, metadata={"fer_lab": json.dumps(card)})
+
+
+def test_a_saved_model_comes_back_whole(toy, tmp_path):
+    model = toy(3, width=5)
+    model.classes, model.color_order = ("a", "b", "c"), "BGR"
+    model.norm.running_mean.fill_(0.25)
+    path = tmp_path / "w.safetensors"
+    save_model(model, path, data="rendered", seed=3)
+    back = load_model(path)
+    for (name, ours), (_, theirs) in zip(model.state_dict().items(), back.state_dict().items(), strict=True):
+        assert torch.equal(ours, theirs), name
+    assert (back.classes, back.color_order, back.options) == (("a", "b", "c"), "BGR", {"width": 5})
+    assert not back.training
+    assert back.second.weight is back.first.weight
+    assert (back.card["data"], back.card["seed"], back.card["num_classes"]) == ("rendered", 3, 3)
+    images = torch.rand(4, 3, 8, 8)
+    assert torch.equal(model.eval()(images), back(images))
+
+
+def test_tied_weights_are_stored_once(toy, tmp_path):
+    save_model(toy(), tmp_path / "w.safetensors")
+    assert "second.weight" not in safetensors.torch.load_file(tmp_path / "w.safetensors")
+    assert read_card(tmp_path / "w.safetensors")["aliases"] == {"second.weight": "first.weight"}
+
+
+def test_half_precision_halves_the_file_and_keeps_the_model_float32(toy, tmp_path):
+    model = toy(3, width=900)
+    save_model(model, tmp_path / "full.safetensors")
+    save_model(model, tmp_path / "half.safetensors", half=True)
+    ratio = (tmp_path / "half.safetensors").stat().st_size / (tmp_path / "full.safetensors").stat().st_size
+    assert 0.5 <= ratio < 0.55
+    back = load_model(tmp_path / "half.safetensors")
+    assert back.head.weight.dtype == torch.float32
+    assert back.norm.num_batches_tracked.dtype == torch.int64
+    assert torch.equal(back.head.weight, model.head.weight.half().float())
+
+
+def test_half_precision_refuses_numbers_that_it_cannot_hold(toy, tmp_path):
+    model = toy()
+    model.norm.running_var[1] = 1e5
+    with pytest.raises(ValueError, match=r"norm\.running_var has numbers beyond"):
+        save_model(model, tmp_path / "w.safetensors", half=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_card_must_be_plain_data_and_cannot_overrule_the_model(toy, tmp_path):
+    with pytest.raises(ValueError, match="card must be plain data"):
+        save_model(toy(), tmp_path / "w.safetensors", score=torch.tensor(1.0))
+    save_model(toy(), tmp_path / "w.safetensors", num_classes=99)
+    assert read_card(tmp_path / "w.safetensors")["num_classes"] == 3
+
+
+def test_another_model_is_refused_with_both_named(toy, tmp_path):
+    path = tmp_path / "w.safetensors"
+    save_model(toy(3), path)
+    with pytest.raises(CheckpointError, match=r"of method 'toy', but the model is of method 'other'"):
+        load_weights(toy(3, name="other"), path)
+    with pytest.raises(CheckpointError, match=r"of num classes 3, but the model is of num classes 4"):
+        load_weights(toy(4), path)
+    model = toy(3, seed=1, width=6)
+    before = model.head.weight.clone()
+    with pytest.raises(CheckpointError, match=r"first\.weight is \[4, 3\], expected \[6, 3\]"):
+        load_weights(model, path)
+    assert torch.equal(model.head.weight, before)
+
+
+def test_another_class_order_is_refused(toy, tmp_path):
+    path = tmp_path / "w.safetensors"
+    model = toy(3)
+    model.classes = ("surprise", "neutral", "happiness")
+    save_model(model, path)
+    with pytest.raises(CheckpointError, match="orders its classes"):
+        load_weights(toy(3), path)
+
+
+@pytest.mark.parametrize("place", ["header", "weights", "end"])
+def test_damage_is_noticed(toy, tmp_path, place):
+    path = tmp_path / "w.safetensors"
+    save_model(toy(), path)
+    content = bytearray(path.read_bytes())
+    if place == "end":
+        content = content[:-5]
+    else:
+        content[2 if place == "header" else -5] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"w\.safetensors"):
+        load_model(path)
+
+
+def test_files_that_are_not_ours_are_named(toy, tmp_path):
+    path = tmp_path / "w.safetensors"
+    with pytest.raises(FileNotFoundError, match=r"w\.safetensors does not exist"):
+        load_model(path)
+    safetensors.torch.save_file({"head.weight": torch.ones(2)}, path)
+    with pytest.raises(CheckpointError, match=r"no fer_lab card.*load_official"):
+        load_model(path)
+    path.write_bytes(b"")
+    with pytest.raises(CheckpointError, match="no readable safetensors file"):
+        load_model(path)
+
+
+def test_a_header_that_promises_more_than_the_file_has_is_refused(tmp_path):
+    path = tmp_path / "w.safetensors"
+    header = json.dumps({"a": {"dtype": "F32", "shape": [10**9], "data_offsets": [0, 4 * 10**9]}}).encode()
+    for length in (len(header), 2**62):
+        path.write_bytes(struct.pack("<Q", length) + header + b"1234")
+        with pytest.raises(CheckpointError, match="no readable safetensors file"):
+            load_model(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": 2}, "format 2"),
+        ({"method": "os"}, "cannot be built: unknown model 'os'"),
+        ({"method": None}, "method should be str"),
+        ({"num_classes": 4}, "4 classes are named"),
+        ({"classes": [1, 2, 3]}, "3 classes are named"),
+        ({"options": {"num_classes": 2}}, "options must not have"),
+        ({"options": {"nonsense": 2}}, "cannot be built"),
+        ({"options": {"width": 1001}}, "cannot be built: width is too large"),
+        ({"options": {"width": 10**9}}, "unusable card: width = 1000000000 is beyond 1,024"),
+        ({"options": {"deep": [{"width": 1e9}]}}, "unusable card: deep"),
+        ({"num_classes": 10**9, "classes": ["a"]}, "unusable card"),
+        ({"options": {"width": -1}}, "cannot be built"),
+        ({"options": {"width": 7}}, r"first\.weight is \[4, 3\], expected \[7, 3\]"),
+        ({"color_order": "GBR"}, "color_order"),
+        ({"sha256": "0"}, "checksum"),
+        ({"aliases": {}}, r"second\.weight is missing"),
+        ({"aliases": {"second.weight": "first.weight", "third": "first.weight"}}, "third is unknown"),
+        ({"aliases": {"second.weight": "nowhere"}}, r"second\.weight is missing"),
+        ({"aliases": {"second.weight": [1]}}, "aliases"),
+    ],
+)
+def test_a_card_that_lies_is_refused(toy, tmp_path, changes, message):
+    path = tmp_path / "w.safetensors"
+    save_model(toy(), path)
+    rewrite_card(path, **changes)
+    with pytest.raises(CheckpointError, match=message):
+        load_model(path)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    return tmp_path_factory.mktemp("mutated") / "w.safetensors"
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_no_changed_byte_is_read_as_good(written, data):
+    from helpers.toy_method import Toy
+
+    torch.manual_seed(0)
+    model = Toy(3)
+    save_model(model, written)
+    original = read_card(written)
+    content = bytearray(written.read_bytes())
+    place = data.draw(st.integers(0, len(content) - 1))
+    content[place] ^= data.draw(st.integers(1, 255))
+    written.write_bytes(content)
+    fresh = Toy(3)
+    try:
+        card = load_weights(fresh, written)
+    except CheckpointError:
+        return
+    # Only white space in the header may change unnoticed.
+    assert card == original
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, fresh.state_dict()[name]), name

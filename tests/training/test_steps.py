@@ -1,0 +1,103 @@
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import pytest
+import torch
+from helpers.reference import assert_agrees
+
+from fer_lab.bench.models import random_batch
+from fer_lab.models import Recipe, create_model, list_models
+from fer_lab.training.memory import is_out_of_memory
+from fer_lab.training.steps import StepPlain, StepSAM, batchnorm_statistics_off, make_optimizer, make_schedule
+
+
+def test_sam_agrees_with_the_reference():
+    w = torch.nn.Parameter(torch.tensor([1.0, -2.0, 3.0]))
+    module = torch.nn.Module()
+    module.w = w
+    module.parameter_groups = lambda recipe: [{"params": [w]}]
+    optimizer = make_optimizer(module, Recipe(epochs=1, batch_size=1, lr=0.1, momentum=0.9, sam_rho=0.05))
+    scale = torch.tensor([1.0, 10.0, 0.1])
+    for _ in range(3):
+        (scale * w**2).sum().backward()
+        optimizer.first_step(zero_grad=True)
+        (scale * w**2).sum().backward()
+        optimizer.second_step(zero_grad=True)
+    assert_agrees(w.detach(), "sam.sgd.w")
+
+
+def test_sam_leaves_batchnorm_statistics_to_the_first_pass():
+    norm = torch.nn.BatchNorm2d(3)
+    model = torch.nn.Sequential(norm)
+    with batchnorm_statistics_off(model):
+        model(torch.randn(4, 3, 56, 56) + 5)
+    assert norm.running_mean.abs().max() == 0
+    assert norm.momentum == 0.1
+    model(torch.randn(4, 3, 56, 56) + 5)
+    assert norm.running_mean.abs().max() > 0
+
+
+def test_schedules():
+    def rates(steps, **changes):
+        recipe = Recipe(epochs=4, batch_size=1, lr=1.0, **changes)
+        w = torch.nn.Parameter(torch.zeros(1))
+        optimizer = torch.optim.SGD([w], lr=1.0)
+        schedule = make_schedule(optimizer, recipe, steps_per_epoch=5)
+        seen = []
+        for _ in range(steps):
+            seen.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            schedule.step()
+        return seen
+
+    assert rates(4) == [1.0] * 4
+    assert rates(4, schedule="step", step_epochs=2, gamma=0.1) == pytest.approx([1, 1, 0.1, 0.1])
+    assert rates(3, schedule="exponential", gamma=0.6) == pytest.approx([1, 0.6, 0.36])
+    cycle = rates(20, schedule="one_cycle", warmup=0.25)
+    assert cycle.index(max(cycle)) in (4, 5)
+    assert max(cycle) == pytest.approx(1.0, abs=0.05)
+    assert cycle[-1] < 0.02
+
+
+@pytest.mark.parametrize(
+    ("epochs", "steps", "warmup"), [(4, 1, 0.2), (1, 4, 0.2), (1, 1, 0.5), (1, 1, 0), (1, 9, 0.1)]
+)
+def test_a_training_of_a_few_steps_has_a_schedule(epochs, steps, warmup):
+    recipe = Recipe(epochs=epochs, batch_size=2, lr=0.1, schedule="one_cycle", warmup=warmup)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    schedule = make_schedule(optimizer, recipe, steps)
+    rates = []
+    for _ in range(epochs * steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert all(0 < rate <= 0.1 for rate in rates)
+    assert rates == sorted(rates, reverse=True)
+    assert optimizer.param_groups[0]["lr"] < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("error", "lacking"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), True),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+    ],
+)
+def test_which_errors_are_of_memory(error, lacking):
+    assert is_out_of_memory(error) is lacking
+
+
+@pytest.mark.parametrize("sam_rho", [0.0, 0.05])
+@pytest.mark.parametrize("name", list_models())
+def test_a_step_never_reads_a_number_from_the_device(name, sam_rho):
+    # The meta device has shapes and no numbers: what would make a GPU wait raises there.
+    model = create_model(name).to("meta").train()
+    recipe = Recipe(epochs=1, batch_size=4, lr=0.1, sam_rho=sam_rho, clip_norm=1.0)
+    step = (StepSAM if sam_rho else StepPlain)(make_optimizer(model, recipe))
+    fabric = SimpleNamespace(autocast=nullcontext, backward=torch.Tensor.backward)
+    terms = step(fabric, model, random_batch(model, 4, "meta"), recipe)
+    assert {value.device.type for value in terms.values()} == {"meta"}
+    with pytest.raises(RuntimeError, match="meta"):
+        terms["total"].item()
