@@ -10,7 +10,7 @@ import torch
 
 from fer_lab.data.synthetic import SyntheticFaces
 from fer_lab.evaluation.metrics import evaluate, predict
-from fer_lab.explain import attribution
+from fer_lab.explanation import attribution
 from fer_lab.models import create_model, list_models
 from fer_lab.models.method import _METHODS
 from fer_lab.training.loop import fit

@@ -15,7 +15,7 @@ FLOORS = (
     "experiments",
     "figures",
     "evaluation",
-    "explain",
+    "explanation",
     "training",
     "runs",
     "bench",

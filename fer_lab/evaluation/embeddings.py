@@ -15,7 +15,7 @@ import torch
 
 from fer_lab.data.faces import REGIONS, FaceSet
 from fer_lab.data.loader import Loader
-from fer_lab.explain.maps import mass_in_regions, mean_pairwise_cosine
+from fer_lab.explanation.maps import mass_in_regions, mean_pairwise_cosine
 from fer_lab.models.inference import in_order
 from fer_lab.models.method import Method
 from fer_lab.models.triplet_center import TripletCenter

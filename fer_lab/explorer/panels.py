@@ -17,8 +17,8 @@ from PIL import Image, ImageDraw
 from fer_lab.data.augmentation import prepare
 from fer_lab.data.photographs import FaceBox, crop_face
 from fer_lab.data.synthetic import GLASSES, Identity, Nuisance, Rendering, render
-from fer_lab.explain.attribution import WAYS, explain
-from fer_lab.explain.maps import GRID, normalize_for_display, strongest_matches, upsample
+from fer_lab.explanation.attribution import WAYS, explain
+from fer_lab.explanation.maps import GRID, normalize_for_display, strongest_matches, upsample
 from fer_lab.explorer.cards import TILE, compose, draw_card, draw_truth, encode, font, to_picture
 from fer_lab.figures.pictures import heat_over
 from fer_lab.figures.style import HEAT

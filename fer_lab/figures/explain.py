@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from fer_lab.explain.maps import normalize_for_display, upsample
-from fer_lab.explain.scores import mean_over_faces
+from fer_lab.explanation.maps import normalize_for_display, upsample
+from fer_lab.explanation.scores import mean_over_faces
 from fer_lab.figures.pictures import heat_over
 from fer_lab.figures.style import (
     HEAT,

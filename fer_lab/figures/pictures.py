@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from fer_lab.data.expressions import colors
 from fer_lab.data.faces import SPLITS, FaceSet
-from fer_lab.explain.attribution import normalize_for_display, upsample
+from fer_lab.explanation.attribution import normalize_for_display, upsample
 from fer_lab.figures.style import HEAT, INK, PITCH, SERIES, SOFT, WIDTH, mosaic, new_figure, pictures_of, styled
 
 # The 68 landmarks in the iBUG order: name → strokes of (first, last, closed).

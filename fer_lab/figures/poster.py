@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from fer_lab.explain.attribution import normalize_for_display, upsample
+from fer_lab.explanation.attribution import normalize_for_display, upsample
 from fer_lab.figures.pictures import heat_over, heat_rows
 from fer_lab.figures.style import PITCH, SERIES, SOFT, check_columns, mosaic, new_figure, pictures_of, styled
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from fer_lab.explain.maps import _centre, normalize_for_display, strongest_matches, upsample
+from fer_lab.explanation.maps import _centre, normalize_for_display, strongest_matches, upsample
 from fer_lab.figures.pictures import heat_over
 from fer_lab.figures.style import (
     HEAT,

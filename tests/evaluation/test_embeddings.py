@@ -18,7 +18,7 @@ from fer_lab.evaluation.embeddings import (
     structure,
     within_between_scatter,
 )
-from fer_lab.explain.maps import mean_pairwise_cosine
+from fer_lab.explanation.maps import mean_pairwise_cosine
 from fer_lab.models import create_model
 from fer_lab.runs import ResultsStore
 from fer_lab.runs.store import over_seeds

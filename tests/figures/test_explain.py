@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fer_lab import figures
-from fer_lab.explain.maps import normalize_for_display, upsample
+from fer_lab.explanation.maps import normalize_for_display, upsample
 from fer_lab.figures.explain import SHADES
 from fer_lab.figures.pictures import heat_over
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fer_lab import figures
-from fer_lab.explain.maps import strongest_matches
+from fer_lab.explanation.maps import strongest_matches
 
 
 def face(seed, n=None):

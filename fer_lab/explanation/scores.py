@@ -17,8 +17,8 @@ import pandas as pd
 import torch
 from torchvision.transforms.functional import gaussian_blur
 
-from fer_lab.explain.attribution import classes_to_explain
-from fer_lab.explain.maps import GRID, centre_prior, mass_in_regions, pointing_game, to_grid
+from fer_lab.explanation.attribution import classes_to_explain
+from fer_lab.explanation.maps import GRID, centre_prior, mass_in_regions, pointing_game, to_grid
 from fer_lab.models.layers import evaluating
 from fer_lab.models.method import Method
 

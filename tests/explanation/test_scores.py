@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from fer_lab.explain.scores import (
+from fer_lab.explanation.scores import (
     area,
     blurred,
     infidelity,

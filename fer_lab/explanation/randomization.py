@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from fer_lab.explain.attribution import classes_to_explain, explain
+from fer_lab.explanation.attribution import classes_to_explain, explain
 from fer_lab.models.layers import evaluating
 from fer_lab.models.method import Method, method_class
 

@@ -5,7 +5,7 @@ import torch
 from helpers.reference import book_methods
 from torch import nn
 
-from fer_lab.explain.attribution import (
+from fer_lab.explanation.attribution import (
     WAYS,
     classes_to_explain,
     explain,

@@ -15,7 +15,14 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from fer_lab.explain.maps import GRID, mass_in_regions, normalize_for_display, scaled_to_mass, to_grid, upsample
+from fer_lab.explanation.maps import (
+    GRID,
+    mass_in_regions,
+    normalize_for_display,
+    scaled_to_mass,
+    to_grid,
+    upsample,
+)
 from fer_lab.models.layers import evaluating
 from fer_lab.models.method import Method
 

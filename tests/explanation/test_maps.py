@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fer_lab.explain.maps import (
+from fer_lab.explanation.maps import (
     centre_prior,
     mass_in_regions,
     normalize_for_display,

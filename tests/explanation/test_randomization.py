@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fer_lab.explain.randomization import rank_correlation, weight_randomization
+from fer_lab.explanation.randomization import rank_correlation, weight_randomization
 from fer_lab.models import create_model
 
 IMAGE = torch.stack([torch.arange(49.0), torch.arange(49.0).flip(0)]).view(2, 1, 7, 7) / 12
