@@ -1,7 +1,8 @@
-"""Files that are whole or not there.
+"""Whole files, locks, JSON and CSV.
 
-A file is written beside its place and moved there when it is complete and on disk, so a machine that dies, or a
-full disk, leaves the last good one. Apart from runs/, so that who only runs notebooks does not wait for torch.
+Every file is written under a temporary name in its own folder and renamed once it is complete and on disk. A
+killed process or a full disk therefore leaves the last good file. This module imports neither torch nor pandas,
+so that a process that only runs notebooks starts quickly.
 """
 
 import contextlib
@@ -9,37 +10,47 @@ import errno
 import json
 import os
 import shutil
+import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
 
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Windows has no quota error.
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
 class DiskFullError(OSError):
-    """No space for a file; whatever stood in its place is untouched."""
+    """The disk has no space for a file; an older file of that name is untouched."""
 
 
 @contextlib.contextmanager
-def atomic_path(path: str | Path, needed: int = 0) -> Iterator[Path]:
-    """A temporary path in the same folder, moved to `path` on success and deleted on failure.
+def atomic_path(
+    path: str | Path, needed: int = 0, *, advice: str = "make room and run again"
+) -> Iterator[Path]:
+    """Yield a temporary path in the same folder; it becomes `path` on success and is deleted on failure.
 
     Args:
-        path: the file to write; its folder is made.
-        needed: bytes that will be written, checked against the free space first; 0 if unknown.
+        path: the file to write; its folder is made if absent.
+        needed: bytes that will be written, compared with the free space first; 0 if unknown.
+        advice: what to do about a full disk, for the message.
 
     Raises:
         DiskFullError: the file does not fit; the message has path, needed and free bytes.
+
+    Example:
+        >>> with atomic_path("results/table.csv") as temporary:
+        ...     temporary.write_text("a,b\\n")
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if needed > shutil.disk_usage(path.parent).free:
-        raise _disk_full(path, f"{needed:,}")
-    # numpy and others append a suffix that they miss, so the temporary name ends like the final one.
+        raise _disk_full(path, f"{needed:,}", advice)
+    # numpy and others append the suffix that they expect, so the temporary name ends like the final one.
     temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.part{path.suffix}")
     try:
         yield temporary
@@ -51,10 +62,40 @@ def atomic_path(path: str | Path, needed: int = 0) -> Iterator[Path]:
         if _interrupted(error):
             raise KeyboardInterrupt from None
         if _means_disk_full(error):
-            raise _disk_full(path, f"{needed:,}" if needed else f"more than {written:,}") from error
+            raise _disk_full(path, f"{needed:,}" if needed else f"more than {written:,}", advice) from error
         raise
     if os.name == "posix":
         _flush(path.parent)
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path, needed: int = 0, *, advice: str = "make room and run again") -> Iterator[IO[bytes]]:
+    """Like `atomic_path`, but yield the open temporary file, locked until it has its final name.
+
+    `remove_leftovers` in another process does not delete a locked file, so several processes may write into one
+    folder that they all clean up.
+    """
+    with (
+        contextlib.ExitStack() as lock,
+        atomic_path(path, needed, advice=advice) as temporary,
+        open(temporary, "wb") as file,
+    ):
+        if os.name == "posix":  # Windows refuses to delete an open file, which serves as well
+            # A second descriptor holds the lock while the closed file is renamed.
+            lock.callback(os.close, os.dup(file.fileno()))
+            with contextlib.suppress(OSError):  # a network disk without locks
+                try_lock(file)
+        yield file
+
+
+def remove_leftovers(parts: Iterable[Path]) -> None:
+    """Delete the temporary files of processes that died; files that a living process has locked stay."""
+    for part in parts:
+        with contextlib.suppress(OSError):
+            with open(part, "rb") as file:
+                abandoned = try_lock(file)
+            if abandoned:
+                part.unlink()
 
 
 def _flush(path: Path) -> None:
@@ -67,7 +108,7 @@ def _flush(path: Path) -> None:
 
 
 def _means_disk_full(error: BaseException | None) -> bool:
-    """Whether an error or one behind it is a full disk; torch and safetensors only say so in words."""
+    """True if an error, or one that caused it, is a full disk; torch and safetensors say it in words alone."""
     while error is not None:
         if (isinstance(error, OSError) and error.errno in _FULL) or "No space left" in str(error):
             return True
@@ -76,26 +117,16 @@ def _means_disk_full(error: BaseException | None) -> bool:
 
 
 def _interrupted(error: BaseException | None) -> bool:
-    """Whether Ctrl-C is behind an error: torch.save, broken off, complains of its half-written file."""
+    """True if Ctrl-C caused an error: an interrupted torch.save complains about its half-written file."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
     return error is not None
 
 
-def _disk_full(path: Path, needed: str) -> DiskFullError:
+def _disk_full(path: Path, needed: str, advice: str) -> DiskFullError:
     free = shutil.disk_usage(path.parent).free
-    message = (
-        f"no space to write {path}: {needed} bytes needed, {free:,} free; "
-        "make room and run again, what was there before is untouched"
-    )
-    return DiskFullError(errno.ENOSPC, message)
-
-
-def write_json(path: Path, data: dict) -> None:
-    text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
-    with atomic_path(path) as temporary:
-        # Half a character, as in a file name that is no UTF-8, becomes JSON's own escape.
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+    message = f"no space to write {path}: {needed} bytes needed, {free:,} free; {advice}, "
+    return DiskFullError(errno.ENOSPC, message + "what was there before is untouched")
 
 
 class RunBusyError(RuntimeError):
@@ -104,7 +135,9 @@ class RunBusyError(RuntimeError):
 
 @contextlib.contextmanager
 def locked(path: Path, wait: float = 0.0) -> Iterator[None]:
-    """Hold a lock on `path`, which the system lets go when the process dies.
+    """Hold a lock on the file `path`; the system releases it when the process dies.
+
+    The holder's process number is written into the file. Half-written files below its folder are deleted.
 
     Raises:
         RunBusyError: another process, or this one a second time, holds it for longer than `wait` seconds.
@@ -112,7 +145,7 @@ def locked(path: Path, wait: float = 0.0) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + wait
     with open(path, "a+") as file:
-        while not _try_lock(file):
+        while not try_lock(file):
             if time.monotonic() >= deadline:
                 file.seek(0)
                 holder = file.read().strip() or "unknown"
@@ -121,19 +154,17 @@ def locked(path: Path, wait: float = 0.0) -> Iterator[None]:
                     "wait for it, stop it, or choose another folder"
                 )
             time.sleep(0.02)
-        # The lock holds on a full disk too, where nobody learns whose it is.
+        # On a full disk the lock still holds, but others cannot read whose it is.
         with contextlib.suppress(OSError):
             file.truncate(0)
             os.write(file.fileno(), str(os.getpid()).encode())
-        for leftover in path.parent.rglob(".*.part*"):
-            leftover.unlink(missing_ok=True)
+        remove_leftovers(path.parent.rglob(".*.part*"))
         yield
 
 
-def _try_lock(file) -> bool:
-    try:
-        import fcntl
-    except ImportError:  # Windows
+def try_lock(file: IO[Any]) -> bool:
+    """Lock an open file until it is closed or the process dies; False if another holder has it."""
+    if sys.platform == "win32":
         import msvcrt
 
         # Far behind the text, or the lock would also keep others from reading the holder's number.
@@ -143,6 +174,8 @@ def _try_lock(file) -> bool:
         except OSError:
             return False
         return True
+    import fcntl
+
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -150,11 +183,19 @@ def _try_lock(file) -> bool:
     return True
 
 
-def read_json(path: Path) -> dict:
-    """The object in a JSON file, {} where there is none.
+def write_json(path: Path, data: dict) -> None:
+    """Write one JSON object, whole or not at all."""
+    text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+    with atomic_path(path) as temporary:
+        # Half a character, as in a file name that is not UTF-8, becomes JSON's own escape.
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; {} if the file is absent.
 
     Raises:
-        ValueError: the file is not one JSON object.
+        ValueError: the file does not hold one JSON object.
     """
     if not path.exists():
         return {}
@@ -167,22 +208,29 @@ def read_json(path: Path) -> dict:
     return data
 
 
-def write_csv(path: Path, table: pd.DataFrame) -> None:
+def write_csv(path: Path, table: "pd.DataFrame") -> None:
+    """Write a table without its index, whole or not at all."""
     with atomic_path(path) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
 
 
-def read_csv(path: Path, columns: dict[str, str] | None = None) -> pd.DataFrame:
-    """A table; with `columns` (name → dtype) exactly these, text columns kept as text.
+def read_csv(path: Path, columns: dict[str, str] | None = None) -> "pd.DataFrame":
+    """Read a table.
+
+    Args:
+        path: if the file is absent, the result is an empty table.
+        columns: name → dtype; exactly these are expected, and text columns stay text. None guesses.
 
     Raises:
         ValueError: the file is damaged or has other columns.
     """
+    import pandas as pd
+
     if not path.exists():
         return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in (columns or {}).items()})
-    options = {}
+    options: dict[str, Any] = {}
     if columns:
-        # A class called "NA", or no class at all, is text and not a missing number.
+        # A class called "NA", or an empty class name, is text and not a missing number.
         numbers = [name for name, kind in columns.items() if kind != "str"]
         options = {"dtype": columns, "keep_default_na": False, "na_values": {name: [""] for name in numbers}}
     try:

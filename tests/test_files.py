@@ -1,3 +1,5 @@
+"""Whole files, locks, tables, and where a run was made."""
+
 import errno
 import os
 import re
@@ -11,7 +13,7 @@ import pandas as pd
 import pytest
 
 from fer_lab import _files
-from fer_lab._files import DiskFullError, RunBusyError, atomic_path
+from fer_lab._files import DiskFullError, RunBusyError, atomic_file, atomic_path, remove_leftovers
 from fer_lab.runs import portable_command
 from fer_lab.runs.environment import _commit, environment
 
@@ -120,6 +122,18 @@ def test_who_holds_the_lock_clears_half_written_files(tmp_path):
     with _files.locked(tmp_path / ".lock"):
         assert names(tmp_path) == [".lock", "a.csv", "inner"]
         assert names(tmp_path / "inner") == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows keeps open files")
+def test_leftovers_of_dead_processes_are_deleted_and_locked_files_stay(tmp_path):
+    (tmp_path / ".dead.1234.part.bin").write_bytes(b"half")
+    with atomic_file(tmp_path / "a.bin") as file:
+        file.write(b"whole")
+        remove_leftovers(tmp_path.glob(".*.part*"))
+        (part,) = names(tmp_path)
+        assert part.startswith(".a.")
+    assert names(tmp_path) == ["a.bin"]
+    assert (tmp_path / "a.bin").read_bytes() == b"whole"
 
 
 def test_tables_keep_text_as_text_and_numbers_to_the_last_bit(tmp_path):

@@ -1,8 +1,15 @@
-"""TODO."""
+"""From stored pixels to a network's input: `prepare` for evaluation, `augment` for training.
+
+Every face has its own random draw. Geometry (flip, rotation, zoom, shift, resize) is one warp, and colour is
+one 3×3 matrix per face: two passes over the pixels, whatever is switched on. On two cores this is several times
+as fast as a chain of separate per-sample operations.
+"""
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,28 +18,34 @@ MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 LUMA = (0.299, 0.587, 0.114)
 
-# RGB ↔ YIQ (ITU-R BT.601 luma); a turn of the I-Q plane is a change of hue that keeps the brightness.
+# RGB ↔ YIQ (ITU-R BT.601 luma); a rotation of the I-Q plane changes the hue and keeps the brightness.
 _RGB_TO_YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 _YIQ_TO_RGB = torch.linalg.inv(_RGB_TO_YIQ)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """What is done to a training face, drawn anew for every face; the default does nothing.
+    """Random changes of a training face, drawn for every face by itself; the default changes nothing.
 
     Attributes:
         flip: probability of a mirror image.
-        rotation: largest angle, degrees, either way.
+        rotation: largest angle in degrees, in either direction.
         scale: (smallest, largest) zoom; above 1 enlarges the face.
         shift: largest displacement along each axis, as a share of the side.
-        warp_p: probability that rotation, scale and shift act on a face at all.
+        warp_p: probability that rotation, scale and shift are applied to a face.
         brightness, contrast, saturation: largest relative change, 0…1.
-        hue: largest turn of the colour circle, as a share of the full circle, 0…0.5. It is a rotation in
-            YIQ, not HSV as in torchvision: close for small turns, and one matrix.
+        hue: largest turn of the colour circle, as a share of the full circle, 0…0.5. It is a rotation in YIQ,
+            not in HSV as in torchvision: for small turns the two are close, and this one is a matrix.
         noise: standard deviation of added Gaussian noise, on the 0…1 scale.
         noise_p: probability of noise.
         erasing_p: probability that a rectangle is blanked (Zhong et al., arXiv 1708.04896).
-        erasing_scale: (smallest, largest) share of the area that goes; sides are 0.3…3.3 to 1.
+        erasing_scale: (smallest, largest) share of the area that is blanked; its sides are 0.3…3.3 to 1.
+
+    Raises:
+        ValueError: a value out of range.
+
+    Example:
+        >>> Augmentation(flip=0.5, rotation=10, erasing_p=0.25)
     """
 
     flip: float = 0.0
@@ -49,12 +62,12 @@ class Augmentation:
     erasing_p: float = 0.0
     erasing_scale: tuple[float, float] = (0.02, 0.1)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for key in ("flip", "warp_p", "noise_p", "erasing_p", "brightness", "contrast", "saturation", "shift"):
             if not 0 <= getattr(self, key) <= 1:
-                raise ValueError(f"{key} must lie in 0…1, got {getattr(self, key)!r}")
+                raise ValueError(f"{key} must be in 0…1, got {getattr(self, key)!r}")
         if not 0 <= self.hue <= 0.5:
-            raise ValueError(f"hue must lie in 0…0.5, got {self.hue!r}")
+            raise ValueError(f"hue must be in 0…0.5, got {self.hue!r}")
         if self.noise < 0 or self.rotation < 0:
             raise ValueError("noise and rotation must not be negative")
         for key in ("scale", "erasing_scale"):
@@ -63,20 +76,25 @@ class Augmentation:
                 raise ValueError(f"{key} must be (low, high) with 0 < low ≤ high, got {(low, high)}")
 
     @classmethod
-    def from_dict(cls, data: dict) -> "Augmentation":
-        """From JSON's plain data, where tuples have become lists."""
+    def from_dict(cls, data: dict[str, Any]) -> "Augmentation":
+        """The inverse of `dataclasses.asdict`, also after JSON has turned tuples into lists.
+
+        Raises:
+            ValueError: an unknown field, or a value out of range.
+        """
         known = {f.name for f in dataclasses.fields(cls)}
         if unknown := set(data) - known:
-            raise ValueError(f"no augmentation {sorted(unknown)}; there are {sorted(known)}")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+            raise ValueError(f"unknown augmentation {sorted(unknown)}; expected some of {sorted(known)}")
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        return cls(**values)
 
 
 def normalize(images: torch.Tensor, color_order: str = "RGB") -> torch.Tensor:
-    """RGB images [...,3,H,W], uint8 or float 0…1 → float32 by ImageNet's mean and standard deviation.
+    """Normalise RGB images [...,3,H,W], uint8 or float 0…1 → float32, by ImageNet's mean and deviation.
 
     Args:
-        color_order: "BGR" swaps the channels first and keeps the RGB statistics, as the authors of
-            POSTER do on RAF-DB.
+        color_order: "BGR" swaps the channels first and keeps the RGB statistics, as the authors of POSTER do
+            on RAF-DB.
 
     Raises:
         ValueError: another number of channels, or another colour order.
@@ -93,20 +111,12 @@ def normalize(images: torch.Tensor, color_order: str = "RGB") -> torch.Tensor:
     return (images - mean) / std
 
 
-def denormalize(images: torch.Tensor, color_order: str = "RGB") -> torch.Tensor:
-    """The inverse of `normalize`: float [...,3,H,W] → RGB uint8."""
-    images = images * _channel(STD, images) + _channel(MEAN, images)
-    if color_order == "BGR":
-        images = images.flip(-3)
-    return (images * 255).round().clamp(0, 255).to(torch.uint8)
-
-
 def _channel(values: tuple[float, ...], like: torch.Tensor) -> torch.Tensor:
     return torch.tensor(values, device=like.device, dtype=like.dtype).view(3, 1, 1)
 
 
 def prepare(images: torch.Tensor, size: int, color_order: str = "RGB") -> torch.Tensor:
-    """What evaluation does to a face: uint8 [B,3,S,S] → float32 [B,3,size,size], resized and normalised."""
+    """Resize and normalise faces for evaluation: uint8 [B,3,S,S] → float32 [B,3,size,size]."""
     images = images.float() / 255
     if images.shape[-1] != size:
         images = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
@@ -123,15 +133,15 @@ def augment(
     part: slice = slice(None),
     total: int | None = None,
 ) -> torch.Tensor:
-    """Augment and normalise faces, each by its own draw.
+    """Augment and normalise faces, each with its own draw.
 
     Args:
         images: uint8 [B,3,S,S] on any device.
-        size: side of the result.
-        augmentation: how strongly.
-        generator: a CPU generator; the numbers drawn, and so the result, do not depend on the device.
-        part, total: with several processes, which of the `total` faces of the global batch these are;
-            numbers are drawn for all of them.
+        size: side of the result in pixels.
+        augmentation: the random changes and their ranges.
+        generator: a CPU generator, so that the draws do not depend on the device.
+        part, total: with several processes, `images` are the faces `part` of a global batch of `total` faces.
+            Every process draws for all of them, so all processes agree.
 
     Returns:
         float32 [B,3,size,size].
@@ -148,7 +158,7 @@ def augment(
 
     images = images.float() / 255
     if (factor := images.shape[-1] // size) >= 2:
-        # The warp reads four pixels a point: shrink first, or it would skip pixels between them.
+        # The warp reads four pixels per point: without this it would skip the pixels in between.
         images = F.avg_pool2d(images, factor)
 
     mirrored = draw() < a.flip
@@ -169,19 +179,26 @@ def augment(
     if a.brightness or a.contrast or a.saturation or a.hue:
         images = _recolor(images, bright, contrast, saturation, turn)
     if a.noise:
-        noisy = (draw() < a.noise_p).float() * a.noise
-        images = images + noisy[:, None, None, None] * torch.randn(n, 3, size, size, generator=generator)[
-            part
-        ].to(device)
-        images = images.clamp(0, 1)
+        strength = (draw() < a.noise_p).float() * a.noise
+        noise = torch.randn(n, 3, size, size, generator=generator)[part].to(device)
+        images = (images + strength[:, None, None, None] * noise).clamp(0, 1)
     images = normalize(images, color_order)
     if a.erasing_p:
         images = images.masked_fill(_rectangles(draw, size, a), 0.0)
     return images
 
 
-def _recolor(images, bright, contrast, saturation, turn):
-    """One colour matrix a face: hue turn, saturation, brightness; then contrast about the mean grey."""
+def _recolor(
+    images: torch.Tensor,
+    bright: torch.Tensor,
+    contrast: torch.Tensor,
+    saturation: torch.Tensor,
+    turn: torch.Tensor,
+) -> torch.Tensor:
+    """One colour matrix per face: hue, saturation, brightness; then contrast around the mean grey.
+
+    images [B,3,H,W] on the 0…1 scale, the factors [B], turn [B] in radians.
+    """
     device = images.device
     c, s = torch.cos(turn) * saturation, torch.sin(turn) * saturation
     one, zero = torch.ones_like(c), torch.zeros_like(c)
@@ -194,8 +211,8 @@ def _recolor(images, bright, contrast, saturation, turn):
     return flat.view_as(images).clamp_(0, 1)
 
 
-def _rectangles(draw, size: int, a: Augmentation) -> torch.Tensor:
-    """Bool [B,1,size,size], True inside each face's rectangle (nowhere with probability 1 − erasing_p)."""
+def _rectangles(draw: Callable[..., torch.Tensor], size: int, a: Augmentation) -> torch.Tensor:
+    """Bool [B,1,size,size], True inside each face's rectangle; a face has one with probability erasing_p."""
     erased = draw() < a.erasing_p
     area = (a.erasing_scale[0] + draw() * (a.erasing_scale[1] - a.erasing_scale[0])) * size * size
     ratio = torch.exp((draw() * 2 - 1) * math.log(3.3))

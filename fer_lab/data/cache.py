@@ -1,21 +1,18 @@
 """The pixels of a data set, decoded once into one uint8 file that is mapped into memory.
 
-A cache is two files in `cache_folder()`: the pixels, a .npy [M,3,S,S], and beside them a .json with the key
-they were made from (names, sizes and times of the picture files, side, format), the pictures that could not
-be read, those that are the same, and a digest of the pictures' bytes. The .json is written last and names the
-.npy, so a build that is killed leaves nothing that could be taken for good. Label rules choose rows; they
-share one cache.
+A cache is two files in `cache_folder()`. The .npy holds the pixels [M,3,S,S]. The .json holds the key that they
+were made from (names, sizes and times of the picture files, side, format), the unreadable pictures, the
+identical pictures, and a digest of the pictures' bytes. The .json is written last and names the .npy, so a
+killed build leaves nothing that `open_cache` would accept. Label rules choose rows; they share one cache.
 """
 
 import contextlib
 import errno
 import hashlib
-import json
+import math
 import os
-import shutil
-import uuid
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,22 +22,23 @@ import numpy as np
 import torch
 from PIL import Image
 
+from fer_lab._files import DiskFullError, atomic_file, read_json, remove_leftovers, write_json
 from fer_lab._progress import progress
 from fer_lab.data.images import DataError, decode, open_header, read_limited
 
 FORMAT = 2
-# Side where the pictures differ in size and no side was asked for.
+# Side of the result if the pictures differ in size and the caller names none.
 DEFAULT_SIZE = 112
 FER2013_SIZE = 48
 
 
 class Source(NamedTuple):
-    """Where one face's pixels lie: a picture file, or a piece of Kaggle's fer2013.csv.
+    """Where the pixels of one face are: a picture file, or one field of Kaggle's fer2013.csv.
 
     Attributes:
-        name: relative to the data set's root; what messages and FaceSet.files say.
+        name: relative to the data set's root; used in messages and in FaceSet.files.
         path: the file.
-        offset, length: the bytes of the pixel field; offset -1 is a whole picture file.
+        offset, length: the bytes of the pixel field; offset -1 means a whole picture file.
         line: line of the pixel field, counted from 1.
     """
 
@@ -51,6 +49,7 @@ class Source(NamedTuple):
     line: int = 0
 
     def read(self) -> bytes:
+        """The picture's bytes, not decoded; raises DataError if the file cannot be read."""
         if self.offset < 0:
             return read_limited(self.path)
         try:
@@ -61,7 +60,7 @@ class Source(NamedTuple):
             raise DataError(f"{self.path} cannot be read: {error.strerror}") from error
 
     def decode(self, data: bytes) -> Image.Image:
-        """The picture as RGB; raises DataError if it cannot be read whole."""
+        """The picture as RGB; raises DataError if it cannot be decoded completely."""
         if self.offset < 0:
             return decode(data, self.path)
         side, where = FER2013_SIZE, f"{self.path}, line {self.line}"
@@ -76,7 +75,7 @@ class Source(NamedTuple):
         return Image.fromarray(values.astype(np.uint8).reshape(side, side)).convert("RGB")
 
     def side(self) -> tuple[int, int]:
-        """Width and height, from the header alone."""
+        """Width and height, read from the header alone."""
         if self.offset >= 0:
             return FER2013_SIZE, FER2013_SIZE
         return open_header(self.read(), self.path).size
@@ -88,8 +87,8 @@ class Pixels:
 
     Attributes:
         storage: uint8 [M,3,S,S], one row a source; rows of unreadable pictures are black.
-        bad: row → why it could not be read.
-        twins: groups of rows whose pictures are the same, byte for byte.
+        bad: row → why the picture could not be read.
+        twins: groups of rows whose pictures are identical, byte for byte.
         digest: hex digest of the pictures' bytes, the same on every machine.
     """
 
@@ -106,13 +105,14 @@ def cache_folder() -> Path:
 
 def for_each(
     sources: Sequence[Source], work: Callable[[Source], Any], title: str, block: int = 32
-) -> Iterator[Any]:
-    """`work(source)` for every source, in order, in a few threads; a DataError comes back as the result.
+) -> Generator[Any, None, None]:
+    """Yield `work(source)` for every source, in order, computed in a few threads.
 
-    At most 16 blocks of results wait at a time, so memory does not grow with the data set.
+    A DataError that `work` raises is yielded as the result. At most 16 blocks of results wait at a time, so
+    memory does not grow with the data set.
     """
 
-    def run(part: Sequence[Source]) -> list:
+    def run(part: Sequence[Source]) -> list[Any]:
         results = []
         for source in part:
             try:
@@ -135,21 +135,21 @@ def for_each(
 
 def native_size(sources: Sequence[Source]) -> int:
     """The side S if all readable pictures are S×S, else `DEFAULT_SIZE`."""
-    found = set()
+    sizes: set[tuple[int, int]] = set()
     with contextlib.closing(for_each(sources, Source.side, "measuring")) as sides:
         for side in sides:
             if isinstance(side, DataError):
                 continue
-            found.add(side)
-            if len(found) > 1 or side[0] != side[1]:
+            sizes.add(side)
+            if len(sizes) > 1 or side[0] != side[1]:
                 return DEFAULT_SIZE
-    return found.pop()[0] if found else DEFAULT_SIZE
+    return sizes.pop()[0] if sizes else DEFAULT_SIZE
 
 
 def to_square(image: Image.Image, size: int) -> np.ndarray:
-    """An RGB picture resized (antialiased, bilinear) to uint8 [3,S,S].
+    """Resize an RGB picture (antialiased, bilinear) to uint8 [3,S,S].
 
-    Other shapes than squares are stretched, as the published recipes' resize to a square does.
+    A picture that is not square is stretched, as the published recipes do.
     """
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BILINEAR)
@@ -159,16 +159,17 @@ def to_square(image: Image.Image, size: int) -> np.ndarray:
 def load_pixels(
     name: str, root: Path, sources: Sequence[Source], size: int | None = None, *, cache: bool = True
 ) -> Pixels:
-    """All pictures of `sources`, from the cache where there is a good one, else decoded now.
+    """All pictures of `sources`, from a valid cache if there is one, else decoded now.
 
     Args:
-        name, root: the data set; they name the cache.
+        name, root: the data set; the cache is named after them.
         sources: M pictures.
-        size: side S in pixels; None is the pictures' own if they all agree, else 112.
-        cache: False decodes into memory and leaves the disk alone.
+        size: side S in pixels; None takes the pictures' own side if they all agree, else 112.
+        cache: False decodes into memory and writes nothing.
 
     Raises:
-        OSError: the cache cannot be written (no space, no permission).
+        DiskFullError: the cache does not fit on the disk.
+        OSError: the cache cannot be written.
     """
     if not cache:
         return _decode_into_memory(sources, size or native_size(sources))
@@ -176,7 +177,7 @@ def load_pixels(
 
 
 def cache_key(sources: Sequence[Source], size: int | None) -> str:
-    """A digest of everything that decides what a cache holds; it changes when a picture file does."""
+    """A digest of everything that decides a cache's content; it changes when a picture file changes."""
     digest = hashlib.sha256(f"{FORMAT} {size}".encode())
     known: dict[str, str] = {}
     for source in sources:
@@ -197,20 +198,20 @@ def _card(name: str, root: Path, size: int | None) -> Path:
 
 
 def open_cache(name: str, root: Path, sources: Sequence[Source], size: int | None = None) -> Pixels | None:
-    """The cached pictures; None where there are none, or not of these files, this size and this format.
+    """The cached pictures; None if there is no cache of these files, this size and this format.
 
     What a caller writes into the tensor never reaches the disk.
     """
     card = _card(name, root, size)
     try:
-        info = json.loads(card.read_text(encoding="utf-8"))
+        info = read_json(card)
         if info["format"] != FORMAT or info["key"] != cache_key(sources, size):
             return None
         array = _mapped(card.parent / Path(info["file"]).name)
         bad = {int(row): str(reason) for row, reason in info["bad"].items()}
         twins = [[int(row) for row in group] for group in info["twins"]]
         digest = str(info["digest"])
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):
         return None
     whole = array.ndim == 4 and array.shape[:2] == (len(sources), 3) and array.dtype == np.uint8
     if not whole:
@@ -221,7 +222,7 @@ def open_cache(name: str, root: Path, sources: Sequence[Source], size: int | Non
 
 
 def _mapped(path: Path) -> np.ndarray:
-    """The array in a .npy, copy-on-write so that a stray store in a notebook is no crash."""
+    """Map a .npy, copy-on-write, so that a notebook that writes into it by mistake does not crash."""
     try:
         return np.load(path, mmap_mode="c", allow_pickle=False)
     except OSError as error:
@@ -234,50 +235,48 @@ def _mapped(path: Path) -> np.ndarray:
 def build_cache(name: str, root: Path, sources: Sequence[Source], size: int | None = None) -> Pixels:
     """Decode all pictures into a new cache that replaces an older one of the same set and size.
 
-    The pixels are written as they come, so memory holds a few hundred pictures at a time.
+    The pixels are written as they are decoded, so memory holds a few hundred pictures at a time. Several
+    processes may build caches in one folder at the same time.
 
     Raises:
-        OSError: no space (said before the work begins where it can be known), or no permission.
+        DiskFullError: no space; if the free space is known, this is raised before any picture is decoded.
+        OSError: the folder cannot be written.
+        DataError: picture files changed during the build.
     """
     card, key = _card(name, root, size), cache_key(sources, size)
     folder = card.parent
-    with _explained(folder):
+    with _advised(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        for part in folder.glob(".*.part"):
-            # fails where the process that writes it is alive
-            with contextlib.suppress(OSError):
-                with open(part, "rb") as file:
-                    _lock(file)
-                part.unlink()
+        remove_leftovers(folder.glob(".*.part.*"))
     side = size or native_size(sources)
-    needed = len(sources) * 3 * side * side + 128
-    if needed > (free := shutil.disk_usage(folder).free):
-        raise _no_space(folder, needed, free)
+    shape = (len(sources), 3, side, side)
+    needed = math.prod(shape) + 128
     pixels = folder / f"{card.stem}-{key[:12]}.npy"
-    with _explained(folder, needed):
-        with _replacing(pixels) as file:
-            # Written, not mapped: on a full disk a write fails, while a store into a map kills the process.
-            header = {"descr": "|u1", "fortran_order": False, "shape": (len(sources), 3, side, side)}
+    advice = "make room, or point FER_LAB_CACHE at another disk"
+    with _advised(folder):
+        # Written, not mapped: on a full disk a write fails, while a store into a map kills the process.
+        with atomic_file(pixels, needed, advice=advice) as file:
+            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
             bad, twins, digest = _decode(sources, side, lambda row, face: file.write(face.tobytes()))
-        found = {"digest": digest, "bad": bad, "twins": twins}
-        info = {"format": FORMAT, "key": key, "file": pixels.name, **found}
-        with _replacing(card) as file:
-            file.write(json.dumps(info, indent=1).encode())
+        info = {"format": FORMAT, "key": key, "file": pixels.name, "digest": digest, "bad": bad, "twins": twins}
+        write_json(card, info)
     for other in folder.glob(f"{card.stem}-*.npy"):
         if other != pixels:
             with contextlib.suppress(OSError):  # Windows keeps a file that a process has mapped
                 other.unlink()
     built = open_cache(name, root, sources, size)
     if built is None:
-        raise DataError(f"files of {root} changed while they were read; let that end, then run again")
+        raise DataError(
+            f"files of {root} changed while they were read; wait until the copying ends, then run again"
+        )
     return built
 
 
 def _decode(
     sources: Sequence[Source], side: int, store: Callable[[int, np.ndarray], Any]
 ) -> tuple[dict[int, str], list[list[int]], str]:
-    """Decode every source and `store(row, uint8 [3,S,S])` it in order → unreadable, twins, digest of bytes."""
+    """Decode every source and `store(row, uint8 [3,S,S])` it in order → (bad, twins, digest) of `Pixels`."""
 
     def work(source: Source) -> tuple[np.ndarray, bytes]:
         data = source.read()
@@ -305,45 +304,12 @@ def _decode_into_memory(sources: Sequence[Source], side: int) -> Pixels:
 
 
 @contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Any]:
-    """A file that takes the place of `path` once it is whole and on disk, and is deleted on failure."""
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
-    try:
-        with open(part, "wb") as file:
-            with contextlib.suppress(OSError):  # a network disk without locks
-                _lock(file)
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-
-
-def _lock(file) -> None:
-    """Hold an open file until it is closed or the process dies; OSError where another holds it."""
-    with contextlib.suppress(ImportError):  # Windows deletes no open file, which serves as well
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-@contextlib.contextmanager
-def _explained(folder: Path, needed: int = 0) -> Iterator[None]:
-    """Say what failed and how to go on when the cache cannot be written."""
+def _advised(folder: Path) -> Iterator[None]:
+    """Say which folder cannot be written, and how to choose another one."""
     try:
         yield
+    except DiskFullError:
+        raise
     except OSError as error:
-        if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
-            raise _no_space(folder, needed, shutil.disk_usage(folder).free) from error
         message = f"cannot write the cache in {folder}: {error.strerror or error}"
         raise OSError(error.errno, f"{message}; point FER_LAB_CACHE at a folder that can be written") from error
-
-
-def _no_space(folder: Path, needed: int, free: int) -> OSError:
-    return OSError(
-        errno.ENOSPC,
-        f"no space to cache the pictures in {folder}: {needed:,} bytes needed, {free:,} free; "
-        "make room, or point FER_LAB_CACHE at another disk; nothing was left behind",
-    )

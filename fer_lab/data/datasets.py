@@ -1,8 +1,8 @@
 """Photographed faces as a FaceSet: RAF-DB, AffectNet, FER+, SFEW 2.0 and labelled folders.
 
-`load_dataset` reads a layout and maps its decoded pictures into memory; `check_dataset` verifies all of it
-and says in one screen what is there and what is wrong. How the sets lie on disk is in `layouts`, decoding in
-`images`, the decoded pictures on disk in `cache`.
+`load_dataset` reads a layout and maps its decoded pictures into memory. `check_dataset` verifies every picture
+and reports in one screen what is there and what is wrong. `layouts` reads label files, `images` decodes one
+picture, `cache` keeps the decoded pictures on disk.
 """
 
 import hashlib
@@ -18,13 +18,12 @@ import torch
 from fer_lab.data.cache import Pixels, Source, build_cache, for_each, load_pixels
 from fer_lab.data.faces import SPLITS, FaceSet
 from fer_lab.data.images import DataError
-from fer_lab.data.layouts import LAYOUTS, read_layout
+from fer_lab.data.layouts import LAYOUTS, RULES, Listing, read_layout
 from fer_lab.data.layouts.label_files import some
-from fer_lab.data.layouts.listing import RULES, Listing
 
 __all__ = ["LAYOUTS", "RULES", "DataError", "DatasetReport", "build_cache", "check_dataset", "load_dataset"]
 
-# More lines than these would push the counts off the screen.
+# With more lines than these the counts would scroll off the screen.
 MOST_CLASSES = 24
 MOST_PROBLEMS = 10
 
@@ -39,27 +38,30 @@ def load_dataset(
     skip_bad: bool = False,
     cache: bool = True,
 ) -> FaceSet:
-    """Read a data set; the first time decodes every picture into a cache, later times map it.
+    """Read a data set. The first call decodes every picture into a cache; later calls map the cache.
 
-    Subjects are −1: none of these sets names its people.
+    Subjects are −1, because none of these sets names its people. A warning counts pictures that are in more
+    than one split.
 
     Args:
         name: "ferplus", "rafdb", "affectnet", "sfew" or "folder".
         root: its folder.
-        num_classes: 7 or 8, canonical order; None is what the set has. Folders may have classes of their own.
-        label_rule: FER+'s "largest", "majority" or "votes" (the faces of "largest"; `votes` is filled by all).
-        size: side S in pixels; None is the pictures' own where all are square and equal, else 112.
-        skip_bad: leave unreadable pictures out, with a warning that counts them. Another warning counts what
-            stands in more than one split.
+        num_classes: 7 or 8, canonical order; None takes what the set has. Folders may have other classes.
+        label_rule: FER+'s "largest", "majority" or "votes" (the faces of "largest"). All three fill `votes`.
+        size: side S in pixels; None takes the pictures' own side if all are square and equal, else 112.
+        skip_bad: leave unreadable pictures out, with a warning that counts them.
         cache: False decodes into memory and writes nothing.
 
     Returns:
-        images uint8 [N,3,S,S]; the fingerprint does not depend on where the files lie or when they were
-        written.
+        images uint8 [N,3,S,S]. The fingerprint does not depend on the place of the files or their times.
 
     Raises:
-        DataError: what is wrong with which file, and what to do.
-        OSError: no space for the cache.
+        DataError: which file is wrong, in what way, and what to do.
+        DiskFullError: no space for the cache.
+
+    Example:
+        >>> faces = load_dataset("rafdb", "~/data/RAF-DB")
+        >>> train, test = faces.split("train"), faces.split("test")
     """
     if size is not None and not 8 <= size <= 1024:
         raise DataError(f"expected a size of 8 to 1024 pixels, got {size}")
@@ -70,11 +72,11 @@ def load_dataset(
         reasons = [pixels.bad[row] for row in listing.rows[~readable].tolist()]
         if not (skip_bad and readable.any()):
             raise DataError(
-                f"{len(reasons):,} of {len(listing):,} pictures cannot be read: {some(reasons)}; mend or "
+                f"{len(reasons):,} of {len(listing):,} pictures cannot be read: {some(reasons)}; repair or "
                 "replace them, or leave them out with skip_bad=True (--skip-bad)"
             )
         warnings.warn(
-            f"{len(reasons):,} of {len(listing):,} pictures left out, for they cannot be read: {some(reasons)}",
+            f"{len(reasons):,} of {len(listing):,} unreadable pictures left out: {some(reasons)}",
             stacklevel=2,
         )
     rows, labels, splits = (part[readable] for part in (listing.rows, listing.labels, listing.splits))
@@ -82,8 +84,8 @@ def load_dataset(
     leaked = sum(len({where[row] for row in group if row in where}) > 1 for group in pixels.twins)
     if leaked:
         warnings.warn(
-            f"pictures of {name} in more than one split, byte for byte: {leaked:,}; what is measured on "
-            f"them flatters (fer-lab data check {name} tells more)",
+            f"pictures of {name} that are in more than one split, byte for byte: {leaked:,}; results on them "
+            f"are too good (`fer-lab data check {name}` has the details)",
             stacklevel=2,
         )
     return FaceSet(
@@ -105,25 +107,21 @@ def _fingerprint(listing: Listing, pixels: Pixels, rows: np.ndarray, labels: np.
     return hashlib.sha256(repr(about).encode() + rows.tobytes() + labels.tobytes()).hexdigest()[:16]
 
 
-# ---------------------------------------------------------------------------------------------------------
-# Integrity
-
-
 @dataclass(frozen=True, eq=False)
 class DatasetReport:
-    """What `check_dataset` found.
+    """The result of `check_dataset`.
 
     Attributes:
         name, root, rule: what was checked; rule is "" for a set without label rules.
         counts: split → class → readable faces.
-        left_out: reason → faces that have no place in the set by its own rules.
-        bad: what is wrong with each unreadable or missing picture.
-        notes: parts of the layout that are missing, files that do not belong.
-        leaked: pictures whose bytes stand in two splits or more.
-        repeated: pictures whose bytes stand twice or more in one split.
-        relabelled: pictures whose bytes stand twice or more with different labels.
-        sizes: (width, height) → pictures.
-        seconds: how long it took.
+        left_out: reason → faces that the label rule or the number of classes excludes.
+        bad: one message for each unreadable or missing picture.
+        notes: missing parts of the layout, files that do not belong to it.
+        leaked: number of different pictures that are in two splits or more, byte for byte.
+        repeated: number of different pictures that are twice or more in one split.
+        relabelled: number of different pictures that occur with different labels.
+        sizes: (width, height) → number of pictures.
+        seconds: duration of the check.
     """
 
     name: str
@@ -141,33 +139,34 @@ class DatasetReport:
 
     @property
     def ok(self) -> bool:
-        """Every picture can be read and none stands in two splits."""
+        """True if every picture can be read and none is in two splits."""
         return not self.bad and not self.leaked
 
     def text(self) -> str:
-        """All of it in one screen."""
+        """The report, at most one screen long."""
         rule = f", label rule {self.rule}" if self.rule else ""
         lines = [f"{self.name} in {self.root}{rule}", "", *self._table(), ""]
         if self.left_out:
             reasons = ", ".join(f"{reason} {count:,}" for reason, count in self.left_out.items())
             lines.append(f"left out by the rules: {reasons}")
         total = sum(self.sizes.values())
-        shown = [f"{w}×{h}" for w, h in sorted(self.sizes, key=self.sizes.get, reverse=True)]
+        sizes = sorted(self.sizes, key=lambda side: self.sizes[side], reverse=True)
+        shown = [f"{width}×{height}" for width, height in sizes]
         lines.append(f"verified: {total:,} pictures decoded in {self.seconds:.1f} s, {some(shown, 3)} px")
         lines += [f"note: {note}" for note in self.notes[:MOST_PROBLEMS]]
         if self.leaked:
             lines.append(f"LEAKAGE: pictures in more than one split, byte for byte: {self.leaked:,}")
         if self.repeated:
             lines.append(
-                f"note: pictures more than once in a split: {self.repeated:,}; of all pictures that stand more "
-                f"than once, with different labels: {self.relabelled:,}"
+                f"note: pictures more than once in a split: {self.repeated:,}; repeated pictures with "
+                f"different labels: {self.relabelled:,}"
             )
         if self.bad:
             lines.append(f"UNREADABLE pictures: {len(self.bad):,}")
             lines += [f"  {reason}" for reason in self.bad[:MOST_PROBLEMS]]
             if len(self.bad) > MOST_PROBLEMS:
                 lines.append(f"  … and {len(self.bad) - MOST_PROBLEMS:,} more")
-            lines.append("mend or replace them; --skip-bad leaves them out")
+            lines.append("repair or replace them; --skip-bad leaves them out")
         else:
             lines.append("every picture can be read")
         return "\n".join(lines)
@@ -189,10 +188,12 @@ class DatasetReport:
 def check_dataset(
     name: str, root: str | Path, *, num_classes: int | None = None, label_rule: str = "majority"
 ) -> DatasetReport:
-    """Read a layout, decode every picture, count, and look for the same picture in two splits.
+    """Read a layout, decode every picture, count, and search for pictures that occur twice.
+
+    Args: as of `load_dataset`.
 
     Raises:
-        DataError: the layout or a label file cannot be read at all; see `load_dataset`.
+        DataError: the layout or a label file cannot be read at all.
     """
     started = time.monotonic()
     listing = read_layout(name, root, num_classes, label_rule)
@@ -201,7 +202,8 @@ def check_dataset(
         data = source.read()
         return hashlib.blake2b(data, digest_size=16).digest(), source.decode(data).size
 
-    bad, sizes, readable = [], Counter(), []
+    bad, readable = [], []
+    sizes: Counter[tuple[int, int]] = Counter()
     places: dict[bytes, list[int]] = {}
     chosen = [listing.sources[row] for row in listing.rows.tolist()]
     for index, result in enumerate(for_each(chosen, verify, "verifying")):
@@ -235,6 +237,6 @@ def check_dataset(
 
 
 def _gaps(counts: dict[str, dict[str, int]]) -> list[str]:
-    """Notes on classes that a split has no face of."""
+    """Notes on classes without a face in some split."""
     gaps = {split: [name for name, count in inside.items() if not count] for split, inside in counts.items()}
     return [f"no {split} face of {some(names, 8)}" for split, names in gaps.items() if names]

@@ -1,8 +1,8 @@
 """Names, orders and colours of the facial expressions.
 
-This is the only module that knows a label order other than the canonical one. The canonical order is
-FER+'s (Barsoum et al., ICMI 2016, arXiv 1608.01041); the seven-class problem is its first seven names.
-A wrong label order is the usual reason why a good checkpoint scores no better than chance.
+No other module knows a label order besides the canonical one. The canonical order is FER+'s (Barsoum et al.,
+ICMI 2016, arXiv 1608.01041); the seven-class problem uses its first seven names. A wrong label order is the
+usual reason why a good checkpoint scores no better than chance.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import torch
 
 CANONICAL = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
 
-# Index 0 first. RAF-DB's files count from 1, SFEW 2.0 has one folder a class.
+# Index 0 first. RAF-DB's label file counts from 1; SFEW 2.0 has one folder per class.
 ORDERS: dict[str, tuple[str, ...]] = {
     "canonical": CANONICAL,
     "ferplus": CANONICAL,
@@ -21,7 +21,7 @@ ORDERS: dict[str, tuple[str, ...]] = {
     "sfew": ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise"),
 }
 
-# Words found in folder names and label files, lower case, beside the canonical names themselves.
+# Other spellings in folder names and label files, in lower case.
 ALIASES: dict[str, str] = {
     "angry": "anger",
     "disgusted": "disgust",
@@ -51,7 +51,7 @@ def class_names(num_classes: int) -> tuple[str, ...]:
     """The first `num_classes` canonical names (2 to 8).
 
     Raises:
-        ValueError: another number of classes; such a set brings its own names.
+        ValueError: fewer or more classes.
     """
     if not 2 <= num_classes <= len(CANONICAL):
         raise ValueError(f"expected 2 to {len(CANONICAL)} expression classes, got {num_classes}")
@@ -59,10 +59,10 @@ def class_names(num_classes: int) -> tuple[str, ...]:
 
 
 def canonical_name(word: str) -> str:
-    """The canonical name for a word as data sets spell it (`"Happy"` → `"happiness"`).
+    """The canonical name for a data set's own word (`"Happy"` → `"happiness"`).
 
     Raises:
-        ValueError: a word that names no expression known here.
+        ValueError: the word names no known expression.
     """
     key = word.strip().lower()
     key = ALIASES.get(key, key)
@@ -79,7 +79,7 @@ def order_of(dataset: str, num_classes: int | None = None) -> tuple[str, ...]:
         num_classes: 7 leaves contempt out of an order that has it; None keeps all.
 
     Raises:
-        ValueError: unknown data set, or a number of classes that the data set does not have.
+        ValueError: an unknown data set, or a number of classes that the data set does not have.
     """
     if dataset not in ORDERS:
         raise ValueError(f"unknown label order {dataset!r}; expected one of {', '.join(ORDERS)}")
@@ -87,7 +87,7 @@ def order_of(dataset: str, num_classes: int | None = None) -> tuple[str, ...]:
     if num_classes is not None and num_classes != len(names):
         names = tuple(name for name in names if name in CANONICAL[:num_classes])
         if len(names) != num_classes:
-            raise ValueError(f"{dataset} has {len(ORDERS[dataset])} classes, {num_classes} were asked for")
+            raise ValueError(f"expected {len(ORDERS[dataset])} classes for {dataset}, got {num_classes}")
     return names
 
 
@@ -97,15 +97,17 @@ def to_canonical(dataset: str, num_classes: int | None = None) -> torch.Tensor:
 
 
 def from_canonical(dataset: str, num_classes: int | None = None) -> torch.Tensor:
-    """The inverse table [C], which also permutes a classifier's rows: `weight[from_canonical(order)]`.
+    """The inverse table [C]: entry i is the data set's own index of canonical class i.
 
-    Row i of the result is the data set's own index of canonical class i, so a head trained in the data
-    set's order becomes one in the canonical order.
+    `weight[from_canonical(dataset)]` puts a classifier's rows from the data set's order into the canonical one.
+
+    Raises:
+        ValueError: as `order_of`.
     """
     names = order_of(dataset, num_classes)
     return torch.tensor([names.index(name) for name in CANONICAL if name in names])
 
 
 def colors(classes: Sequence[str]) -> list[str]:
-    """One hex colour per class name; names that are no expression get matplotlib's cycle (`"C0"`, …)."""
+    """One hex colour per class name; other names get matplotlib's cycle (`"C0"`, …)."""
     return [COLORS.get(name, f"C{i}") for i, name in enumerate(classes)]

@@ -1,43 +1,49 @@
-"""FaceSet, a labelled set of faces, and FaceBatch, what a training step sees of it."""
+"""`FaceSet`, a labelled set of faces, and `FaceBatch`, the part of it that one training step gets."""
 
 import dataclasses
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
-# Bit i of FaceSet.regions marks the pixels of REGIONS[i]; "moved" are the places that active units move.
+# Bit i of FaceSet.regions marks the pixels of REGIONS[i]; "moved" marks the skin that active units move.
 REGIONS = ("brows", "eyes", "nose", "cheeks", "mouth", "moved")
 SPLITS = ("train", "valid", "test")
+# Fields of FaceSet that have one entry per face, besides splits, files and attributes.
+_TENSORS = ("labels", "rows", "subjects", "votes", "true_labels", "action_units", "landmarks")
 
 
 @dataclass(frozen=True, eq=False)
 class FaceSet:
-    """Faces, their labels and whatever else is known of them.
+    """Faces, their labels, and everything else that is known about them.
 
-    The pixels are held once: `subset` and its relatives share `storage` and keep row numbers. Pixels are
-    read by `take`, which copies only the faces that it returns.
+    The pixels exist once: `subset`, `split` and `holdout` share `storage` and keep row numbers. `take` reads
+    pixels, and copies only the faces that it returns.
 
     Attributes:
         storage: uint8 [M,3,S,S], possibly a read-only memory map on disk.
-        labels: int64 [N], indices into `classes`; noisy where the renderer was asked for label noise.
+        labels: int64 [N], indices into `classes`; noisy if the renderer added label noise.
         classes: C class names in label order.
         splits: str [N], one of `SPLITS`.
-        subjects: int64 [N], the person's number, -1 where unknown.
-        name: what the set is called in tables ("ferplus", "synthetic", …).
+        subjects: int64 [N], the person's number, -1 if unknown.
+        name: the set's name in tables ("ferplus", "synthetic", …).
         fingerprint: hex digest that changes when the source, the label rule or a knob changes.
-        rows: int64 [N], row of `storage` of each face.
-        files: the face's file name, relative to the data set's root; empty where there are no files.
-        votes: float32 [N,C] annotators' vote shares, rows sum to 1; None where there are none.
+        rows: int64 [N], row of `storage` of each face; 0…N-1 by default.
+        files: str [N], file names relative to the data set's root; None for rendered faces.
+        votes: float32 [N,C] annotators' vote shares, rows sum to 1; or None.
         true_labels: int64 [N], before label noise; None for photographs.
         action_units: float32 [N,U,2], intensity 0…1 of each unit, left and right of the face; or None.
         landmarks: float32 [N,68,2], x and y in pixels of the stored image, iBUG order; or None.
-        regions: uint8 [M,S,S], bit i set where the pixel belongs to `REGIONS[i]`; or None.
-        attributes: one row a face (skin tone, glasses, …); or None.
-        knobs: what the renderer was asked for.
+        regions: uint8 [M,S,S], bit i is set if the pixel belongs to `REGIONS[i]`; or None.
+        attributes: one row per face (skin tone, glasses, …); or None.
+        knobs: the renderer's settings.
+
+    Raises:
+        ValueError: a wrong shape, a label or split out of range, or a field of another length.
     """
 
     storage: torch.Tensor
@@ -47,7 +53,7 @@ class FaceSet:
     subjects: torch.Tensor
     name: str
     fingerprint: str
-    rows: torch.Tensor | None = None
+    rows: torch.Tensor = None  # type: ignore[assignment]  # __post_init__ fills it in
     files: np.ndarray | None = None
     votes: torch.Tensor | None = None
     true_labels: torch.Tensor | None = None
@@ -55,9 +61,9 @@ class FaceSet:
     landmarks: torch.Tensor | None = None
     regions: torch.Tensor | None = None
     attributes: pd.DataFrame | None = None
-    knobs: dict = field(default_factory=dict)
+    knobs: dict[str, Any] = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         n = len(self.labels)
         if self.rows is None:
             object.__setattr__(self, "rows", torch.arange(n))
@@ -65,8 +71,7 @@ class FaceSet:
             raise ValueError(
                 f"images must be uint8 [N,3,S,S], got {self.storage.dtype} {list(self.storage.shape)}"
             )
-        per_face = ("rows", "splits", "subjects", "files", "votes", "true_labels", "action_units", "landmarks")
-        for key in (*per_face, "attributes"):
+        for key in (*_TENSORS, "splits", "files", "attributes"):
             value = getattr(self, key)
             if value is not None and len(value) != n:
                 raise ValueError(f"{key} has {len(value)} entries for {n} faces")
@@ -92,7 +97,7 @@ class FaceSet:
 
     @property
     def images(self) -> torch.Tensor:
-        """uint8 [N,3,S,S]; shares memory with `storage` when the set is whole, else a copy."""
+        """uint8 [N,3,S,S]; shares memory with `storage` if the set has all its faces in order, else a copy."""
         if len(self) == len(self.storage) and torch.equal(self.rows, torch.arange(len(self))):
             return self.storage
         return self.storage[self.rows]
@@ -102,10 +107,10 @@ class FaceSet:
         return self.storage[self.rows[torch.as_tensor(indices)]]
 
     def region_masks(self, indices: torch.Tensor | Sequence[int]) -> torch.Tensor:
-        """Region masks at `indices` [B] → bool [B,R,S,S], R as in `REGIONS`.
+        """Region masks at `indices` [B] → bool [B,R,S,S], R in the order of `REGIONS`.
 
         Raises:
-            ValueError: a set without known regions, as every set of photographs is.
+            ValueError: the set has no regions; photographs never have.
         """
         if self.regions is None:
             raise ValueError(f"{self.name} has no region masks; only rendered faces do")
@@ -116,15 +121,15 @@ class FaceSet:
     def subset(self, indices: torch.Tensor | np.ndarray | Sequence[int]) -> "FaceSet":
         """The faces at `indices` (int64 [K] or bool [N]), in that order, sharing the pixels.
 
-        The fingerprint becomes one of the chosen faces.
+        The result has a fingerprint of its own, computed from this one and the indices.
         """
         indices = torch.as_tensor(np.asarray(indices))
         if indices.dtype == torch.bool:
             indices = indices.nonzero().squeeze(1)
         indices = indices.long()
         digest = hashlib.sha256(self.fingerprint.encode() + indices.numpy().tobytes()).hexdigest()[:16]
-        chosen = {}
-        for key in ("labels", "rows", "subjects", "votes", "true_labels", "action_units", "landmarks"):
+        chosen: dict[str, Any] = {}
+        for key in _TENSORS:
             value = getattr(self, key)
             chosen[key] = None if value is None else value[indices]
         positions = indices.numpy()
@@ -141,35 +146,39 @@ class FaceSet:
         )
 
     def reported_split(self) -> str:
-        """The split that results are stated on: "valid" where there are such faces, else "test"."""
-        return "valid" if (self.splits == "valid").any() else "test"
+        """The split that results are reported on.
+
+        "test" for rendered faces. A data set of photographs reports "valid" if it has such faces (AffectNet,
+        SFEW and FER+ publish those), else "test" (RAF-DB).
+        """
+        return "valid" if self.name != "synthetic" and (self.splits == "valid").any() else "test"
 
     def split(self, name: str) -> "FaceSet":
         """The faces of one split.
 
         Raises:
-            ValueError: no face of that split.
+            ValueError: the set has no face of that split.
         """
-        found = self.splits == name
-        if not found.any():
+        chosen = self.splits == name
+        if not chosen.any():
             raise ValueError(f"{self.name} has no {name!r} faces; it has {', '.join(np.unique(self.splits))}")
-        return self.subset(found)
+        return self.subset(chosen)
 
     def holdout(self, fraction: float = 0.1, seed: int = 0) -> tuple["FaceSet", "FaceSet"]:
-        """Cut training faces in two: (the larger part, the part kept back for choices).
+        """Cut training faces in two: (the larger part, the part held out for choices).
 
-        By subject where every subject is known, so that no person is in both; else stratified by label, and
-        one face where no class has enough for its share.
+        If every subject is known, the cut is by subject, so that no person is in both parts. Otherwise it is
+        stratified by label; if no class is large enough for its share, one random face is held out.
 
         Args:
-            fraction: share kept back, between 0 and 1 exclusive.
-            seed: the cut is a function of the labels (or subjects), the fraction and the seed alone.
+            fraction: share to hold out, between 0 and 1 exclusive.
+            seed: the cut depends on the labels (or subjects), the fraction and the seed alone.
 
         Raises:
             ValueError: a fraction out of range, or fewer than two faces.
         """
         if not 0 < fraction < 1:
-            raise ValueError(f"fraction must lie between 0 and 1, got {fraction}")
+            raise ValueError(f"fraction must be between 0 and 1, got {fraction}")
         if len(self) < 2:
             raise ValueError(f"{len(self)} training faces of {self.name} cannot be cut in two")
         generator = torch.Generator().manual_seed(seed)
@@ -191,6 +200,11 @@ class FaceSet:
         """Faces per class, int64 [C]."""
         return self.labels.bincount(minlength=self.num_classes)
 
+    def one_of_each_class(self) -> torch.Tensor:
+        """Index of the first face of every class that the set has, in label order, int64 [≤ C]."""
+        first = [int((self.labels == label).nonzero()[0]) for label in self.labels.unique()]
+        return torch.tensor(first, dtype=torch.long)
+
     def __repr__(self) -> str:
         counts = ", ".join(f"{n} {c}" for n, c in zip(self.classes, self.class_counts().tolist(), strict=True))
         return f"FaceSet({self.name!r}, {len(self)} faces of {self.image_size}×{self.image_size} px: {counts})"
@@ -203,7 +217,7 @@ class FaceBatch:
     Attributes:
         images: float [B,3,H,W]; [B,4,3,H,W] for quadruplets, [B,2,3,H,W] for pairs.
         labels: int64 [B], or [B,4] / [B,2].
-        indices: int64, same shape as labels: positions in the FaceSet the batch came from.
+        indices: int64, same shape as labels: positions in the FaceSet that the batch came from.
         targets: float [B,C] (or [B,4,C] / [B,2,C]) soft targets, rows sum to 1; None for hard labels.
     """
 

@@ -1,8 +1,8 @@
-"""One picture from a file that a stranger may have made: decoded whole, or refused with a reason.
+"""Decode one picture from an untrusted file completely, or refuse it with a reason.
 
-The format is told by the content, never by the file's name, and only formats that hold pixels are tried
-(no PostScript, no icons, no video). Of an animated picture the first frame counts. Exif orientation is
-applied, transparency is laid on white, and grey, palette, CMYK and 16-bit pictures become 8-bit RGB.
+The content decides the format, never the file's name, and only formats that hold pixels are tried (no
+PostScript, no icons, no video). An animation gives its first frame. Exif orientation is applied, transparency
+becomes white, and grey, palette, CMYK and 16-bit pictures become 8-bit RGB.
 """
 
 import io
@@ -12,22 +12,22 @@ import numpy as np
 from PIL import Image, ImageOps
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-# What counts as a picture when a folder is listed; what the file holds is decided when it is opened.
+# Suffixes of pictures when a folder is listed; the content is examined when the file is opened.
 SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"))
-# How files of these formats begin, so that a damaged one can be told from something else.
+# First bytes of these formats; they distinguish a damaged picture from a file of another kind.
 SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF")
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 50_000_000
 
 
 class DataError(ValueError):
-    """A file of a data set, or a picture, is not what it should be; the message names it and the remedy.
+    """A data set's file or a picture is wrong; the message names it and the remedy.
 
-    Names come from strangers: what a terminal would obey instead of show stands in the message as \\x1b does.
+    File names come from strangers. Characters that a terminal would obey are escaped in the message.
     """
 
     def __init__(self, message: str):
-        super().__init__("".join(one if one.isprintable() else repr(one)[1:-1] for one in message))
+        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in message))
 
 
 def read_limited(path: str | Path, max_bytes: int = MAX_BYTES) -> bytes:
@@ -38,10 +38,10 @@ def read_limited(path: str | Path, max_bytes: int = MAX_BYTES) -> bytes:
     """
     path = Path(path)
     try:
-        # Opening a pipe or a device could wait for ever.
+        # Opening a pipe or a device could wait forever.
         if not path.is_file():
-            found = "is not a regular file" if path.exists() else "does not exist"
-            raise DataError(f"{path} {found}; expected a picture")
+            problem = "is not a regular file" if path.exists() else "does not exist"
+            raise DataError(f"{path} {problem}; expected a picture")
         with open(path, "rb") as file:
             data = file.read(max_bytes + 1)
     except (OSError, ValueError) as error:
@@ -54,10 +54,10 @@ def read_limited(path: str | Path, max_bytes: int = MAX_BYTES) -> bytes:
 
 
 def open_header(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The picture in `data`, its pixels not decoded yet.
+    """The picture in `data`, its pixels not yet decoded.
 
     Raises:
-        DataError: no picture of an accepted format, or more than `max_pixels` pixels.
+        DataError: `data` is not a picture of an accepted format, or has more than `max_pixels` pixels.
     """
     if not data:
         raise DataError(f"{name} is empty (0 bytes); expected a picture")
@@ -66,7 +66,7 @@ def open_header(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.I
     except Image.UnidentifiedImageError:
         if data.startswith(SIGNATURES):
             raise DataError(f"{name} is truncated or damaged: its header cannot be read") from None
-        raise DataError(f"{name} is no picture in a format known here ({', '.join(FORMATS)})") from None
+        raise DataError(f"{name} is not a picture in a known format ({', '.join(FORMATS)})") from None
     except Image.DecompressionBombError:
         raise DataError(f"{name} has more than the {max_pixels:,} pixels accepted; shrink it") from None
     except Exception as error:  # Pillow's readers fail on damaged headers with errors of every kind
@@ -82,11 +82,11 @@ def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
     Args:
         data: a file's content.
-        name: what messages call it.
-        max_pixels: largest width × height, looked at before anything is decoded.
+        name: the picture's name in messages.
+        max_pixels: largest width × height, checked before any pixel is decoded.
 
     Raises:
-        DataError: not a picture, truncated or damaged, too large, or in a colour mode without an RGB form.
+        DataError: not a picture, truncated, damaged, too large, or in a colour mode without an RGB form.
     """
     image = open_header(data, name, max_pixels)
     try:
@@ -104,11 +104,11 @@ def to_rgb(image: Image.Image, name: str) -> Image.Image:
     """
     try:
         image = ImageOps.exif_transpose(image)
-    except Exception:  # damaged Exif data says nothing about the pixels; they stay as they lie
+    except Exception:  # damaged Exif data does not affect the pixels; they stay unrotated
         image = image.copy()
     try:
         if image.mode in ("RGB", "L"):
-            # A colour named as transparent does occur in photographs saved as PNG; its pixels are kept.
+            # Photographs saved as PNG may declare one of their colours transparent; its pixels are kept.
             return image.convert("RGB")
         if image.mode == "I" or image.mode.startswith("I;16"):
             # Pillow's own conversion clips at 255 instead of scaling.

@@ -1,15 +1,12 @@
-"""From a FaceSet to batches on the device: samplers, per-sample augmentation, loaders.
+"""From a FaceSet to batches on the device: samplers, pairs and quadruplets, parts for several processes.
 
-A batch is a function of (seed, epoch, step) and of nothing else, so a training that stopped can go on
-without saving any generator's state, and several processes agree on the global batch without talking.
-
-Geometry (flip, rotation, zoom, shift, resize) is one warp, and colour one 3×3 matrix a face: two passes
-over the pixels whatever is switched on. On two cores this is several times as fast as a chain of separate
-per-sample operations.
+A batch depends on (seed, epoch, step) alone. A training can therefore resume without a saved generator state,
+and several processes agree on the global batch without communicating.
 """
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +14,7 @@ import torch.nn.functional as F
 from fer_lab.data.augmentation import Augmentation, augment, prepare
 from fer_lab.data.faces import FaceBatch, FaceSet
 
+# Kind of example → faces in one.
 KINDS = {"single": 1, "pair": 2, "quadruplet": 4}
 
 
@@ -34,14 +32,14 @@ def draw_partners(
         labels: int64 [N].
         anchors: int64 [B], positions in `labels`.
         kind: "pair" (anchor, positive) or "quadruplet" (anchor, positive, negative, second negative).
-        negatives: "by_frequency" draws the negative from all faces of other classes, as QCS does on
-            RAF-DB and FERPlus; "by_class" draws its class evenly first, as QCS does on AffectNet.
-        generator: CPU generator.
+        negatives: "by_frequency" draws the negative from all faces of other classes, as QCS does on RAF-DB and
+            FERPlus; "by_class" first draws the class, all others equally likely, as QCS does on AffectNet.
+        generator: a CPU generator.
         classes: names of the labels, for messages.
 
     Returns:
-        int64 [B,2] or [B,4]: the positive is another face of the anchor's class, the second negative
-        another face of the negative's class.
+        int64 [B,2] or [B,4]: the positive is another face of the anchor's class, the second negative is another
+        face of the negative's class.
 
     Raises:
         ValueError: fewer than two classes, or a class with a single face, which has no positive.
@@ -49,7 +47,7 @@ def draw_partners(
     counts = labels.bincount()
     present = counts.nonzero().squeeze(1)
     if len(present) < 2 and kind == "quadruplet":
-        raise ValueError("a quadruplet needs faces of at least two classes; there is one")
+        raise ValueError("a quadruplet needs faces of at least two classes, got one class")
     if single := (counts == 1).nonzero().squeeze(1).tolist():
         names = ", ".join(f"{i} ({classes[i]})" if classes else str(i) for i in single)
         raise ValueError(
@@ -60,7 +58,7 @@ def draw_partners(
     starts = counts.cumsum(0) - counts
 
     def another(of: torch.Tensor) -> torch.Tensor:
-        """A face of the same class as `of`, evenly among the others."""
+        """Another face of the same class for each face of `of`, all equally likely."""
         label = labels[of]
         position = torch.empty_like(labels)
         position[by_class] = torch.arange(len(labels))
@@ -80,7 +78,7 @@ def draw_partners(
             starts[label] + (torch.rand(len(anchors), generator=generator) * counts[label]).long()
         ]
     else:
-        # Faces sorted by class: skip the anchor's own run and every other face is equally likely.
+        # In faces sorted by class, skipping the anchor's own run leaves all others equally likely.
         label = labels[anchors]
         place = (uniform * (len(labels) - counts[label])).long()
         place = place + (place >= starts[label]) * counts[label]
@@ -88,89 +86,82 @@ def draw_partners(
     return torch.stack([anchors, positive, negative, another(negative)], 1)
 
 
+@dataclass(eq=False)
 class Loader:
-    """Iterate a FaceSet as `FaceBatch`es on a device.
+    """Iterate over a FaceSet as `FaceBatch`es on a device.
 
-    Args:
+    Attributes:
         faces: the set.
-        batch_size: examples a step, over all processes together.
-        size: side of the images that the network takes.
+        batch_size: examples per step, over all processes together.
+        size: side in pixels of the images that the network takes.
         kind: "single", "pair" or "quadruplet".
-        sampler: "sequential" (evaluation), "shuffle", or "balanced": classes equally likely, faces of a
+        sampler: "sequential" (evaluation), "shuffle", or "balanced": all classes equally likely, the faces of a
             class drawn with replacement.
         negatives: see `draw_partners`.
-        augmentation: None prepares faces as evaluation does.
-        seed: with the epoch and the step it fixes every draw.
-        device, color_order: where the batch goes and the channel order the network expects.
+        augmentation: None prepares faces as for evaluation.
+        seed: all draws depend on the seed, the epoch and the step alone.
+        device, color_order: the batch's device, and the channel order that the network expects.
         soft_targets: give the annotators' vote shares as targets.
-        label_smoothing: spread this share of every target evenly over the classes.
-        drop_last: leave out a last batch that is not full (unless it is the only one).
-        epoch_fraction: share of the faces that make one epoch.
-        rank, world_size: this process and how many there are; each gets its part of every batch.
+        label_smoothing: share of every target that is spread evenly over the classes.
+        drop_last: drop an incomplete last batch, unless it is the only one.
+        epoch_fraction: share of the faces that makes up one epoch.
+        rank, world_size: this process's number and the number of processes; each gets its part of every batch.
+        epoch: the epoch that the next iteration draws for; `set_epoch` sets it.
+        examples, steps: of one epoch.
 
     Raises:
-        ValueError: an unknown kind or sampler, an empty set, soft targets without votes, a batch that does
+        ValueError: an unknown kind or sampler, an empty set, soft targets without votes, or a batch that does
             not divide among the processes.
+
+    Example:
+        >>> for batch in Loader(faces, batch_size=64, size=56):
+        ...     logits = model(batch.images)
     """
 
-    def __init__(
-        self,
-        faces: FaceSet,
-        *,
-        batch_size: int,
-        size: int,
-        kind: str = "single",
-        sampler: str = "shuffle",
-        negatives: str = "by_frequency",
-        augmentation: Augmentation | None = None,
-        seed: int = 0,
-        device: torch.device | str = "cpu",
-        color_order: str = "RGB",
-        soft_targets: bool = False,
-        label_smoothing: float = 0.0,
-        drop_last: bool = False,
-        epoch_fraction: float = 1.0,
-        rank: int = 0,
-        world_size: int = 1,
-    ):
-        if kind not in KINDS:
-            raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
-        if sampler not in ("sequential", "shuffle", "balanced"):
-            raise ValueError(f"sampler must be 'sequential', 'shuffle' or 'balanced', got {sampler!r}")
-        if not len(faces):
-            raise ValueError(f"{faces.name} has no faces to load")
-        if soft_targets and faces.votes is None:
-            raise ValueError(f"{faces.name} has no annotators' votes; train with soft_targets=False")
-        if batch_size % world_size:
-            raise ValueError(f"a batch of {batch_size} does not divide among {world_size} processes")
-        self.faces = faces
-        self.batch_size = batch_size
-        self.size = size
-        self.kind = kind
-        self.sampler = sampler
-        self.negatives = negatives
-        self.augmentation = augmentation
-        self.seed = seed
-        self.device = torch.device(device)
-        self.color_order = color_order
-        self.soft_targets = soft_targets
-        self.label_smoothing = label_smoothing
-        self.rank, self.world_size = rank, world_size
+    faces: FaceSet
+    _: KW_ONLY
+    batch_size: int
+    size: int
+    kind: str = "single"
+    sampler: str = "shuffle"
+    negatives: str = "by_frequency"
+    augmentation: Augmentation | None = None
+    seed: int = 0
+    device: torch.device | str = "cpu"
+    color_order: str = "RGB"
+    soft_targets: bool = False
+    label_smoothing: float = 0.0
+    drop_last: bool = False
+    epoch_fraction: float = 1.0
+    rank: int = 0
+    world_size: int = 1
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
+        if self.sampler not in ("sequential", "shuffle", "balanced"):
+            raise ValueError(f"sampler must be 'sequential', 'shuffle' or 'balanced', got {self.sampler!r}")
+        if not len(self.faces):
+            raise ValueError(f"{self.faces.name} has no faces to load")
+        if self.soft_targets and self.faces.votes is None:
+            raise ValueError(f"{self.faces.name} has no annotators' votes; train with soft_targets=False")
+        if self.batch_size % self.world_size:
+            raise ValueError(f"a batch of {self.batch_size} does not divide among {self.world_size} processes")
         self.epoch = 0
-        self.examples = max(1, round(len(faces) * epoch_fraction))
-        full, rest = divmod(self.examples, batch_size)
-        self.steps = full if drop_last and full else full + bool(rest)
+        self.examples = max(1, round(len(self.faces) * self.epoch_fraction))
+        full, rest = divmod(self.examples, self.batch_size)
+        self.steps = full if self.drop_last and full else full + bool(rest)
 
     def set_epoch(self, epoch: int) -> None:
-        """Which epoch the next iteration is; another epoch, other draws."""
+        """Choose the epoch of the next iteration; every epoch has its own draws."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        """Steps an epoch."""
+        """Steps per epoch."""
         return self.steps
 
     def _generator(self, step: int) -> torch.Generator:
-        """A generator for one step of this epoch (step −1: for the epoch's order)."""
+        """A generator for one step of this epoch; step −1 is for the epoch's order."""
         # Distinct odd multipliers keep (seed, epoch, step) apart; torch mixes the 64 bits itself.
         mixed = (
             self.seed * 0x9E3779B97F4A7C15 + self.epoch * 0xC2B2AE3D27D4EB4F + (step + 1) * 0x165667B19E3779F9
@@ -220,7 +211,7 @@ class Loader:
             )
         labels = self.faces.labels[chosen]
         targets = None
-        if self.soft_targets:
+        if self.soft_targets and self.faces.votes is not None:
             targets = self.faces.votes[chosen]
         elif self.label_smoothing:
             targets = F.one_hot(labels, self.faces.num_classes).float()

@@ -1,14 +1,15 @@
-"""Faces in a reader's own picture: opening it within limits, finding faces, cutting them out.
+"""Faces in a reader's own photograph: open it within limits, find faces, crop them.
 
-Faces are found by scikit-image's cascade of local binary patterns with the file that it bundles (Viola &
-Jones, CVPR 2001; Liao et al., ICB 2007), which works offline. It finds upright frontal faces and misses many
-others; a picture that is a face crop already needs none of it.
+scikit-image's cascade of local binary patterns finds the faces (Viola & Jones, CVPR 2001; Liao et al., ICB
+2007). Its trained file comes with scikit-image, so it works offline. It finds upright frontal faces and misses
+many others. A photograph that is already a face crop needs no search.
 """
 
 import functools
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,23 +20,23 @@ from fer_lab.data.images import MAX_BYTES, MAX_PIXELS, DataError, decode, open_h
 
 # Faces are searched at this length of the longer side, so the work does not grow with the picture.
 SEARCH_SIDE = 640
-# The cascade's own window; smaller faces are not found.
+# Side of the cascade's window; it does not find smaller faces.
 WINDOW = 24
-# Overlapping windows that must agree. At 4 the cascade finds a fifth more faces, and a false one in every
-# crowded picture; an expression named for a patch of cloth is the worse error.
+# Overlapping windows that must agree. With 4 the cascade finds a fifth more faces, and a false one in every
+# crowded picture. To name the expression of a patch of cloth is the worse error.
 AGREEMENT = 8
-# What is taken from a browser. A message that is larger than 10 MiB ends JupyterLab's connection to the kernel,
-# so nothing in the kernel could answer it; photographs come as these formats, and others need not be decoded.
+# Limits of an upload from a browser. A message larger than 10 MiB ends JupyterLab's connection to the kernel,
+# and the kernel could not even report the error. Photographs come in these formats; others need no decoder.
 UPLOAD_BYTES = 8 * 2**20
 UPLOAD_PIXELS = 40_000_000
 UPLOAD_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
-# An uploaded picture is kept at this length of its longer side: enough for the search and for every network.
+# An upload's longer side is reduced to this, which is enough for the search and for every network.
 UPLOAD_SIDE = 2048
 
 
 @dataclass(frozen=True)
 class FaceBox:
-    """A face in a picture, in its pixels; right and bottom are exclusive."""
+    """A face's place in a picture, in pixels; right and bottom are exclusive."""
 
     left: int
     top: int
@@ -49,23 +50,24 @@ class FaceBox:
 
     @property
     def area(self) -> int:
+        """Pixels in the box."""
         return (self.right - self.left) * (self.bottom - self.top)
 
 
 def open_image(
     source: str | Path | bytes | Image.Image, *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
-    """A picture as upright 8-bit RGB.
+    """Open a picture as upright 8-bit RGB.
 
-    The format is told by the content: PNG, JPEG, BMP, GIF, WebP, TIFF or PPM; an animation's first frame.
+    The content decides the format: PNG, JPEG, BMP, GIF, WebP, TIFF or PPM. An animation gives its first frame.
 
     Args:
         source: a file, a file's content, or an opened picture.
-        max_bytes: largest file.
-        max_pixels: largest width × height; looked at before anything is decoded.
+        max_bytes: size of the largest file.
+        max_pixels: largest width × height, checked before any pixel is decoded.
 
     Raises:
-        DataError: missing, too large, truncated, or no such picture.
+        DataError: missing, too large, truncated, or not a picture in one of these formats.
         TypeError: another kind of source.
     """
     if isinstance(source, str | Path):
@@ -89,19 +91,19 @@ def open_image(
 
 
 def open_upload(content: bytes | memoryview, name: str = "the upload") -> Image.Image:
-    """A picture that came from a browser, within `UPLOAD_BYTES`, `UPLOAD_PIXELS` and `UPLOAD_FORMATS`.
+    """Open a picture from a browser, within `UPLOAD_BYTES`, `UPLOAD_PIXELS` and `UPLOAD_FORMATS`.
 
-    Its format is told by the content; `name` and the type that the browser names are not believed.
+    The content decides the format; the file name and the type that the browser sends are not trusted.
 
     Args:
         content: the file's bytes.
-        name: what messages call it.
+        name: the upload's name in messages.
 
     Returns:
         Upright 8-bit RGB, its longer side at most `UPLOAD_SIDE`.
 
     Raises:
-        DataError: too large, another format, truncated, or no picture.
+        DataError: too large, another format, truncated, or not a picture.
     """
     size = memoryview(content).nbytes
     if size > UPLOAD_BYTES:
@@ -110,10 +112,10 @@ def open_upload(content: bytes | memoryview, name: str = "the upload") -> Image.
         )
     data = bytes(content)
     with warnings.catch_warnings():
-        # Pillow warns about large pictures and odd metadata; what matters of it is an error below.
+        # Pillow warns about large pictures and odd metadata; the ones that matter are errors below.
         warnings.simplefilter("ignore")
         kind = open_header(data, name, UPLOAD_PIXELS).format
-        # A telephone's JPEG with a second picture behind it, such as a depth map; the first one counts.
+        # A phone's JPEG with a second picture appended, such as a depth map; the first one is used.
         kind = "JPEG" if kind == "MPO" else kind
         if kind not in UPLOAD_FORMATS:
             raise DataError(f"{name} is a {kind} picture; save it as one of {', '.join(UPLOAD_FORMATS)}")
@@ -125,19 +127,19 @@ def open_upload(content: bytes | memoryview, name: str = "the upload") -> Image.
 def find_faces(
     image: str | Path | bytes | Image.Image, *, smallest: float = 0.08, largest_first: int = 32
 ) -> list[FaceBox]:
-    """Upright frontal faces, the largest first; they do not overlap by more than a third.
+    """Find upright frontal faces, the largest first; two of them overlap by at most a third of the smaller.
 
     Args:
-        image: as `open_image` takes it.
+        image: any source of `open_image`.
         smallest: side of the smallest face, as a share of the picture's shorter side, between 0 and 1.
-        largest_first: at most so many are returned.
+        largest_first: the largest number of faces to return.
 
     Raises:
         DataError: as `open_image`.
         ValueError: `smallest` out of range.
     """
     if not 0 < smallest < 1:
-        raise ValueError(f"smallest must lie between 0 and 1, got {smallest}")
+        raise ValueError(f"smallest must be between 0 and 1, got {smallest}")
     image = open_image(image)
     scale = min(1.0, SEARCH_SIDE / max(image.size))
     width, height = (max(1, round(side * scale)) for side in image.size)
@@ -145,7 +147,7 @@ def find_faces(
     if min(width, height) <= side:
         return []
     small = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR).convert("L"))
-    found = _cascade().detect_multi_scale(
+    detections = _cascade().detect_multi_scale(
         img=small,
         scale_factor=1.1,
         step_ratio=1,
@@ -160,7 +162,7 @@ def find_faces(
             right=min(image.width, round((face["c"] + face["width"]) / scale)),
             bottom=min(image.height, round((face["r"] + face["height"]) / scale)),
         )
-        for face in found
+        for face in detections
     ]
     chosen: list[FaceBox] = []
     for box in sorted(boxes, key=lambda box: (-box.area, box.box)):
@@ -170,7 +172,7 @@ def find_faces(
 
 
 @functools.cache
-def _cascade():
+def _cascade() -> Any:
     from skimage.data import lbp_frontal_face_cascade_filename
     from skimage.feature import Cascade
 
@@ -178,7 +180,7 @@ def _cascade():
 
 
 def _overlap(a: FaceBox, b: FaceBox) -> float:
-    """Shared area as a share of the smaller box."""
+    """Intersection of two boxes, as a share of the smaller one."""
     width = min(a.right, b.right) - max(a.left, b.left)
     height = min(a.bottom, b.bottom) - max(a.top, b.top)
     return max(0, width) * max(0, height) / min(a.area, b.area)
@@ -190,13 +192,13 @@ def crop_face(
     size: int = 112,
     margin: float = 0.0,
 ) -> torch.Tensor:
-    """Cut a square around a face → uint8 [3,size,size].
+    """Crop a square around a face → uint8 [3,size,size].
 
-    The square lies inside the picture: near an edge it is moved, and where it is too large it shrinks.
+    The square stays inside the picture: near an edge it is moved, and if it is too large it shrinks.
 
     Args:
         image: RGB, as `open_image` returns it.
-        box: (left, top, right, bottom); None takes the picture's middle square, for face crops.
+        box: (left, top, right, bottom); None takes the central square, for a picture that is a face crop.
         size: side of the result in pixels.
         margin: added on every side, as a share of the box's longer side; −0.5 < margin.
 
@@ -206,8 +208,10 @@ def crop_face(
     if size < 1:
         raise ValueError(f"expected a size of at least 1 pixel, got {size}")
     if not -0.5 < margin < 10:
-        raise ValueError(f"margin must lie between -0.5 and 10, got {margin}")
-    left, top, right, bottom = (0, 0, *image.size) if box is None else getattr(box, "box", box)
+        raise ValueError(f"margin must be between -0.5 and 10, got {margin}")
+    if isinstance(box, FaceBox):
+        box = box.box
+    left, top, right, bottom = (0, 0, *image.size) if box is None else box
     if not (max(left, 0) < min(right, image.width) and max(top, 0) < min(bottom, image.height)):
         raise ValueError(f"no part of the box {(left, top, right, bottom)} is in a picture of {image.size}")
     longer = min(image.size) if box is None else max(right - left, bottom - top) * (1 + 2 * margin)

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -13,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from fer_lab._files import DiskFullError, remove_leftovers
 from fer_lab.data import cache
 from fer_lab.data.cache import Source, build_cache, cache_folder, for_each, load_pixels, native_size, open_cache
 from fer_lab.data.images import DataError
@@ -238,7 +240,7 @@ def test_unreadable_pictures_are_black_and_named(tmp_path):
     for _ in range(2):  # built, then read
         pixels = load_pixels("toy", tmp_path / "set", sources)
         assert sorted(pixels.bad) == [1, 3]
-        assert "1.png is no picture" in pixels.bad[1]
+        assert "1.png is not a picture" in pixels.bad[1]
         assert "3.png does not exist" in pixels.bad[3]
         assert first_pixels(pixels) == [color(0), (0, 0, 0), color(2), (0, 0, 0), color(4)]
 
@@ -319,10 +321,11 @@ def test_wrong_pixels_inside_a_table_are_named(tmp_path, text, message):
 
 def test_no_space_is_said_before_the_work_begins(tmp_path, folder, monkeypatch):
     sources = make_sources(tmp_path / "set")
-    usage = cache.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage._replace(free=1000))
     forbid_decoding(monkeypatch)
-    with pytest.raises(OSError, match=r"no space to cache .*: 1,088 bytes needed, 1,000 free") as caught:
+    message = r"no space to write .*npy: 1,088 bytes needed, 1,000 free; .*FER_LAB_CACHE"
+    with pytest.raises(DiskFullError, match=message) as caught:
         build_cache("toy", tmp_path / "set", sources)
     assert caught.value.errno == errno.ENOSPC
     assert list(folder.iterdir()) == []
@@ -337,7 +340,7 @@ def test_a_disk_that_fills_up_leaves_the_last_good_cache(tmp_path, folder, monke
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match=r"no space to cache the pictures in .*: [\d,]+ bytes needed"):
+    with pytest.raises(DiskFullError, match=r"no space to write .*npy: 1,088 bytes needed"):
         build_cache("toy", tmp_path / "set", change_content(sources))
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
@@ -371,7 +374,7 @@ def test_a_killed_build_is_never_taken_for_good(tmp_path, folder):
     # Killed while pixels are written, and between the pixels and their card.
     moments = {
         "pixels": "cache.Source.decode = lambda *a: os.kill(os.getpid(), 9) if next(n) == 60 else old(*a)",
-        "card": "cache.json.dumps = lambda *a, **k: os.kill(os.getpid(), 9)",
+        "card": "cache.write_json = lambda *a: os.kill(os.getpid(), 9)",
     }
     for moment in moments.values():
         script = f"""
@@ -390,6 +393,28 @@ def test_a_killed_build_is_never_taken_for_good(tmp_path, folder):
     pixels = load_pixels("toy", tmp_path / "set", sources)
     assert first_pixels(pixels) == [color(i) for i in range(100)]
     assert len(list(folder.iterdir())) == 2, "what the killed builds left should be gone"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows keeps open files")
+def test_a_build_in_another_process_is_left_alone(tmp_path, folder, monkeypatch):
+    sources = make_sources(tmp_path / "set")
+    parts_left = []
+
+    def clean_up_during(function):
+        def wrapped(*arguments):
+            remove_leftovers(folder.glob(".*.part.*"))
+            parts_left.append(len(list(folder.glob(".*.part.*"))))
+            return function(*arguments)
+
+        return wrapped
+
+    monkeypatch.setattr(cache, "to_square", clean_up_during(cache.to_square))
+    # The last moment at which the complete pixels are closed and do not have their final name.
+    monkeypatch.setattr(os, "replace", clean_up_during(os.replace))
+    monkeypatch.setattr(cache, "write_json", lambda *_: None)
+    with pytest.raises(DataError, match="changed while they were read"):
+        build_cache("toy", tmp_path / "set", sources)
+    assert parts_left == [1] * 6
 
 
 def test_files_that_change_while_they_are_read_are_an_error(tmp_path, monkeypatch):

@@ -177,7 +177,7 @@ def test_no_cache_writes_nothing(root, cache_folder):
 def test_a_full_disk_is_said_before_anything_is_written(root, cache_folder, monkeypatch):
     small_sets.write_rafdb(root)
     usage = shutil.disk_usage(root.parent)
-    monkeypatch.setattr("fer_lab.data.cache.shutil.disk_usage", lambda _: usage._replace(free=1000))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage._replace(free=1000))
     with pytest.raises(OSError, match=r"bytes needed, 1,000 free") as caught:
         load_dataset("rafdb", root)
     assert caught.value.errno == errno.ENOSPC
@@ -227,7 +227,7 @@ def test_a_bad_picture_is_named_or_left_out(root, how, cache):
     break_picture(root / "FER2013Train" / "bad.png", how)
     with pytest.raises(DataError, match=r"1 of 17 pictures cannot be read: .*bad\.png .*--skip-bad"):
         load_dataset("ferplus", root, cache=cache)
-    with pytest.warns(UserWarning, match=r"1 of 17 pictures left out, for they cannot be read: .*bad\.png"):
+    with pytest.warns(UserWarning, match=r"1 of 17 unreadable pictures left out: .*bad\.png"):
         faces = load_dataset("ferplus", root, skip_bad=True, cache=cache)
     assert len(faces) == 16
     assert "FER2013Train/bad.png" not in faces.files

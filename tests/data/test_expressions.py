@@ -73,7 +73,7 @@ def test_other_numbers_of_classes_are_refused(number):
 
 
 def test_a_class_that_a_data_set_lacks_is_refused():
-    with pytest.raises(ValueError, match="rafdb has 7 classes, 8 were asked for"):
+    with pytest.raises(ValueError, match="expected 7 classes for rafdb, got 8"):
         order_of("rafdb", 8)
     with pytest.raises(ValueError, match="unknown label order 'ck\\+'"):
         order_of("ck+")

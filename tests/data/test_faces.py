@@ -36,6 +36,13 @@ def test_what_it_knows_of_itself():
     assert repr(faces) == "FaceSet('toy', 12 faces of 4×4 px: neutral 4, happiness 4, surprise 4)"
 
 
+def test_one_of_each_class_that_is_there():
+    labels = torch.tensor([2, 0, 2, 0])
+    assert make_faces(4, labels=labels).one_of_each_class().tolist() == [1, 0]
+    assert make_faces().one_of_each_class().tolist() == [0, 1, 2]
+    assert make_faces().subset([]).one_of_each_class().tolist() == []
+
+
 def test_a_whole_set_shows_its_storage_and_a_part_copies():
     faces = make_faces()
     assert faces.images.data_ptr() == faces.storage.data_ptr()
@@ -88,6 +95,19 @@ def test_splits():
     assert first_pixels(faces.split("test").images) == [8, 9, 10, 11]
     with pytest.raises(ValueError, match=r"toy has no 'valid' faces; it has .*test.*train"):
         faces.split("valid")
+
+
+@pytest.mark.parametrize(
+    ("name", "splits", "reported"),
+    [
+        ("synthetic", ["train", "valid", "test"], "test"),
+        ("affectnet", ["train", "train", "valid"], "valid"),
+        ("ferplus", ["train", "valid", "test"], "valid"),
+        ("rafdb", ["train", "train", "test"], "test"),
+    ],
+)
+def test_the_reported_split(name, splits, reported):
+    assert make_faces(3, name=name, splits=np.array(splits)).reported_split() == reported
 
 
 def test_holdout_without_subjects_is_stratified():

@@ -149,10 +149,10 @@ def test_flipped_bytes_give_a_picture_or_the_one_error(seed):
     ("data", "message"),
     [
         (b"", r"x\.png is empty \(0 bytes\)"),
-        (b"<html>404</html>", r"x\.png is no picture in a format known here \(BMP, GIF, JPEG"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", "no picture in a format"),
+        (b"<html>404</html>", r"x\.png is not a picture in a known format \(BMP, GIF, JPEG"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", "not a picture in a known format"),
         (b"\x89PNG\r\n\x1a\n", r"x\.png"),
-        (os.urandom(1000), "no picture in a format"),
+        (os.urandom(1000), "not a picture in a known format"),
     ],
 )
 def test_what_is_no_picture_is_refused(data, message):

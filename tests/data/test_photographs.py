@@ -155,7 +155,7 @@ def test_the_search_does_not_grow_with_the_picture(monkeypatch):
 
 @pytest.mark.parametrize("smallest", [0, 1, -1])
 def test_a_share_out_of_range_is_refused(smallest):
-    with pytest.raises(ValueError, match="smallest must lie between 0 and 1"):
+    with pytest.raises(ValueError, match="smallest must be between 0 and 1"):
         find_faces(Image.new("RGB", (30, 30)), smallest=smallest)
 
 

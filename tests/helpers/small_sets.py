@@ -1,11 +1,13 @@
 """Tiny data sets in the layouts that the real ones come in."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from fer_lab.data.expressions import ORDERS
+from fer_lab.data.layouts import Listing
 
 SFEW_FOLDERS = ("Angry", "Disgust", "Fear", "Happy", "Neutral", "Sad", "Surprise")
 AFFECTNET_HEADER = (
@@ -115,3 +117,25 @@ def write_folder(root: Path, classes: tuple[str, ...], splits: tuple[str, ...] =
 def expected(order: str, count: int = 7) -> dict[int, str]:
     """A data set's own label → class name."""
     return dict(enumerate(ORDERS[order][:count]))
+
+
+def named(listing: Listing) -> dict[str, str]:
+    """File → class name."""
+    files = [listing.sources[row].name for row in listing.rows]
+    return {file: listing.classes[label] for file, label in zip(files, listing.labels, strict=True)}
+
+
+def counts(listing: Listing) -> dict[str, int]:
+    """Split → faces."""
+    return {split: int((listing.splits == split).sum()) for split in np.unique(listing.splits)}
+
+
+def breaking(path: str, old: str, new: str) -> Callable[[Path], None]:
+    """A function that replaces a text once in a file below the folder that it gets."""
+
+    def change(root: Path) -> None:
+        text = (root / path).read_text()
+        assert old in text
+        (root / path).write_text(text.replace(old, new, 1))
+
+    return change

@@ -12,10 +12,15 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from fer_lab.models import Recipe, create_model
 from fer_lab.models.dan import partition_loss
-from fer_lab.parallel.collectives import alone, batchnorm_together, count_processes, mean_over_processes
-from fer_lab.parallel.launch import launch, stop_with_launcher
-from fer_lab.training import memory
-from fer_lab.training.loop import fit
+from fer_lab.parallel import (
+    alone,
+    batchnorm_together,
+    collectives,
+    launch,
+    mean_over_processes,
+    stop_with_launcher,
+)
+from fer_lab.training import fit, loop
 from helpers.patterns import Small, patterns
 
 # SGD: Adam makes a whole step of a gradient that is nothing but rounding, as of a bias in front of a BatchNorm.
@@ -40,6 +45,8 @@ def train(case: str, folder: Path, valid: int = VALID) -> None:
     with smooth():
         recipe = RECIPE.replace(**changes)
         fit(model, patterns(TRAIN), patterns(valid, 1), recipe, folder / case, progress=False)
+    # The BatchNorms that were shared meanwhile are torch's own again.
+    assert not [module for module in model.modules() if type(module).__module__ == collectives.__name__]
 
 
 @contextmanager
@@ -61,7 +68,7 @@ def trainings(folder: Path) -> None:
     for case in CASES:
         train(case, folder)
     train("triplet_center", folder / "lonely", valid=LONELY)
-    memory.batchnorm_together = lambda model: nullcontext()
+    loop.batchnorm_together = lambda model: nullcontext()
     train("triplet_center", folder / "apart")
 
 
@@ -122,9 +129,12 @@ def pieces(folder: Path) -> None:
     x = torch.tensor([1.0, 10.0])[rank].requires_grad_()
     mean = mean_over_processes(x)
     (mean * (rank + 1)).backward()
-    found = {"mean": mean.detach(), "gradient": x.grad, "processes": count_processes()}
+    found = {"mean": mean.detach(), "gradient": x.grad, "processes": collectives.count_processes()}
     with alone():
-        found |= {"processes alone": count_processes(), "mean alone": mean_over_processes(x).detach()}
+        found |= {
+            "processes alone": collectives.count_processes(),
+            "mean alone": mean_over_processes(x).detach(),
+        }
     for name, (make, whole) in NORMS.items():
         found[name] = norm_step(make(), share(whole, rank), share(numbers(*whole.shape, seed=1), rank))
     heads = share(HEADS, rank)
@@ -148,7 +158,7 @@ def in_two_processes(part: str, folder: Path) -> None:
     here = os.pathsep.join(filter(None, (str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH"))))
     with (
         mock.patch.dict(os.environ, PYTHONPATH=here),
-        mock.patch("fer_lab.parallel.launch.count_devices", return_value=(2, "processor cores")),
+        mock.patch("fer_lab.parallel.processes.count_devices", return_value=(2, "processor cores")),
     ):
         launch(2, ["helpers.together", part, str(folder)], device="cpu")
 

@@ -1,7 +1,7 @@
-"""How each data set lies on disk: which faces there are, their labels and splits. No picture is opened.
+"""How each data set is stored on disk: its faces, their labels and splits. No picture is opened here.
 
-Every reader returns a `Listing` whose labels are canonical. A label file is text from strangers: each field
-is checked, and what is wrong is named with file and line.
+Every reader returns a `Listing` with canonical labels. Label files come from strangers: each field is checked,
+and an error names file and line.
 """
 
 from pathlib import Path
@@ -16,6 +16,16 @@ from fer_lab.data.layouts.label_files import some
 from fer_lab.data.layouts.listing import RULES, Listing
 from fer_lab.data.layouts.rafdb import read_rafdb
 
+__all__ = ["LAYOUTS", "RULES", "Listing", "read_layout"]
+
+LAYOUTS = {
+    "ferplus": read_ferplus,
+    "rafdb": read_rafdb,
+    "affectnet": read_affectnet,
+    "sfew": read_sfew,
+    "folder": read_folder,
+}
+
 
 def read_layout(
     name: str, root: str | Path, num_classes: int | None = None, label_rule: str = "majority"
@@ -25,12 +35,12 @@ def read_layout(
     Args:
         name: a key of `LAYOUTS`.
         root: its folder.
-        num_classes: 7 or 8; None is what the set has. 7 leaves contempt out.
+        num_classes: 7 or 8; None takes all that the set has. 7 leaves contempt out.
         label_rule: of `RULES`; only FER+ has votes to apply it to.
 
     Raises:
-        DataError: unknown name or rule, missing folder or file, a label file that is not as it should be,
-            no faces at all, or a class without any training face.
+        DataError: an unknown name or rule, a missing folder or file, a wrong label file, no faces at all, or a
+            class without a training face.
     """
     if name not in LAYOUTS:
         raise DataError(f"unknown data set {name!r}; expected one of {', '.join(LAYOUTS)}")
@@ -38,25 +48,14 @@ def read_layout(
         raise DataError(f"unknown label rule {label_rule!r}; expected one of {', '.join(RULES)}")
     root = Path(root).expanduser()
     if not root.is_dir():
-        raise DataError(f"{root} is no folder; expected the folder of {name}")
+        raise DataError(f"{root} is not a folder; expected the folder of {name}")
     listing = LAYOUTS[name](root, num_classes, label_rule)
     if not len(listing):
         raise DataError(
-            f"no faces of {name} found in {root}; {'; '.join(listing.notes) or 'is it another set?'}"
+            f"no faces of {name} found in {root}; {'; '.join(listing.notes) or 'is it another data set?'}"
         )
-    where = "train" if (listing.splits == "train").any() else listing.splits[0]
-    counts = np.bincount(listing.labels[listing.splits == where], minlength=len(listing.classes))
+    split = "train" if (listing.splits == "train").any() else listing.splits[0]
+    counts = np.bincount(listing.labels[listing.splits == split], minlength=len(listing.classes))
     if empty := [c for c, n in zip(listing.classes, counts, strict=True) if n == 0]:
-        raise DataError(
-            f"{root}: no {where} face of class {some(empty, 8)}; add faces, or leave the class out altogether"
-        )
+        raise DataError(f"{root}: no {split} face of class {some(empty, 8)}; add faces, or leave the class out")
     return listing
-
-
-LAYOUTS = {
-    "ferplus": read_ferplus,
-    "rafdb": read_rafdb,
-    "affectnet": read_affectnet,
-    "sfew": read_sfew,
-    "folder": read_folder,
-}

@@ -1,6 +1,7 @@
-"""TODO."""
+"""AffectNet (Mollahosseini et al., IEEE TAC 2019): folders with an annotation file per face, or CSV lists."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,73 +19,51 @@ from fer_lab.data.layouts.label_files import (
 )
 from fer_lab.data.layouts.listing import SPLIT_NAMES, Listing, select, source
 
-# The distributed validation.csv has come with and without this line.
-AFFECTNET_COLUMNS = [
-    "subDirectory_filePath",
-    "face_x",
-    "face_y",
-    "face_width",
-    "face_height",
-    "facial_landmarks",
-    "expression",
-    "valence",
-    "arousal",
-]
-
-
-# ---------------------------------------------------------------------------------------------------------
-# AffectNet
+# The distributed validation.csv exists with and without this line.
+COLUMNS = [
+    "subDirectory_filePath", "face_x", "face_y", "face_width", "face_height", "facial_landmarks", "expression",
+    "valence", "arousal",
+]  # fmt: skip
+# File name below the root, AffectNet's own label, split.
+Named = tuple[str, int, str]
 
 
 def read_affectnet(root: Path, num_classes: int | None, rule: str) -> Listing:
-    """AffectNet: {train,val}_set with an annotation file a face, or the manual CSV. Whole pictures."""
+    """Read {train,val}_set with annotations, or training.csv and validation.csv; pictures are not cropped.
+
+    Labels of 8 and above mark pictures that show no expression, or no face. They are left out.
+    """
+    notes: list[str] = []
     if base := first_folder(root, ("",), ("train_set", "val_set")):
-        found = _affectnet_folders(base)
+        listed = list(_faces_in_folders(base, notes))
     elif base := first_folder(root, ("", "Manual_Labels", "Manually_Annotated_file_lists"), ("training.csv",)):
-        found = _affectnet_tables(root, base)
+        listed = list(_faces_in_tables(root, base, notes))
     else:
         raise DataError(
-            f"{root}: no AffectNet here; expected train_set and val_set with images and annotations, or "
-            "training.csv and validation.csv"
+            f"{root}: expected AffectNet's train_set and val_set with images and annotations, or its "
+            "training.csv and validation.csv; found none of them"
         )
-    names, own, splits, notes = found
     order = order_of("affectnet", num_classes)
-    whole = to_canonical("affectnet")
-    # 8 and above, a third of the manual lists, are no expression: nobody wants them in the cache
-    expressions = [i for i, label in enumerate(own) if label < len(whole)]
-    labels = whole.numpy()[np.array([own[i] for i in expressions], np.int64)]
-    keep = labels < len(order)
-    left_out = {"no expression": len(own) - len(expressions), "contempt": int((~keep).sum())}
-    return select(
-        "affectnet",
-        root,
-        [source(root, names[i]) for i in expressions],
-        labels,
-        keep,
-        [splits[i] for i in expressions],
-        class_names(len(order)),
-        left_out={reason: count for reason, count in left_out.items() if count},
-        notes=notes,
-    )
+    table = [label if label < len(order) else -1 for label in to_canonical("affectnet").tolist()]
+    # A third of the manual lists shows no expression. These pictures would only fill the cache.
+    faces = [(source(root, name), table[own], split) for name, own, split in listed if own < len(table)]
+    left_out = {"no expression": len(listed) - len(faces), "contempt": sum(label < 0 for _, label, _ in faces)}
+    return select("affectnet", root, faces, class_names(len(order)), left_out=left_out, notes=notes)
 
 
-def _affectnet_folders(root: Path):
-    files, own, splits, notes = [], [], [], []
+def _faces_in_folders(root: Path, notes: list[str]) -> Iterator[Named]:
     for part in ("train_set", "val_set"):
         if not (root / part).is_dir():
             notes.append(f"{part} is not there: no {SPLIT_NAMES[part]} faces")
             continue
-        names, _ = pictures(root / part / "images")
-        for name in names:
+        for name in pictures(root / part / "images")[0]:
             path = root / part / "annotations" / f"{os.path.splitext(name)[0]}_exp.npy"
-            own.append(whole_number(_annotation(path), 0, 10, f"{path}, expression"))
-            files.append(f"{part}/images/{name}")
-            splits.append(SPLIT_NAMES[part])
-    return files, own, splits, notes
+            label = whole_number(_annotation(path), 0, 10, f"{path}, expression")
+            yield f"{part}/images/{name}", label, SPLIT_NAMES[part]
 
 
 def _annotation(path: Path) -> str:
-    """The one value, a number or its text, in an annotation file."""
+    """The one value in an annotation file as text; the files hold a number or its text."""
     try:
         if path.exists() and not path.is_file():
             raise DataError(f"{path} is not a regular file; expected one number")
@@ -93,37 +72,35 @@ def _annotation(path: Path) -> str:
         value = np.load(path, allow_pickle=False)
         return str(value.reshape(-1)[0]) if value.size == 1 else f"{value.size} values"
     except FileNotFoundError:
-        raise DataError(f"{path} is missing; expected an annotation beside every picture") from None
+        raise DataError(f"{path} is missing; expected an annotation for every picture") from None
     except DataError:
         raise
-    # a damaged header ends in SyntaxError, MemoryError, tokenize's errors and others
+    # A damaged header makes numpy raise SyntaxError, MemoryError, tokenize's errors and others.
     except Exception as error:
-        raise DataError(f"{path} is no array of one number ({error}); fetch it again") from error
+        raise DataError(f"{path} is not an array of one number ({error}); download it again") from error
 
 
-def _affectnet_tables(root: Path, base: Path):
+def _faces_in_tables(root: Path, base: Path, notes: list[str]) -> Iterator[Named]:
     inner = first_folder(
         root, ("Manually_Annotated/Manually_Annotated_Images", "Manually_Annotated_Images"), ("",)
     )
     prefix = "" if inner is None else inner.relative_to(root).as_posix() + "/"
-    files, own, splits, notes = [], [], [], []
     for table, split in (("training.csv", "train"), ("validation.csv", "valid")):
         if not (base / table).is_file():
             notes.append(f"{table} is not there: no {split} faces")
             continue
-        columns = None
+        columns: list[str] = []
         for line, row in rows_of(base / table):
             where = f"{base / table}, line {line}"
-            if columns is None:
+            if not columns:
                 header = "expression" in row
-                columns = row if header else AFFECTNET_COLUMNS
+                columns = row if header else COLUMNS
                 if "subDirectory_filePath" not in columns:
                     raise DataError(f"{where}: expected a column subDirectory_filePath, got {some(columns)}")
                 if header:
                     continue
             expect_columns(row, len(columns), where)
             cells = dict(zip(columns, row, strict=True))
-            own.append(whole_number(cells["expression"], 0, 10, f"{where}, expression"))
-            files.append(prefix + safe_name(cells["subDirectory_filePath"], f"{where}, subDirectory_filePath"))
-            splits.append(split)
-    return files, own, splits, notes
+            label = whole_number(cells["expression"], 0, 10, f"{where}, expression")
+            name = safe_name(cells["subDirectory_filePath"], f"{where}, subDirectory_filePath")
+            yield prefix + name, label, split

@@ -1,4 +1,8 @@
-"""TODO."""
+"""FER+ (Barsoum et al., ICMI 2016, arXiv 1608.01041): ten annotators' votes for each face of FER2013.
+
+Two layouts are read: the PNG folders that the authors' script writes, and Kaggle's two tables, whose pixels
+are text.
+"""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -19,26 +23,32 @@ from fer_lab.data.layouts.label_files import (
     unseen,
     whole_number,
 )
-from fer_lab.data.layouts.listing import NO_CLASS, Listing, select, source
+from fer_lab.data.layouts.listing import Listing, select, source
 
-# ---------------------------------------------------------------------------------------------------------
-# FER+
+FOLDERS = {"FER2013Train": "train", "FER2013Valid": "valid", "FER2013Test": "test"}
+USAGES = {"Training": "train", "PublicTest": "valid", "PrivateTest": "test"}
+# The votes of a face: the eight canonical classes, then these.
+NO_CLASS = ("unknown", "not a face")
+# Picture, vote counts [10], split.
+Voted = tuple[Source, list[int], str]
 
 
-def ferplus_labels(votes: np.ndarray, rule: str, num_classes: int = 8):
-    """Labels and vote shares from FER+'s ten vote counts (Barsoum et al., ICMI 2016, arXiv 1608.01041).
+def ferplus_labels(
+    votes: np.ndarray, rule: str, num_classes: int = 8
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Labels and vote shares from FER+'s ten vote counts (Barsoum et al., arXiv 1608.01041).
 
-    A single vote counts as none. A face is left out whose largest count, first on ties, is unknown or not
-    a face; under `majority` also if it is not more than half of all ten counts.
+    A single vote does not count. A face is left out if its largest count (the first one on ties) is unknown or
+    not a face. Under `majority` it is also left out if its largest count is not more than half of all ten.
 
     Args:
         votes: int [N,10], the eight canonical classes, unknown, not a face.
-        rule: of `RULES`; `votes` keeps what `largest` keeps.
+        rule: of `RULES`; `votes` keeps the faces that `largest` keeps.
         num_classes: 7 leaves out the faces of contempt, and contempt's votes.
 
     Returns:
-        labels int64 [N] (8 and 9 are `NO_CLASS`), keep bool [N], shares float32 [N,num_classes] whose rows
-        sum to 1 for the faces kept.
+        labels int64 [N] (8 and 9 are `NO_CLASS`), keep bool [N], and shares float32 [N,num_classes], whose rows
+        sum to 1 for the faces that are kept.
     """
     counted = np.where(np.asarray(votes) > 1, votes, 0)
     largest, labels = counted.max(1), counted.argmax(1)
@@ -49,96 +59,94 @@ def ferplus_labels(votes: np.ndarray, rule: str, num_classes: int = 8):
     return labels, keep, ours / np.maximum(ours.sum(1, keepdims=True), 1)
 
 
-def _ferplus_listing(root, sources, votes, splits, num_classes, rule, notes, nameless=0) -> Listing:
+def read_ferplus(root: Path, num_classes: int | None, rule: str) -> Listing:
+    """Read FER2013Train/…/label.csv, or Kaggle's fer2013.csv with fer2013new.csv."""
+    folders = first_folder(root, ("", "data"), tuple(FOLDERS))
+    table = first_folder(root, ("", "data"), ("fer2013.csv",))
+    notes: list[str] = []
+    nameless = 0
+    # The authors' repository has folders that hold label.csv alone; Kaggle's table is next to them.
+    if folders and not (table and not _any_picture(folders)):
+        root, faces = folders, list(_faces_in_folders(folders, notes))
+    elif table:
+        rows = list(_faces_in_tables(root, table / "fer2013.csv"))
+        faces = [row for row in rows if row is not None]
+        nameless = len(rows) - len(faces)
+    else:
+        raise DataError(
+            f"{root}: expected FER+'s FER2013Train, FER2013Valid and FER2013Test with a label.csv each, or "
+            "fer2013.csv and fer2013new.csv; found none of them"
+        )
     classes = order_of("ferplus", num_classes)
-    labels, keep, shares = ferplus_labels(np.array(votes, np.int64).reshape(-1, 10), rule, len(classes))
+    votes = np.array([counts for _, counts, _ in faces], np.int64).reshape(-1, 10)
+    labels, keep, shares = ferplus_labels(votes, rule, len(classes))
     reasons = Counter(
         NO_CLASS[label - 8] if label > 7 else "contempt" if label >= len(classes) else "no agreement"
         for label in labels[~keep].tolist()
     )
-    if nameless:
-        reasons["without a name"] = nameless
-    more = {"votes": shares[keep], "rule": rule, "left_out": reasons, "notes": notes}
-    return select("ferplus", root, sources, labels, keep, splits, classes, **more)
-
-
-def read_ferplus(root: Path, num_classes: int | None, rule: str) -> Listing:
-    """FER+ as the authors' script writes it (FER2013Train/…/label.csv), or as Kaggle's two tables."""
-    parts = {"FER2013Train": "train", "FER2013Valid": "valid", "FER2013Test": "test"}
-    places = ("", "data")
-    folders = first_folder(root, places, tuple(parts))
-    table = first_folder(root, places, ("fer2013.csv",))
-    # the authors' repository comes with folders that hold label.csv alone
-    if (
-        folders
-        and table
-        and not any((folders / part).is_dir() and pictures(folders / part)[0] for part in parts)
-    ):
-        folders = None
-    if folders:
-        return _read_ferplus_folders(folders, parts, num_classes, rule)
-    if table:
-        return _read_ferplus_tables(root, table / "fer2013.csv", num_classes, rule)
-    raise DataError(
-        f"{root}: no FER+ here; expected FER2013Train, FER2013Valid and FER2013Test with a label.csv each, "
-        "or fer2013.csv and fer2013new.csv"
+    reasons["without a name"] = nameless
+    chosen = np.where(keep, labels, -1).tolist()
+    listed = [(picture, label, split) for (picture, _, split), label in zip(faces, chosen, strict=True)]
+    return select(
+        "ferplus", root, listed, classes, left_out=reasons, notes=notes, votes=shares[keep], rule=rule
     )
 
 
-def _read_ferplus_folders(base: Path, parts: dict[str, str], num_classes: int | None, rule: str) -> Listing:
-    sources, votes, splits, notes = [], [], [], []
-    for folder, split in parts.items():
+def _any_picture(folders: Path) -> bool:
+    return any((folders / part).is_dir() and pictures(folders / part)[0] for part in FOLDERS)
+
+
+def _votes(cells: list[str], where: str) -> list[int]:
+    return [whole_number(cell, 0, 1000, f"{where}, votes") for cell in cells]
+
+
+def _faces_in_folders(base: Path, notes: list[str]) -> Iterator[Voted]:
+    for folder, split in FOLDERS.items():
         if not (base / folder).is_dir():
             notes.append(f"{folder} is not there: no {split} faces")
             continue
-        labels = base / folder / "label.csv"
-        seen = set()
-        for line, row in rows_of(labels):
-            where = f"{labels}, line {line}"
+        label_file = base / folder / "label.csv"
+        seen: set[str] = set()
+        for line, row in rows_of(label_file):
+            where = f"{label_file}, line {line}"
             expect_columns(row, 12, where)
             name = unseen(safe_name(row[0], f"{where}, file name"), seen, where)
-            sources.append(source(base, f"{folder}/{name}"))
-            votes.append([whole_number(cell, 0, 1000, f"{where}, votes") for cell in row[2:]])
-            splits.append(split)
+            yield source(base, f"{folder}/{name}"), _votes(row[2:], where), split
         notes += unlisted(base / folder, seen, "label.csv")
-    return _ferplus_listing(base, sources, votes, splits, num_classes, rule, notes)
 
 
-def _read_ferplus_tables(root: Path, pixels: Path, num_classes: int | None, rule: str) -> Listing:
-    usages = {"Training": "train", "PublicTest": "valid", "PrivateTest": "test"}
+def _faces_in_tables(root: Path, pixels: Path) -> Iterator[Voted | None]:
+    """The faces of Kaggle's two tables, row by row; None for a row without a file name, which FER+ removed."""
     base = pixels.parent
-    labels = (first_folder(root, ("", "data"), ("fer2013new.csv",)) or base) / "fer2013new.csv"
-    if not (labels.is_file() and pixels.is_file()):
+    label_file = (first_folder(root, ("", "data"), ("fer2013new.csv",)) or base) / "fer2013new.csv"
+    if not (label_file.is_file() and pixels.is_file()):
         raise DataError(
-            f"{base} needs the files fer2013.csv, with the pictures, and fer2013new.csv, with FER+'s votes"
+            f"{base}: expected the files fer2013.csv, with the pictures, and fer2013new.csv, with FER+'s votes"
         )
-    faces = _pixel_spans(pixels)
-    sources, votes, splits, seen, nameless = [], [], [], set(), 0
-    for line, row in rows_of(labels):
-        where = f"{labels}, line {line}"
+    spans = _pixel_spans(pixels)
+    seen: set[str] = set()
+    for line, row in rows_of(label_file):
+        where = f"{label_file}, line {line}"
         expect_columns(row, 12, where)
         if row[0].lower() == "usage":
             continue
-        usage, *span = next(faces, (None,))
-        if row[0] not in usages or row[0] != usage:
+        usage, *span = next(spans, (None,))
+        if row[0] not in USAGES or row[0] != usage:
             raise DataError(
                 f"{where}: usage {row[0]!r}, and {usage!r} in the same row of fer2013.csv; expected the same "
-                f"of {', '.join(usages)}, row by row"
+                f"of {', '.join(USAGES)}, row by row"
             )
         if not row[1]:
-            nameless += 1
+            yield None
             continue
         name = unseen(safe_name(row[1], f"{where}, image name"), seen, where)
-        sources.append(Source(name, str(pixels), *span))
-        votes.append([whole_number(cell, 0, 1000, f"{where}, votes") for cell in row[2:]])
-        splits.append(usages[usage])
-    if next(faces, None) is not None:
-        raise DataError(f"{labels} ends before fer2013.csv does; expected as many rows in both")
-    return _ferplus_listing(root, sources, votes, splits, num_classes, rule, [], nameless)
+        yield Source(name, str(pixels), *span), _votes(row[2:], where), USAGES[usage]
+    if next(spans, None) is not None:
+        raise DataError(f"{label_file} ends before fer2013.csv does; expected as many rows in both")
 
 
 def _pixel_spans(path: Path) -> Iterator[tuple[str, int, int, int]]:
-    """(usage; offset, length and line of the pixels) of each row of Kaggle's table, without parsing pixels."""
+    """(usage, offset, length and line of the pixels) of each row of Kaggle's table, without parsing pixels."""
     offset, columns = 0, None
     with open(path, "rb") as file:
         for line, text in enumerate(file, 1):

@@ -1,12 +1,16 @@
-"""Label files and folders from strangers: every field is checked, what is wrong is named with its line."""
+"""Label files and folders from strangers: every field is checked, and errors name the file and the line."""
 
+import contextlib
 import csv
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import TextIO, TypeVar
 
 from fer_lab.data.images import SUFFIXES, DataError
+
+T = TypeVar("T")
 
 
 def some(names: Sequence[str], limit: int = 5) -> str:
@@ -15,58 +19,49 @@ def some(names: Sequence[str], limit: int = 5) -> str:
     return ", ".join(names[:limit]) + more
 
 
+@contextlib.contextmanager
+def _label_file(path: Path) -> Iterator[TextIO]:
+    """An open label file; DataError if it is missing, not a regular file, or not UTF-8."""
+    # Reading a pipe or a device could wait, or deliver bytes, forever.
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path} is not a regular file; expected a label file")
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            yield file
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}; expected a label file") from error
+
+
+def _at_least_one(path: Path, lines: Iterable[T]) -> Iterator[T]:
+    empty = True
+    for line in lines:
+        empty = False
+        yield line
+    if empty:
+        raise DataError(f"{path} is empty; expected a label file with one line per face")
+
+
 def rows_of(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """(line number, fields) of a CSV file in UTF-8, with or without byte-order mark; blank lines skipped.
+    """(line number, stripped fields) of a CSV file in UTF-8, without its byte-order mark and blank lines.
 
     Raises:
         DataError: missing, not UTF-8, not CSV, or without any line.
     """
-    empty = True
-    _expect_file(path)
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            try:
-                for row in reader:
-                    if any(cell.strip() for cell in row):
-                        empty = False
-                        yield reader.line_num, [cell.strip() for cell in row]
-            except csv.Error as error:
-                raise DataError(f"{path}, line {reader.line_num}: no valid CSV ({error})") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}; expected a label file") from error
-    if empty:
-        raise _no_line(path)
-
-
-def _expect_file(path: Path) -> None:
-    # Reading a pipe or a device could wait, or go on, for ever.
-    if path.exists() and not path.is_file():
-        raise DataError(f"{path} is not a regular file; expected a label file")
-
-
-def _no_line(path: Path) -> DataError:
-    return DataError(f"{path} holds no line; expected a label file, with a line a face")
+    with _label_file(path) as file:
+        reader = csv.reader(file, strict=True)
+        rows = ((reader.line_num, [cell.strip() for cell in row]) for row in reader)
+        try:
+            yield from _at_least_one(path, (row for row in rows if any(row[1])))
+        except csv.Error as error:
+            raise DataError(f"{path}, line {reader.line_num}: not valid CSV ({error})") from error
 
 
 def lines_of(path: Path) -> Iterator[tuple[int, str]]:
-    """(line number, stripped text) of a text file's lines that are not blank; as `rows_of` otherwise."""
-    empty = True
-    _expect_file(path)
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            for number, text in enumerate(file, 1):
-                if text.strip():
-                    empty = False
-                    yield number, text.strip()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}; expected a label file") from error
-    if empty:
-        raise _no_line(path)
+    """(line number, stripped text) of the lines of a text file that are not blank; otherwise like `rows_of`."""
+    with _label_file(path) as file:
+        yield from _at_least_one(path, ((n, text.strip()) for n, text in enumerate(file, 1) if text.strip()))
 
 
 def whole_number(text: str, low: int, high: int, where: str) -> int:
@@ -98,14 +93,15 @@ def safe_name(text: str, where: str) -> str:
 
 
 def unseen(name: str, seen: set[str], where: str) -> str:
-    """`name`, which is added to the names seen; raises DataError where it was in there."""
+    """`name`, which is added to `seen`; DataError if it is already there."""
     if name in seen:
-        raise DataError(f"{where}: {name} stands here a second time; keep one of the lines")
+        raise DataError(f"{where}: {name} is listed a second time; keep one of the lines")
     seen.add(name)
     return name
 
 
 def expect_columns(row: list[str], count: int, where: str) -> None:
+    """Raise DataError unless the row has `count` fields."""
     if len(row) != count:
         raise DataError(f"{where}: expected {count} columns, got {len(row)}")
 
@@ -114,9 +110,10 @@ def entries(folder: Path) -> tuple[list[str], list[str]]:
     """Names of the folders and of the files in a folder, sorted, without hidden ones.
 
     Raises:
-        DataError: no such folder, or it cannot be listed.
+        DataError: the folder does not exist or cannot be listed.
     """
-    folders, files = [], []
+    folders: list[str] = []
+    files: list[str] = []
     try:
         for entry in os.scandir(folder):
             if not entry.name.startswith("."):
@@ -130,23 +127,22 @@ def entries(folder: Path) -> tuple[list[str], list[str]]:
 
 
 def pictures(folder: Path) -> tuple[list[str], int]:
-    """Names of the pictures in a folder by their endings, and how many other files there are."""
+    """Names of the pictures in a folder, judged by their suffixes, and the number of other files."""
     _, files = entries(folder)
-    found = [name for name in files if os.path.splitext(name)[1].lower() in SUFFIXES]
-    return found, len(files) - len(found)
+    names = [name for name in files if os.path.splitext(name)[1].lower() in SUFFIXES]
+    return names, len(files) - len(names)
 
 
 def unlisted(folder: Path, listed: set[str], label_file: str) -> list[str]:
-    """A note on pictures in a folder that its label file does not name."""
+    """A note on pictures in a folder that its label file does not name; [] if there are none."""
     extra = [name for name in pictures(folder)[0] if name not in listed] if folder.is_dir() else []
-    return (
-        [f"{len(extra)} pictures in {folder.name} are not in {label_file}: {some(extra, 3)}"] if extra else []
-    )
+    note = f"{len(extra)} pictures in {folder.name} are not in {label_file}: {some(extra, 3)}"
+    return [note] if extra else []
 
 
-def first_folder(root: Path, candidates: Sequence[str], holds: Sequence[str]) -> Path | None:
-    """The first of root's folders that holds one of the named things."""
+def first_folder(root: Path, candidates: Sequence[str], contents: Sequence[str]) -> Path | None:
+    """The first of root's folders `candidates` that contains a file or folder of `contents`."""
     for candidate in candidates:
-        if any((root / candidate / thing).exists() for thing in holds):
+        if any((root / candidate / name).exists() for name in contents):
             return root / candidate
     return None

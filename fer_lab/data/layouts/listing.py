@@ -1,4 +1,4 @@
-"""TODO."""
+"""`Listing`, the faces of a data set before any picture is read, and what the readers of all layouts share."""
 
 import os
 from dataclasses import dataclass, field
@@ -9,8 +9,9 @@ import numpy as np
 from fer_lab.data.cache import Source
 
 RULES = ("largest", "majority", "votes")
-# What follows the eight classes in FER+'s votes.
-NO_CLASS = ("unknown", "not a face")
+# A picture, its label (−1 if it does not belong to the set), its split.
+Face = tuple[Source, int, str]
+# Names of splits, as folders and file names spell them → ours.
 SPLIT_NAMES = {
     "train": "train",
     "training": "train",
@@ -32,16 +33,16 @@ class Listing:
 
     Attributes:
         name: the data set's.
-        root: its folder, which names are relative to.
-        sources: where pictures lie; M of them, the same whatever the label rule and number of classes.
-        rows: int64 [N], which of them belong to the set; the fields below tell of these.
-        labels: int64 [N], canonical, or into the set's own classes.
-        splits: str [N].
-        classes: C names in label order.
-        votes: float32 [N,C], rows sum to 1, or None.
-        rule: label rule that was applied, "" where the set has none.
-        left_out: reason → how many faces have no place in this set.
-        notes: what of the layout is not there, and files that do not belong to it.
+        root: its folder; file names are relative to it.
+        sources: M pictures, the same whatever the label rule and the number of classes.
+        rows: int64 [N], the sources that belong to the set; labels, splits and votes describe these.
+        labels: int64 [N], indices into `classes`.
+        splits: str [N], of `faces.SPLITS`.
+        classes: C names in label order, canonical unless the set brings its own.
+        votes: float32 [N,C], rows sum to 1; None if the set has no votes.
+        rule: the label rule that was applied, "" for a set without rules.
+        left_out: reason → how many faces do not belong to the set.
+        notes: missing parts of the layout, and files that do not belong to it.
     """
 
     name: str
@@ -61,19 +62,34 @@ class Listing:
 
 
 def source(root: Path, name: str) -> Source:
+    """The picture file `name` in `root`."""
     return Source(name, os.path.join(root, name))
 
 
-def select(name: str, root: Path, sources, labels, keep, splits, classes, **more) -> Listing:
-    """A listing of the sources where `keep` [M] is true; labels and splits [M] are of all sources."""
-    rows = np.flatnonzero(keep)
+def select(
+    name: str,
+    root: Path,
+    faces: list[Face],
+    classes: tuple[str, ...],
+    *,
+    left_out: dict[str, int],
+    notes: list[str],
+    votes: np.ndarray | None = None,
+    rule: str = "",
+) -> Listing:
+    """A `Listing` of the faces whose label is not −1; its `sources` are the pictures of all faces."""
+    labels = np.array([label for _, label, _ in faces], np.int64)
+    rows = np.flatnonzero(labels >= 0)
     return Listing(
         name=name,
         root=root,
-        sources=sources,
+        sources=[source for source, _, _ in faces],
         rows=rows,
-        labels=np.asarray(labels, np.int64)[rows],
-        splits=np.asarray(splits, dtype="<U5")[rows],
+        labels=labels[rows],
+        splits=np.array([split for _, _, split in faces], "<U5")[rows],
         classes=classes,
-        **more,
+        votes=votes,
+        rule=rule,
+        left_out={reason: count for reason, count in left_out.items() if count},
+        notes=notes,
     )

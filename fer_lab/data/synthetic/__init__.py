@@ -1,4 +1,4 @@
-"""Faces rendered from the Facial Action Coding System, whose truth is known and whose difficulty has knobs."""
+"""Faces rendered from the Facial Action Coding System, with known truth and with knobs for their difficulty."""
 
 from fer_lab.data.synthetic.action_units import (
     NUMBERS,

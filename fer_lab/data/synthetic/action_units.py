@@ -1,8 +1,8 @@
 """Action units: what each muscle does to the face, and which units make an expression.
 
-Each unit is one function `unit(face, a)` that changes the neutral face in place; `a` [B,2] is its intensity
-0…1 on the face's own left and right, 1 being FACS's level E. Numbers, muscles and appearance: P. Ekman,
-W. V. Friesen, J. C. Hager, Facial Action Coding System: The Manual (2002). Lengths are face units (anatomy.py).
+Each unit is one function `unit(face, a)` that changes the neutral face in place. `a` [B,2] is its intensity 0…1
+on the face's own left and right; 1 is FACS's level E. Numbers, muscles and appearance: P. Ekman, W. V. Friesen,
+J. C. Hager, Facial Action Coding System: The Manual (2002). Lengths are face units (anatomy.py).
 
 Expressions are the EMFACS prototypes (W. V. Friesen, P. Ekman, EMFACS-7, 1983; cf. Table 1 of P. Lucey et al.,
 The Extended Cohn-Kanade Dataset, CVPRW 2010).
@@ -10,12 +10,14 @@ The Extended Cohn-Kanade Dataset, CVPRW 2010).
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 import torch
+from torch import Tensor
+
+from fer_lab.data.synthetic.anatomy import Face
 
 
-def inner_brow_raiser(face, a):
+def inner_brow_raiser(face: Face, a: Tensor) -> None:
     """AU 1, frontalis (pars medialis): the inner brows rise, lines cross the middle of the forehead."""
     face.brow_inner_y -= 0.115 * a
     face.brow_mid_y -= 0.035 * a
@@ -23,14 +25,14 @@ def inner_brow_raiser(face, a):
     face.forehead_inner += 0.75 * a
 
 
-def outer_brow_raiser(face, a):
+def outer_brow_raiser(face: Face, a: Tensor) -> None:
     """AU 2, frontalis (pars lateralis): the outer brows rise in an arch, lines above them."""
     face.brow_mid_y -= 0.085 * a
     face.brow_outer_y -= 0.095 * a
     face.forehead_outer += 0.75 * a
 
 
-def brow_lowerer(face, a):
+def brow_lowerer(face: Face, a: Tensor) -> None:
     """AU 4, corrugator and depressor supercilii: brows down and together, upright furrows between them."""
     face.brow_inner_y += 0.080 * a
     face.brow_mid_y += 0.042 * a
@@ -40,14 +42,14 @@ def brow_lowerer(face, a):
     face.glabella += 0.95 * a
 
 
-def upper_lid_raiser(face, a):
+def upper_lid_raiser(face: Face, a: Tensor) -> None:
     """AU 5, levator palpebrae superioris: the upper lid rises, white shows above the iris."""
     face.lid_upper += 0.042 * a
     face.lid_lower += 0.008 * a
     face.lid_crease -= 0.014 * a
 
 
-def cheek_raiser(face, a):
+def cheek_raiser(face: Face, a: Tensor) -> None:
     """AU 6, orbicularis oculi (pars orbitalis): cheeks up, eyes narrowed from below, crow's-feet."""
     face.cheek_y -= 0.040 * a
     face.cheek_raise += 0.55 * a
@@ -58,14 +60,14 @@ def cheek_raiser(face, a):
     face.brow_outer_y += 0.012 * a
 
 
-def lid_tightener(face, a):
+def lid_tightener(face: Face, a: Tensor) -> None:
     """AU 7, orbicularis oculi (pars palpebralis): the lids tighten, the eye becomes a slit."""
     face.lid_upper -= 0.020 * a
     face.lid_lower -= 0.020 * a
     face.lid_bag += 0.35 * a
 
 
-def nose_wrinkler(face, a):
+def nose_wrinkler(face: Face, a: Tensor) -> None:
     """AU 9, levator labii superioris alaeque nasi: wrinkles across the nose, wings and lip pulled up."""
     face.nose_wrinkle += 1.0 * a
     face.nose_wing_y -= 0.034 * a
@@ -81,7 +83,7 @@ def nose_wrinkler(face, a):
     face.cheek_raise += 0.25 * a
 
 
-def upper_lip_raiser(face, a):
+def upper_lip_raiser(face: Face, a: Tensor) -> None:
     """AU 10, levator labii superioris: the upper lip rises square, the fold beside the nose deepens."""
     face.lip_raise += 0.062 * a
     face.upper_open += 0.012 * a
@@ -90,7 +92,7 @@ def upper_lip_raiser(face, a):
     face.cheek_raise += 0.15 * a
 
 
-def lip_corner_puller(face, a):
+def lip_corner_puller(face: Face, a: Tensor) -> None:
     """AU 12, zygomaticus major: the corners rise and spread, cheeks fill, the nasolabial fold deepens."""
     face.corner_y -= 0.088 * a
     face.corner_x += 0.066 * a
@@ -101,21 +103,21 @@ def lip_corner_puller(face, a):
     face.upper_lip -= 0.007 * a.mean(1)
 
 
-def dimpler(face, a):
+def dimpler(face: Face, a: Tensor) -> None:
     """AU 14, buccinator: the corner is pressed in and tightens, a dimple beside it."""
     face.corner_x += 0.026 * a
     face.corner_y -= 0.016 * a
     face.dimple += 1.0 * a
 
 
-def lip_corner_depressor(face, a):
+def lip_corner_depressor(face: Face, a: Tensor) -> None:
     """AU 15, depressor anguli oris: the corners are pulled down, lines run from them to the chin."""
     face.corner_y += 0.078 * a
     face.corner_x -= 0.006 * a
     face.marionette += 0.75 * a
 
 
-def chin_raiser(face, a):
+def chin_raiser(face: Face, a: Tensor) -> None:
     """AU 17, mentalis: the chin pushes the lower lip up, its skin wrinkles."""
     m = a.mean(1)
     face.mouth_y -= 0.030 * m
@@ -125,7 +127,7 @@ def chin_raiser(face, a):
     face.corner_y += 0.010 * a
 
 
-def lip_stretcher(face, a):
+def lip_stretcher(face: Face, a: Tensor) -> None:
     """AU 20, risorius: the mouth is drawn out sideways, lips flatten, lower teeth may show."""
     face.corner_x += 0.075 * a
     face.corner_y += 0.022 * a
@@ -135,7 +137,7 @@ def lip_stretcher(face, a):
     face.marionette += 0.35 * a
 
 
-def lip_tightener(face, a):
+def lip_tightener(face: Face, a: Tensor) -> None:
     """AU 23, orbicularis oris: the lips tighten and grow thin."""
     m = a.mean(1)
     face.upper_lip -= 0.022 * m
@@ -144,13 +146,13 @@ def lip_tightener(face, a):
     face.lip_press += 0.9 * m
 
 
-def lips_part(face, a):
+def lips_part(face: Face, a: Tensor) -> None:
     """AU 25, depressor labii inferioris or a relaxed mentalis: the lips part."""
     face.upper_open += 0.016 * a
     face.lower_open += 0.030 * a
 
 
-def jaw_drop(face, a):
+def jaw_drop(face: Face, a: Tensor) -> None:
     """AU 26, masseter relaxed: the jaw drops and the mouth opens."""
     m = a.mean(1)
     face.jaw_drop += 0.125 * m
@@ -174,13 +176,13 @@ class ActionUnit:
 
     number: int
     name: str
-    apply: Callable[[SimpleNamespace, torch.Tensor], None]
+    apply: Callable[[Face, Tensor], None]
     places: tuple[tuple[float, float, float], ...]
 
     @property
     def description(self) -> str:
         """One sentence: the muscle's visible effect."""
-        return self.apply.__doc__.split(": ", 1)[1]
+        return (self.apply.__doc__ or "").split(": ", 1)[1]
 
 
 UNITS: tuple[ActionUnit, ...] = (
@@ -217,25 +219,25 @@ PROTOTYPES: dict[str, dict[int, float]] = {
 
 
 def unit_index(key: int | str) -> int:
-    """Row of a unit in `UNITS` by FACS number (12, "12", "AU12") or name ("lip_corner_puller").
+    """Row of a unit in `UNITS`, found by FACS number (12, "12", "AU12") or name ("lip_corner_puller").
 
     Raises:
-        ValueError: no such unit; the message lists those that there are.
+        ValueError: an unknown unit; the message lists the known ones.
     """
     word = str(key).strip().lower().removeprefix("au").strip()
     for i, unit in enumerate(UNITS):
         if word in (str(unit.number), unit.name):
             return i
     known = ", ".join(f"{unit.number} {unit.name}" for unit in UNITS)
-    raise ValueError(f"unknown action unit {key!r}; there are {known}")
+    raise ValueError(f"unknown action unit {key!r}; expected one of {known}")
 
 
-def action_units(units: Mapping[int | str, float | tuple[float, float]] | torch.Tensor) -> torch.Tensor:
-    """Unit intensities as a tensor [B,U,2] in the order of `UNITS`, checked.
+def action_units(units: Mapping[int | str, float | tuple[float, float]] | Tensor) -> Tensor:
+    """Check unit intensities and return them as a tensor [B,U,2] in the order of `UNITS`.
 
     Args:
-        units: {12: 0.8, "brow_lowerer": (1.0, 0.2)} (both sides, or own left and own right), for one face;
-            or a tensor [U,2] or [B,U,2].
+        units: for one face {12: 0.8, "brow_lowerer": (1.0, 0.2)}, where a pair is (own left, own right); or a
+            tensor [U,2] or [B,U,2].
 
     Raises:
         ValueError: an unknown unit, a wrong shape, an intensity outside 0…1 or not finite.
@@ -255,14 +257,14 @@ def action_units(units: Mapping[int | str, float | tuple[float, float]] | torch.
     if wrong.any():
         face, unit, side = wrong.nonzero()[0].tolist()
         raise ValueError(
-            f"intensities lie in 0…1, got {table[face, unit, side].item():g} for "
+            f"intensities must be in 0…1, got {table[face, unit, side].item():g} for "
             f"AU{NUMBERS[unit]} of face {face}; the units are {', '.join(map(str, NUMBERS))}"
         )
     return table
 
 
-def expression_units(name: str, intensity: float = 1.0) -> torch.Tensor:
-    """The prototype of an expression as unit intensities [U,2]; contempt is on the face's own left alone.
+def expression_units(name: str, intensity: float = 1.0) -> Tensor:
+    """The prototype of an expression as unit intensities [U,2]; contempt shows on the own left side only.
 
     Raises:
         ValueError: an expression without a prototype, or an intensity outside 0…1.
@@ -270,7 +272,7 @@ def expression_units(name: str, intensity: float = 1.0) -> torch.Tensor:
     if name not in PROTOTYPES:
         raise ValueError(f"no prototype for {name!r}; expected one of {', '.join(PROTOTYPES)}")
     if not 0 <= intensity <= 1:
-        raise ValueError(f"intensity must lie in 0…1, got {intensity!r}")
+        raise ValueError(f"intensity must be in 0…1, got {intensity!r}")
     table = torch.zeros(len(UNITS), 2)
     for number, weight in PROTOTYPES[name].items():
         table[NUMBERS.index(number)] = weight * intensity
@@ -279,8 +281,8 @@ def expression_units(name: str, intensity: float = 1.0) -> torch.Tensor:
     return table
 
 
-def move(face: SimpleNamespace, units: torch.Tensor) -> SimpleNamespace:
-    """Apply all units [B,U,2] to a neutral face, in place; opposed units meet halfway."""
+def move(face: Face, units: Tensor) -> Face:
+    """Apply all units [B,U,2] to a neutral face, in place; opposed units cancel each other partly."""
     for i, unit in enumerate(UNITS):
         unit.apply(face, units[:, i])
     face.upper_lip.clamp_(min=0.012)

@@ -1,16 +1,22 @@
-"""Who a face is and where its features lie: identity, nuisances, the neutral face, and the 68 landmarks.
+"""Who a face is and where its features are: identity, nuisances, the neutral face, head turns.
 
 Lengths are in face units: at scale 1 the picture spans -1…1 both ways, x to the picture's right, y down.
-Everything that a face has twice is a tensor [B,2] whose columns are the face's own left (the picture's right)
+Everything that a face has twice is a tensor [B,2]. Its columns are the face's own left (the picture's right)
 and its own right, as in the Facial Action Coding System; its x is measured outwards from the midline.
 """
 
 import dataclasses
 from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import Any, Self
 
 import torch
+from torch import Tensor
 
+# The lengths of B faces: every field is a tensor, see `neutral_face`.
+Face = SimpleNamespace
+# x and y of B points, two tensors of one shape.
+Point = tuple[Tensor, Tensor]
 # The picture's direction of "outwards" for the face's own left and right.
 SIDE = torch.tensor([1.0, -1.0])
 
@@ -18,7 +24,7 @@ HAIR_STYLES = ("shaved", "crop", "side part", "curly", "bob", "long", "wavy", "b
 BEARDS = ("none", "stubble", "moustache", "goatee", "full")
 GLASSES = ("none", "round", "square")
 
-# sRGB, light to dark; Identity.skin_tone 0…1 runs along it.
+# sRGB, light to dark; Identity.skin_tone 0…1 interpolates between the rows.
 SKIN_TONES = torch.tensor(
     [
         [0.985, 0.860, 0.780],
@@ -65,31 +71,32 @@ CLOTHES = torch.tensor(
 )
 
 
+@dataclass(frozen=True)
 class _Parameters:
-    """What Identity and Nuisance share: one tensor a field, first dimension the face."""
+    """The base of Identity and Nuisance: every field is one tensor, whose first dimension is the face."""
 
     def __len__(self) -> int:
         return len(getattr(self, dataclasses.fields(self)[0].name))
 
-    def take(self, rows: torch.Tensor):
+    def take(self, rows: Tensor) -> Self:
         """The parameters of some faces, in the order of `rows` (int64 [K])."""
         rows = torch.as_tensor(rows)
         return type(self)(**{f.name: getattr(self, f.name)[rows] for f in dataclasses.fields(self)})
 
-    def to(self, device: torch.device | str):
+    def to(self, device: torch.device | str) -> Self:
         """The same parameters on another device."""
         return type(self)(**{f.name: getattr(self, f.name).to(device) for f in dataclasses.fields(self)})
 
-    def replace(self, **changes):
-        """A copy with some fields set, for every face, to a number or a tensor.
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields set to a number or a tensor, for every face.
 
         Raises:
-            ValueError: an unknown field, named beside those that there are.
+            ValueError: an unknown field; the message lists the known ones.
         """
         known = [f.name for f in dataclasses.fields(self)]
         if unknown := set(changes) - set(known):
             raise ValueError(
-                f"unknown {type(self).__name__} field {sorted(unknown)}; there are {', '.join(known)}"
+                f"unknown {type(self).__name__} field {sorted(unknown)}; expected some of {', '.join(known)}"
             )
         for key, value in changes.items():
             old = getattr(self, key)
@@ -99,7 +106,7 @@ class _Parameters:
 
 @dataclass(frozen=True)
 class Identity(_Parameters):
-    """Who B people are. Tensors [B]; shapes are about -1…1 around the mean face unless said otherwise.
+    """Who B people are. Tensors [B]; shapes are about -1…1 around the mean face unless the list below differs.
 
     Attributes:
         skin_tone: 0 light … 1 dark.
@@ -115,84 +122,77 @@ class Identity(_Parameters):
         hair_style, beard, glasses: int64, index into `HAIR_STYLES`, `BEARDS`, `GLASSES`.
         hair_volume, hairline: full, high.
         freckles, lipstick, ears: 0…1.
-        seed: int64, where freckles and hair waves lie.
+        seed: int64, places freckles and hair waves.
     """
 
-    skin_tone: torch.Tensor
-    undertone: torch.Tensor
-    age: torch.Tensor
-    softness: torch.Tensor
-    width: torch.Tensor
-    length: torch.Tensor
-    jaw: torch.Tensor
-    chin: torch.Tensor
-    cheeks: torch.Tensor
-    eye_size: torch.Tensor
-    eye_distance: torch.Tensor
-    eye_tilt: torch.Tensor
-    eye_fold: torch.Tensor
-    brow_weight: torch.Tensor
-    brow_height: torch.Tensor
-    brow_arch: torch.Tensor
-    nose_length: torch.Tensor
-    nose_width: torch.Tensor
-    nose_bridge: torch.Tensor
-    mouth_width: torch.Tensor
-    lip_fullness: torch.Tensor
-    iris: torch.Tensor
-    hair: torch.Tensor
-    clothes: torch.Tensor
-    hair_style: torch.Tensor
-    beard: torch.Tensor
-    glasses: torch.Tensor
-    hair_volume: torch.Tensor
-    hairline: torch.Tensor
-    freckles: torch.Tensor
-    lipstick: torch.Tensor
-    ears: torch.Tensor
-    seed: torch.Tensor
+    skin_tone: Tensor
+    undertone: Tensor
+    age: Tensor
+    softness: Tensor
+    width: Tensor
+    length: Tensor
+    jaw: Tensor
+    chin: Tensor
+    cheeks: Tensor
+    eye_size: Tensor
+    eye_distance: Tensor
+    eye_tilt: Tensor
+    eye_fold: Tensor
+    brow_weight: Tensor
+    brow_height: Tensor
+    brow_arch: Tensor
+    nose_length: Tensor
+    nose_width: Tensor
+    nose_bridge: Tensor
+    mouth_width: Tensor
+    lip_fullness: Tensor
+    iris: Tensor
+    hair: Tensor
+    clothes: Tensor
+    hair_style: Tensor
+    beard: Tensor
+    glasses: Tensor
+    hair_volume: Tensor
+    hairline: Tensor
+    freckles: Tensor
+    lipstick: Tensor
+    ears: Tensor
+    seed: Tensor
 
     @classmethod
     def sample(cls, n: int, seed: int = 0, spread: float = 1.0) -> "Identity":
         """Draw n people.
 
         Args:
-            spread: 1 draws clearly different people, 0 n times the same plain person; above 1 caricatures.
-                What is chosen rather than grown (hair, colours, beard, glasses) differs fully from 0.6 on.
+            spread: 1 draws clearly different people, 0 one plain person n times, above 1 caricatures.
+                Choices (hair, colours, beard, glasses) differ fully from 0.6 on.
         """
         g = torch.Generator().manual_seed(seed)
 
-        def uniform():
+        def uniform() -> Tensor:
             return torch.rand(n, generator=g)
 
-        def normal():
+        def normal() -> Tensor:
             return torch.randn(n, generator=g).clamp(-1.8, 1.8) * 0.55 * spread
 
-        def pick(weights):
+        def pick(weights: Tensor) -> Tensor:
             return torch.multinomial(weights, 1, generator=g).squeeze(1)
 
         skin_tone = (0.4 + spread * (uniform() - 0.4)).clamp(0, 1)
         age = (spread * uniform() ** 1.5).clamp(0, 1)
         softness = (0.5 + spread * (torch.sigmoid(torch.randn(n, generator=g) * 2.4) - 0.5)).clamp(0, 1)
         soft = softness[:, None]
-        shapes = {key: normal() for key in _SHAPES}
+        names = [f.name for f in dataclasses.fields(cls)]
+        shapes = {key: normal() for key in names[names.index("width") : names.index("iris")]}
         shapes["jaw"] = shapes["jaw"] + 0.5 - softness
         shapes["brow_weight"] = shapes["brow_weight"] + 0.7 * (0.5 - softness)
         shapes["lip_fullness"] = shapes["lip_fullness"] + 0.6 * (softness - 0.5) + 0.5 * (skin_tone - 0.4)
         shapes["nose_width"] = shapes["nose_width"] + 0.5 * (skin_tone - 0.4)
 
-        # Darker skin goes with darker hair and eyes more often than not, never always.
+        # Darker skin usually goes with darker hair and eyes, but not always.
         dark = skin_tone[:, None].clamp(0, 1)
-        hair_weights = torch.cat(
-            [
-                2 + 6 * dark,
-                2 + dark,
-                2 - 1.6 * dark,
-                *(k * (1 - dark) ** 2.5 for k in (2.2, 2.6, 1.4)),
-            ],
-            1,
-        )
-        hair = HAIR_COLORS[pick(hair_weights)]
+        light_hair = [k * (1 - dark) ** 2.5 for k in (2.2, 2.6, 1.4)]
+        hair = HAIR_COLORS[pick(torch.cat([2 + 6 * dark, 2 + dark, 2 - 1.6 * dark, *light_hair], 1))]
         grey = ((age - 0.60) / 0.3).clamp(0, 1) * (uniform() < 0.8)
         hair = torch.lerp(hair, HAIR_COLORS[6].expand(n, 3), grey[:, None] * 0.85)
         hair = (hair * (0.85 + 0.3 * uniform()[:, None])).clamp(0, 1)
@@ -230,8 +230,8 @@ class Identity(_Parameters):
             seed=torch.randint(0, 2**31, (n,), generator=g) * (1 if spread else 0),
         )
 
-    def table(self) -> dict[str, list]:
-        """The attributes worth splitting a test set by, one column each."""
+    def table(self) -> dict[str, list[Any]]:
+        """The attributes by which a test set can be split, one column each."""
         return {
             "skin_tone": self.skin_tone.tolist(),
             "age": self.age.tolist(),
@@ -243,66 +243,45 @@ class Identity(_Parameters):
         }
 
 
-_SHAPES = [
-    "width",
-    "length",
-    "jaw",
-    "chin",
-    "cheeks",
-    "eye_size",
-    "eye_distance",
-    "eye_tilt",
-    "eye_fold",
-    "brow_weight",
-    "brow_height",
-    "brow_arch",
-    "nose_length",
-    "nose_width",
-    "nose_bridge",
-    "mouth_width",
-    "lip_fullness",
-]
-
-
 @dataclass(frozen=True)
 class Nuisance(_Parameters):
-    """How B pictures were taken. Tensors [B] unless said otherwise.
+    """How B pictures were taken. Tensors [B] unless the list below differs.
 
     Attributes:
         roll, yaw, pitch: degrees; roll turns the picture clockwise, yaw the face to the picture's right,
             pitch downwards.
         scale: 1 lets the head fill most of the picture.
         shift: float [B,2], in picture half-widths.
-        light: float [B,2], where the light comes from, right and down, each about -1…1.
-        ambient: 0…1, how much light comes from everywhere.
-        contrast, brightness: 1 and 0 leave the picture as it is.
+        light: float [B,2], direction to the light, right and down, each about -1…1.
+        ambient: 0…1, share of the light that comes from all directions.
+        contrast, brightness: 1 and 0 leave the picture unchanged.
         background: float [B,2,3], colours of top and bottom.
         occlusion: 0 none … 1 an object as wide as the face.
         occluder: float [B,6]: place x, y, angle in radians, colour.
         blur: standard deviation in hundredths of the picture's width.
         noise: standard deviation of grey values 0…1.
         grey: 0 in colour … 1 in grey levels.
-        gaze: float [B,2], where the eyes look, right and down, each about -1…1.
-        seed: int64, of background spots and noise.
+        gaze: float [B,2], direction in which the eyes look, right and down, each about -1…1.
+        seed: int64, for background spots and noise.
     """
 
-    roll: torch.Tensor
-    yaw: torch.Tensor
-    pitch: torch.Tensor
-    scale: torch.Tensor
-    shift: torch.Tensor
-    light: torch.Tensor
-    ambient: torch.Tensor
-    contrast: torch.Tensor
-    brightness: torch.Tensor
-    background: torch.Tensor
-    occlusion: torch.Tensor
-    occluder: torch.Tensor
-    blur: torch.Tensor
-    noise: torch.Tensor
-    grey: torch.Tensor
-    gaze: torch.Tensor
-    seed: torch.Tensor
+    roll: Tensor
+    yaw: Tensor
+    pitch: Tensor
+    scale: Tensor
+    shift: Tensor
+    light: Tensor
+    ambient: Tensor
+    contrast: Tensor
+    brightness: Tensor
+    background: Tensor
+    occlusion: Tensor
+    occluder: Tensor
+    blur: Tensor
+    noise: Tensor
+    grey: Tensor
+    gaze: Tensor
+    seed: Tensor
 
     @classmethod
     def none(cls, n: int) -> "Nuisance":
@@ -322,13 +301,13 @@ class Nuisance(_Parameters):
         )
 
 
-def neutral_face(who: Identity) -> SimpleNamespace:
+def neutral_face(who: Identity) -> Face:
     """The relaxed face of B people: every length that an action unit may change.
 
     Sided fields are [B,2], midline fields [B]. Folds are depths, 0 none … 1 deep; `age` deepens them.
     """
 
-    def sided(x):
+    def sided(x: Tensor) -> Tensor:
         return x[:, None].repeat(1, 2)
 
     w, size, age = who.width, who.eye_size, who.age
@@ -391,8 +370,8 @@ def neutral_face(who: Identity) -> SimpleNamespace:
     )
 
 
-def head_halfwidth(face: SimpleNamespace, y: torch.Tensor) -> torch.Tensor:
-    """Half-width of the head [B,K] at the heights y [B,K]; see `drawing.head_distance`."""
+def head_halfwidth(face: Face, y: Tensor) -> Tensor:
+    """Half-width of the head [B,K] at the heights y [B,K]; see `skin.head_distance`."""
     middle = face.head_middle[:, None]
     t = (y - middle) / (face.chin_y[:, None] - middle)
     u = (middle - y) / (middle - face.head_top[:, None])
@@ -402,15 +381,15 @@ def head_halfwidth(face: SimpleNamespace, y: torch.Tensor) -> torch.Tensor:
     return face.head_width[:, None] * torch.where(t > 0, lower, upper)
 
 
-def project(x: torch.Tensor, y: torch.Tensor, how: Nuisance, depth: float | torch.Tensor = 0.0):
-    """Turn points on the face's surface by yaw and pitch; orthographic.
+def project(x: Tensor, y: Tensor, how: Nuisance, depth: float | Tensor = 0.0) -> Point:
+    """Turn points on the face's surface by yaw and pitch; the projection is orthographic.
 
     Args:
         x, y: [B,…] on the frontal face, x to the picture's right.
-        depth: how far the point stands out from the head's ellipsoid (the nose's tip: 0.2).
+        depth: distance of the point from the head's ellipsoid (tip of the nose: 0.2).
 
     Returns:
-        x, y [B,…] where the points are seen, still without roll, scale and shift.
+        x, y [B,…] as seen, before roll, scale and shift.
     """
     shape = (-1,) + (1,) * (x.ndim - 1)
     yaw, pitch = (torch.deg2rad(a).view(shape) for a in (how.yaw, how.pitch))
@@ -418,7 +397,7 @@ def project(x: torch.Tensor, y: torch.Tensor, how: Nuisance, depth: float | torc
     return x * yaw.cos() + z * yaw.sin(), y * pitch.cos() + z * pitch.sin()
 
 
-def to_picture(x: torch.Tensor, y: torch.Tensor, how: Nuisance):
+def to_picture(x: Tensor, y: Tensor, how: Nuisance) -> Point:
     """Face units → picture coordinates -1…1: roll, scale, shift."""
     shape = (-1,) + (1,) * (x.ndim - 1)
     roll = torch.deg2rad(how.roll).view(shape)
@@ -427,6 +406,6 @@ def to_picture(x: torch.Tensor, y: torch.Tensor, how: Nuisance):
     return c * x - s * y + dx, s * x + c * y + dy
 
 
-def frontal_pairs(face: SimpleNamespace, name: str, how: Nuisance, depth: float = 0.0):
+def frontal_pairs(face: Face, name: str, how: Nuisance, depth: float = 0.0) -> Point:
     """Projected x, y [B,2] of the sided point `name` (fields `name_x`, `name_y`)."""
     return project(getattr(face, f"{name}_x") * SIDE.to(how.yaw), getattr(face, f"{name}_y"), how, depth)

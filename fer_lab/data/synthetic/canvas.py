@@ -1,30 +1,33 @@
-"""The tools that drawing uses: pixel coordinates, soft edges, windows into the picture, fields of blobs.
+"""Drawing tools: pixel coordinates, soft edges, windows into the picture, fields of blobs.
 
-Split from drawing.py, which knows what a face looks like; nothing here does.
+Nothing in this module knows what a face looks like.
 """
 
+from typing import NamedTuple
+
 import torch
+from torch import Tensor
 
-from fer_lab.data.synthetic.anatomy import Nuisance, to_picture
+from fer_lab.data.synthetic.anatomy import Face, Identity, Nuisance, Point, to_picture
 
 
-def edge(distance: torch.Tensor, pixel: torch.Tensor | float) -> torch.Tensor:
-    """Coverage 0…1 of a pixel whose centre lies `distance` inside (+) or outside (-) an edge."""
+def edge(distance: Tensor, pixel: Tensor | float) -> Tensor:
+    """Coverage 0…1 of a pixel whose centre is `distance` inside (+) or outside (-) an edge."""
     return (distance / pixel + 0.5).clamp(0, 1)
 
 
-def ramp(x: torch.Tensor, low: float | torch.Tensor, high: float | torch.Tensor) -> torch.Tensor:
+def ramp(x: Tensor, low: float | Tensor, high: float | Tensor) -> Tensor:
     """0 below `low`, 1 above `high`, smooth (3t²-2t³) between."""
     t = ((x - low) / (high - low)).clamp(0, 1)
     return t * t * (3 - 2 * t)
 
 
-def bell(x: torch.Tensor, width: torch.Tensor | float) -> torch.Tensor:
-    """exp(-(x/width)²): 1 on a line, falling softly beside it."""
+def bell(x: Tensor, width: Tensor | float) -> Tensor:
+    """exp(-(x/width)²): 1 on a line, and softly less on both sides of it."""
     return torch.exp(-((x / width) ** 2))
 
 
-def paint(picture: torch.Tensor, color: torch.Tensor, alpha: torch.Tensor) -> None:
+def paint(picture: Tensor, color: Tensor, alpha: Tensor) -> None:
     """Blend a colour over a picture, in place.
 
     Args:
@@ -41,7 +44,7 @@ class Canvas:
         pixel: [B,1,1], a pixel's side in face units.
     """
 
-    def __init__(self, how: Nuisance, size: int):
+    def __init__(self, how: Nuisance, size: int) -> None:
         self.how, self.size = how, size
         n, device = len(how), how.roll.device
         self.colors = torch.empty(n, 3, size, size, device=device)
@@ -50,7 +53,7 @@ class Canvas:
         self.pixel = (2 / size / how.scale).view(n, 1, 1)
         self.x, self.y = self.face_units(self.axis[None, None, :], self.axis[None, :, None])
 
-    def face_units(self, px: torch.Tensor, py: torch.Tensor):
+    def face_units(self, px: Tensor, py: Tensor) -> Point:
         """Picture coordinates (columns px, rows py, broadcastable to [B,h,w]) → face units."""
         roll = torch.deg2rad(self.how.roll).view(-1, 1, 1)
         scale = self.how.scale.view(-1, 1, 1)
@@ -58,8 +61,8 @@ class Canvas:
         px, py = px - self.how.shift[:, 0].view(-1, 1, 1), py - self.how.shift[:, 1].view(-1, 1, 1)
         return c * px + s * py, c * py - s * px
 
-    def field(self, x, y, radius, weights) -> torch.Tensor:
-        """Sums of round Gaussian blobs, as one matrix product.
+    def field(self, x: Tensor, y: Tensor, radius: Tensor, weights: Tensor) -> Tensor:
+        """Sums of round Gaussian blobs, computed as one matrix product.
 
         Args:
             x, y, radius: [B,K] centres and standard deviations, face units.
@@ -68,10 +71,12 @@ class Canvas:
         Returns:
             [B,F,S,S].
         """
-        gx, gy, _, _, _ = self._blobs(x, y, radius)
+        gx, gy, *_ = self._blobs(x, y, radius)
         return self._product([gy * w[..., None] for w in weights.unbind(1)], gx)
 
-    def relief(self, x, y, radius, height, *weights):
+    def relief(
+        self, x: Tensor, y: Tensor, radius: Tensor, height: Tensor, *weights: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Slopes along the picture's axes of a relief made of blobs, and fields of the same blobs.
 
         Args:
@@ -86,12 +91,12 @@ class Canvas:
         rows = [gy * (dy * steep), *(gy * w[..., None] for w in weights)]
         return along, self._product(rows, gx).unbind(1)
 
-    def _product(self, rows, gx):
+    def _product(self, rows: list[Tensor], gx: Tensor) -> Tensor:
         stacked = torch.cat([r.mT for r in rows], 1)
         return torch.bmm(stacked, gx).view(len(gx), len(rows), self.size, self.size)
 
-    def _blobs(self, x, y, radius):
-        # Round blobs stay round under roll, so each is a product of a row and a column of the picture.
+    def _blobs(self, x: Tensor, y: Tensor, radius: Tensor) -> tuple[Tensor, ...]:
+        # Round blobs stay round under roll, so each is the product of a row and a column of the picture.
         radius = torch.maximum(radius, 0.7 * self.pixel.squeeze(2))
         px, py = to_picture(x, y, self.how)
         place = torch.stack([px, py])[..., None]
@@ -100,13 +105,13 @@ class Canvas:
         gx, gy = (offset * offset * (-0.5 / radius**2)[..., None]).clamp_(min=-40).exp_()
         return gx, gy, *offset, radius
 
-    def window(self, x, y, half_width: float, half_height: float) -> "Window":
-        """A window in every picture around its point x, y [B], for every picture's scale and roll."""
+    def window(self, x: Tensor, y: Tensor, half_width: float, half_height: float) -> "Window":
+        """A window around the point x, y [B] of each picture, large enough for all scales and rolls."""
         return Window(self, x, y, half_width, half_height)
 
 
 class Window:
-    """Cut-outs of one size around one point in each picture; edit `colors`, then `close`.
+    """Cut-outs of one size around one point in each picture: edit `colors`, then call `close`.
 
     Attributes:
         x, y: [B,h,w] face units.
@@ -114,7 +119,7 @@ class Window:
         pixel: [B,1,1], a pixel's side in face units.
     """
 
-    def __init__(self, canvas: Canvas, x, y, half_width: float, half_height: float):
+    def __init__(self, canvas: Canvas, x: Tensor, y: Tensor, half_width: float, half_height: float) -> None:
         self.canvas, self.pixel = canvas, canvas.pixel
         n, size, how = len(canvas.colors), canvas.size, canvas.how
         roll, scale = torch.deg2rad(how.roll.abs().max()), how.scale.max()
@@ -130,13 +135,32 @@ class Window:
         self.colors = canvas.colors.view(n, 3, -1).gather(2, self.index.expand(-1, 3, -1)).view(n, 3, h, w)
         self.x, self.y = canvas.face_units(canvas.axis[columns][:, None, :], canvas.axis[rows][:, :, None])
 
-    def mark(self, bit: int, inside: torch.Tensor) -> None:
-        """Set a region bit where `inside` [B,h,w] is true."""
+    def mark(self, bit: int, inside: Tensor) -> None:
+        """Set a region bit at the pixels where `inside` [B,h,w] is true."""
         flat, index = self.canvas.regions.flatten(1), self.index[:, 0]
         value = flat.gather(1, index) | (inside.flatten(1).to(torch.uint8) << bit)
         flat.scatter_(1, index, value)
 
     def close(self) -> None:
-        """Write the colours back."""
+        """Write the colours back to the canvas."""
         colors = self.canvas.colors.view(len(self.colors), 3, -1)
         colors.scatter_(2, self.index.expand(-1, 3, -1), self.colors.flatten(2))
+
+
+class Scene(NamedTuple):
+    """B faces that are being drawn.
+
+    Attributes:
+        canvas: the pictures.
+        face: where every feature is, after the action units have moved it.
+        who, how: the people, and how the pictures are taken.
+        skin: [B,3] unlit skin colour.
+        light: [B,3] unit vectors to the light: right, down, towards the viewer.
+    """
+
+    canvas: Canvas
+    face: Face
+    who: Identity
+    how: Nuisance
+    skin: Tensor
+    light: Tensor

@@ -1,18 +1,19 @@
-"""From shapes to pixels: `render` paints the parts from the background to the camera.
+"""From shapes to pixels: `render` paints a face from the background to the camera.
 
-The parts themselves are in skin.py (neck, ears, head), hair.py and features.py (eyes, brows, nose, mouth).
+skin.py draws neck, ears and head, hair.py hair and beard, features.py eyes, brows, nose and mouth.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from fer_lab.data.faces import REGIONS
 from fer_lab.data.synthetic import features
 from fer_lab.data.synthetic.action_units import UNITS, action_units, move
 from fer_lab.data.synthetic.anatomy import HAIR_STYLES, SIDE, Identity, Nuisance, neutral_face, project
-from fer_lab.data.synthetic.canvas import Canvas, edge, paint, ramp
+from fer_lab.data.synthetic.canvas import Canvas, Scene, edge, paint, ramp
 from fer_lab.data.synthetic.hair import HAIR, draw_bun, hair_color, hair_distances
 from fer_lab.data.synthetic.skin import draw_body, draw_ears, draw_head, light_direction, skin_base
 
@@ -24,12 +25,12 @@ class Rendering:
     Attributes:
         images: uint8 [B,3,S,S], RGB.
         landmarks: float32 [B,68,2], x and y in pixels (whole numbers are pixel centres), iBUG order.
-        regions: uint8 [B,S,S], bit i set where the pixel belongs to `faces.REGIONS[i]`.
+        regions: uint8 [B,S,S], bit i is set if the pixel belongs to `faces.REGIONS[i]`.
     """
 
-    images: torch.Tensor
-    landmarks: torch.Tensor
-    regions: torch.Tensor
+    images: Tensor
+    landmarks: Tensor
+    regions: Tensor
 
 
 def draw_background(canvas: Canvas, how: Nuisance) -> None:
@@ -45,15 +46,24 @@ def draw_background(canvas: Canvas, how: Nuisance) -> None:
     canvas.colors.copy_((top * (1 - t) + bottom * t + spots).clamp(0, 1))
 
 
-def mark_regions(canvas: Canvas, face, units, how, cover) -> None:
-    """Region bits of nose, cheeks and what the active units move; other bits come with their features."""
-    n = len(cover)
-    x, y, radius, weights = [], [], [], []
-    device = cover.device
+def mark_regions(scene: Scene, units: Tensor, cover: Tensor) -> None:
+    """Set the region bits of nose, cheeks and the skin that active units move; features set their own bits.
 
-    def add(px, py, r, field, weight, depth=0.0):
+    Args:
+        units: [B,U,2].
+        cover: [B,S,S], how much of a pixel shows the head.
+    """
+    canvas, face, how = scene.canvas, scene.face, scene.how
+    n, device = len(cover), cover.device
+    x: list[Tensor] = []
+    y: list[Tensor] = []
+    radius: list[Tensor] = []
+    weights: list[Tensor] = []
+
+    def add(px: Tensor, py: Tensor, r: float, field: int, weight: float | Tensor, depth: float = 0.0) -> None:
         px, py = project(px, py, how, depth)
-        x.append(px), y.append(py)
+        x.append(px)
+        y.append(py)
         radius.append(torch.full_like(px, r))
         w = torch.zeros(n, 3, px.shape[1], device=device)
         w[:, field] = weight
@@ -78,7 +88,7 @@ def mark_regions(canvas: Canvas, face, units, how, cover) -> None:
 
 
 def draw_occluder(canvas: Canvas, how: Nuisance) -> None:
-    """A flat object with rounded corners before the face."""
+    """A flat object with rounded corners in front of the face."""
     x0, y0, angle = (how.occluder[:, i].view(-1, 1, 1) for i in range(3))
     size = how.occlusion.view(-1, 1, 1)
     x, y = canvas.x - x0, canvas.y - y0
@@ -93,8 +103,8 @@ def draw_occluder(canvas: Canvas, how: Nuisance) -> None:
     paint(canvas.colors, color, edge(d, canvas.pixel) * shown)
 
 
-def photograph(canvas: Canvas, how: Nuisance) -> torch.Tensor:
-    """What the camera makes of it: blur, contrast, grey, noise; uint8 [B,3,S,S]."""
+def photograph(canvas: Canvas, how: Nuisance) -> Tensor:
+    """The camera's picture, uint8 [B,3,S,S]: blur, grey, contrast, brightness, noise."""
     picture, size = canvas.colors, canvas.size
     sigma = (how.blur / 100 * size).clamp(min=1e-3)
     if bool((how.blur > 0).any()):
@@ -105,7 +115,9 @@ def photograph(canvas: Canvas, how: Nuisance) -> torch.Tensor:
         for dim in (2, 3):
             pad = [reach, reach, 0, 0] if dim == 3 else [0, 0, reach, reach]
             wide = torch.nn.functional.pad(picture, pad, mode="replicate")
-            picture = sum(kernel[:, i] * wide.narrow(dim, i, size) for i in range(2 * reach + 1))
+            picture = kernel[:, 0] * wide.narrow(dim, 0, size)
+            for i in range(1, 2 * reach + 1):
+                picture = picture + kernel[:, i] * wide.narrow(dim, i, size)
     contrast, brightness, noise, grey = (
         getattr(how, key).view(-1, 1, 1, 1) for key in ("contrast", "brightness", "noise", "grey")
     )
@@ -122,7 +134,7 @@ def photograph(canvas: Canvas, how: Nuisance) -> torch.Tensor:
 
 
 def render(
-    units: torch.Tensor | Mapping,
+    units: Tensor | Mapping[int | str, float | tuple[float, float]],
     identity: Identity | int = 0,
     nuisance: Nuisance | None = None,
     size: int = 112,
@@ -131,12 +143,17 @@ def render(
 
     Args:
         units: intensities [U,2] or [B,U,2] (own left, own right), or {unit: intensity} for one face.
-        identity: B people, or one; a whole number draws one person from that seed.
-        nuisance: how the pictures are taken; None is a plain portrait. Drawing runs where `identity` lies.
+        identity: B people, or one; a whole number draws one person from that seed. The drawing runs on the
+            device of these tensors.
+        nuisance: how the pictures are taken; None is a plain portrait.
         size: side S in pixels, at least 32.
 
     Raises:
-        ValueError: an unknown unit, an intensity outside 0…1, a size below 32, batch sizes that do not match.
+        ValueError: an unknown unit, an intensity outside 0…1, a size below 32, or unequal batch sizes.
+
+    Example:
+        >>> render({12: 1.0, 6: 0.8}, identity=3).images.shape
+        torch.Size([1, 3, 112, 112])
     """
     if not isinstance(size, int) or size < 32:
         raise ValueError(f"size must be a whole number of pixels, at least 32, got {size!r}")
@@ -146,27 +163,27 @@ def render(
     n = max(len(units), len(who), len(how))
     if any(k not in (1, n) for k in (len(units), len(who), len(how))):
         raise ValueError(
-            f"expected one or equally many, got {len(units)} rows of units, {len(who)} identities, "
+            f"expected one or the same number of each, got {len(units)} rows of units, {len(who)} identities, "
             f"{len(how)} nuisances"
         )
     device = who.skin_tone.device
     units, how = units.to(device).expand(n, -1, -1), how.to(device)
-    who, how = (p if len(p) == n else p.take(torch.zeros(n, dtype=torch.int64)) for p in (who, how))
+    first = torch.zeros(n, dtype=torch.int64)
+    who, how = who if len(who) == n else who.take(first), how if len(how) == n else how.take(first)
     with torch.no_grad():
         return _render(units, who, how, size)
 
 
-def _render(units, who, how, size):
+def _render(units: Tensor, who: Identity, how: Nuisance, size: int) -> Rendering:
     face = move(neutral_face(who), units)
     canvas = Canvas(how, size)
+    scene = Scene(canvas, face, who, how, skin_base(who), light_direction(how))
     x, y = canvas.x, canvas.y
-    skin, light = skin_base(who), light_direction(how)
-    flat = [light[:, i].view(-1, 1, 1) for i in range(2)]
     row = HAIR.to(x)[who.hair_style]
     back_end, side_end, hair_alpha = (row[:, i].view(-1, 1, 1) for i in (2, 3, 9))
     outer, opening = hair_distances(face, who, how, x, y)
     strands = ((who.hair_style != HAIR_STYLES.index("scarf")).view(-1, 1, 1)) & (hair_alpha > 0.9)
-    hair = hair_color(who, x, y, outer, flat)
+    hair = hair_color(who, x, y, outer, scene.light)
 
     draw_background(canvas, how)
     tips = 0.035 * torch.sin(17 * x + 3) * (side_end > 0.07)
@@ -175,13 +192,13 @@ def _render(units, who, how, size):
     front = edge(outer, canvas.pixel) * edge(jag - opening, 0.020 + canvas.pixel)
     front = front * ramp(side_end + tips - y, -0.015, 0.03) * hair_alpha
     paint(canvas.colors, hair * 0.62, back)
-    draw_bun(canvas, face, who, hair)
-    draw_body(canvas, face, who, how, skin, flat)
-    draw_ears(canvas, face, who, how, skin)
-    cover = draw_head(canvas, face, who, how, skin, light, opening, hair_alpha)
-    mark_regions(canvas, face, units, how, cover * (1 - front))
-    points = features.draw_features(canvas, face, who, how, skin, flat)
+    draw_bun(scene, hair)
+    draw_body(scene)
+    draw_ears(scene)
+    cover = draw_head(scene, opening, hair_alpha)
+    mark_regions(scene, units, cover * (1 - front))
+    frames = features.draw_features(scene)
     paint(canvas.colors, hair, front)
-    features.draw_glasses(canvas, face, who, how)
+    features.draw_glasses(scene)
     draw_occluder(canvas, how)
-    return Rendering(photograph(canvas, how), features.landmarks(face, points, how, size), canvas.regions)
+    return Rendering(photograph(canvas, how), features.landmarks(face, frames, how, size), canvas.regions)

@@ -1,44 +1,72 @@
 """Eyes, brows, nose and mouth, each drawn in its own window, and the 68 landmarks on their curves."""
 
-from types import SimpleNamespace
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from fer_lab.data.faces import REGIONS
-from fer_lab.data.synthetic.anatomy import GLASSES, SIDE, frontal_pairs, head_halfwidth, project, to_picture
-from fer_lab.data.synthetic.canvas import bell, edge, paint, ramp
+from fer_lab.data.synthetic.anatomy import (
+    GLASSES,
+    SIDE,
+    Face,
+    Nuisance,
+    Point,
+    frontal_pairs,
+    head_halfwidth,
+    project,
+    to_picture,
+)
+from fer_lab.data.synthetic.canvas import Scene, bell, edge, paint, ramp
 
 BROWS, EYES, MOUTH = (REGIONS.index(name) for name in ("brows", "eyes", "mouth"))
 
 
-def column(v: torch.Tensor) -> torch.Tensor:
+# A feature's own axes, all [B]: middle x, y, half-length, direction (x, y) from its start to its end.
+Frame = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Where the drawn features are, for the landmarks; index 0 is the face's own left.
+
+    Attributes:
+        eyes: two frames, inner → outer corner.
+        brows: inner end, arch and outer end of each brow.
+        mouth: frame from own right to own left corner, then sag and offset as `mouth_frame` returns them.
+    """
+
+    eyes: list[Frame]
+    brows: list[list[Point]]
+    mouth: tuple[Tensor, ...]
+
+
+def column(v: Tensor) -> Tensor:
     """[B] → [B,1,1]."""
     return v.view(-1, 1, 1)
 
 
-def rgb(r: float, g: float, b: float, like: torch.Tensor) -> torch.Tensor:
+def rgb(r: float, g: float, b: float, like: Tensor) -> Tensor:
+    """A colour [1,3,1,1] of the dtype and on the device of another tensor."""
     return torch.tensor([r, g, b], dtype=like.dtype, device=like.device).view(1, 3, 1, 1)
 
 
-# --- the curves: shared by the drawing and the landmarks ------------------------------------------------
-
-
-def eye_frame(face, how, k):
-    """Eye k (0 own left) as seen: middle x, y, half-length, direction inner → outer corner; [B] each."""
+def eye_frame(face: Face, how: Nuisance, k: int) -> Frame:
+    """Eye k (0 own left) as seen, from its inner to its outer corner."""
     side = SIDE[k].item()
     inner = project(side * (face.eye_x - face.eye_half)[:, k], (face.eye_y + face.eye_tilt)[:, k], how, 0.02)
     outer = project(side * (face.eye_x + face.eye_half)[:, k], (face.eye_y - face.eye_tilt)[:, k], how, -0.03)
     return _frame(inner, outer)
 
 
-def _frame(start, end):
+def _frame(start: Point, end: Point) -> Frame:
     dx, dy = end[0] - start[0], end[1] - start[1]
     half = (dx * dx + dy * dy).sqrt() / 2
     return (start[0] + end[0]) / 2, (start[1] + end[1]) / 2, half, dx / (2 * half), dy / (2 * half)
 
 
-def lid_curves(face, k, u):
-    """Heights below the corners' line of the upper and the lower lid at u [B,…], -1 inner … 1 outer."""
+def lid_curves(face: Face, k: int, u: Tensor) -> Point:
+    """Upper and lower lid at u [B,…], -1 inner … 1 outer: heights below the line between the corners."""
     shape = (-1,) + (1,) * (u.ndim - 1)
     arch = (1 - u * u).clamp(min=0)
     full = 0.45 * arch.sqrt() + 0.55 * arch
@@ -47,8 +75,8 @@ def lid_curves(face, k, u):
     return upper, lower
 
 
-def brow_points(face, how, k):
-    """Seen inner end, arch and outer end of brow k: three (x, y), [B] each."""
+def brow_points(face: Face, how: Nuisance, k: int) -> list[Point]:
+    """Inner end, arch and outer end of brow k as seen: three (x, y), [B] each."""
     side = SIDE[k].item()
     depth = {"inner": 0.06, "mid": 0.03, "outer": -0.02}
     return [
@@ -57,7 +85,7 @@ def brow_points(face, how, k):
     ]
 
 
-def brow_curve(points, x):
+def brow_curve(points: list[Point], x: Tensor) -> Tensor:
     """y of the brow's centre line at x [B,…]: the parabola through its three points."""
     shape = (-1,) + (1,) * (x.ndim - 1)
     (x0, y0), (x1, y1), (x2, y2) = ((a.view(shape), b.view(shape)) for a, b in points)
@@ -68,8 +96,11 @@ def brow_curve(points, x):
     )
 
 
-def mouth_frame(face, how):
-    """The mouth as seen: like `eye_frame` from own right to own left corner, then its middle's place; [B]."""
+def mouth_frame(face: Face, how: Nuisance) -> tuple[Tensor, ...]:
+    """The mouth as seen: a `Frame` from own right to own left corner, then its middle in that frame; [B].
+
+    The middle has two numbers: sag below the line between the corners, and offset along it in half-lengths.
+    """
     x, y = frontal_pairs(face, "corner", how, 0.03)
     middle = project(torch.zeros_like(face.mouth_y), face.mouth_y, how, 0.12)
     frame = _frame((x[:, 1], y[:, 1]), (x[:, 0], y[:, 0]))
@@ -79,8 +110,8 @@ def mouth_frame(face, how):
     return *frame, sag, offset / half
 
 
-def mouth_curves(face, frame, u):
-    """Heights in the mouth's frame at u [B,…], -1 own right … 1 own left corner.
+def mouth_curves(face: Face, frame: tuple[Tensor, ...], u: Tensor) -> tuple[Tensor, ...]:
+    """Curves of the lips at u [B,…], -1 own right … 1 own left corner: heights in the mouth's frame.
 
     Returns:
         upper lip's outer edge, its inner edge, the lower lip's inner edge, its outer edge, the closing line.
@@ -90,7 +121,7 @@ def mouth_curves(face, frame, u):
     w = u - offset * (1 - u * u)
     left = (0.5 + 0.5 * u).clamp(0, 1)
 
-    def blend(pair):
+    def blend(pair: Tensor) -> Tensor:
         return torch.lerp(pair[:, 1].view(shape).expand_as(u), pair[:, 0].view(shape).expand_as(u), left)
 
     arch = (1 - u * u).clamp(min=0)
@@ -108,23 +139,25 @@ def mouth_curves(face, frame, u):
     return upper_out, upper_in, lower_in, lower_out, line
 
 
-# --- drawing ----------------------------------------------------------------------------------------------
-
-
-def draw_features(canvas, face, who, how, skin, light) -> SimpleNamespace:
-    """Draw all, return the frames that the landmarks need."""
-    frames = SimpleNamespace(eyes=[], brows=[], mouth=mouth_frame(face, how))
-    draw_nostrils(canvas, face, who, how, skin)
-    draw_mouth(canvas, face, who, how, skin, light, frames.mouth)
+def draw_features(scene: Scene) -> Frames:
+    """Draw nostrils, mouth, eyes and brows; returns the frames that the landmarks need."""
+    face, how = scene.face, scene.how
+    frames = Frames(
+        eyes=[eye_frame(face, how, k) for k in (0, 1)],
+        brows=[brow_points(face, how, k) for k in (0, 1)],
+        mouth=mouth_frame(face, how),
+    )
+    draw_nostrils(scene)
+    draw_mouth(scene, frames.mouth)
     for k in (0, 1):
-        frames.eyes.append(eye_frame(face, how, k))
-        draw_eye(canvas, face, who, how, skin, light, frames.eyes[k], k)
-        frames.brows.append(brow_points(face, how, k))
-        draw_brow(canvas, face, who, frames.brows[k], k)
+        draw_eye(scene, frames.eyes[k], k)
+        draw_brow(scene, frames.brows[k], k)
     return frames
 
 
-def draw_eye(canvas, face, who, how, skin, light, frame, k) -> None:
+def draw_eye(scene: Scene, frame: Frame, k: int) -> None:
+    """Eye k (0 own left): lids, eyeball, iris, highlights, lashes."""
+    canvas, face, who, how, skin, light = scene
     mx, my, half, ex, ey = (column(v) for v in frame)
     side = SIDE[k].item()
     win = canvas.window(frame[0], frame[1], 0.20, 0.17)
@@ -163,7 +196,7 @@ def draw_eye(canvas, face, who, how, skin, light, frame, k) -> None:
     iris = iris * (1 - 0.60 * limbus)[:, None]
     iris = iris * (1 - edge((0.44 - rho) * radius, pixel))[:, None] + 0.02
     paint(ball, iris, edge((1 - rho) * radius, pixel))
-    lx = light[0]
+    lx = column(light[:, 0])
     spot = ((ix * side - 0.34 * radius * lx.sign()) ** 2 + (iy + 0.36 * radius) ** 2).sqrt()
     paint(ball, rgb(1.0, 1.0, 1.0, u), 0.95 * edge(0.24 * radius - spot, pixel))
     spot = ((ix * side + 0.36 * radius * lx.sign()) ** 2 + (iy - 0.40 * radius) ** 2).sqrt()
@@ -186,7 +219,9 @@ def draw_eye(canvas, face, who, how, skin, light, frame, k) -> None:
     win.close()
 
 
-def draw_brow(canvas, face, who, points, k) -> None:
+def draw_brow(scene: Scene, points: list[Point], k: int) -> None:
+    """Brow k (0 own left) along its curve."""
+    canvas, face, who = scene.canvas, scene.face, scene.who
     side = SIDE[k].item()
     (x0, _), (_, y1), (x2, _) = points
     win = canvas.window(0.5 * x0 + 0.5 * x2, y1 + 0.03, 0.23, 0.17)
@@ -205,7 +240,9 @@ def draw_brow(canvas, face, who, points, k) -> None:
     win.close()
 
 
-def draw_nostrils(canvas, face, who, how, skin) -> None:
+def draw_nostrils(scene: Scene) -> None:
+    """Nostrils and the creases of the wings; the nose itself is part of the skin's relief."""
+    canvas, face, how, skin = scene.canvas, scene.face, scene.how, scene.skin
     x, y = project(torch.zeros_like(face.nose_base_y), face.nose_base_y, how, 0.15)
     win = canvas.window(x, y, 0.20, 0.17)
     dark = (skin * torch.tensor([0.34, 0.22, 0.21]).to(skin))[..., None, None]
@@ -223,7 +260,9 @@ def draw_nostrils(canvas, face, who, how, skin) -> None:
     win.close()
 
 
-def draw_mouth(canvas, face, who, how, skin, light, frame) -> None:
+def draw_mouth(scene: Scene, frame: tuple[Tensor, ...]) -> None:
+    """Lips, the inside of an open mouth, and the line of a closed one."""
+    canvas, face, who, _, skin, light = scene
     mx, my, half, ex, ey = (column(v) for v in frame[:5])
     win = canvas.window(frame[0], frame[1] + 0.05, 0.38, 0.30)
     dx, dy = win.x - mx, win.y - my
@@ -243,7 +282,7 @@ def draw_mouth(canvas, face, who, how, skin, light, frame) -> None:
     low = ((v - lower_in) / (lower_out - lower_in).clamp(min=0.006)).clamp(0, 1)
     upper = edge(v - upper_out, pixel * 1.3) * edge(line.maximum(upper_in) - v, pixel) * ends
     lower = edge(v - line.minimum(lower_in), pixel) * edge(lower_out - v, pixel * 1.3) * ends
-    lx = light[0]
+    lx = column(light[:, 0])
     tone = 0.88 - 0.20 * top + 0.10 * lx * u
     paint(win.colors, lips * tone[:, None], 0.92 * upper)
     tone = 0.98 + 0.16 * bell(low - 0.38, 0.30) * (1 - u * u) - 0.24 * low * low + 0.10 * lx * u
@@ -282,7 +321,9 @@ def draw_mouth(canvas, face, who, how, skin, light, frame) -> None:
     win.close()
 
 
-def draw_glasses(canvas, face, who, how) -> None:
+def draw_glasses(scene: Scene) -> None:
+    """Glasses of the people that wear some."""
+    canvas, face, who, how = scene.canvas, scene.face, scene.who, scene.how
     worn = who.glasses > 0
     if not bool(worn.any()):
         return
@@ -290,10 +331,8 @@ def draw_glasses(canvas, face, who, how) -> None:
     win = canvas.window(x, y, 0.68, 0.26)
     shown = column(worn.to(win.x))
     square = column((who.glasses == GLASSES.index("square")).to(win.x))
-    color = torch.where(
-        (who.seed % 3 == 0)[:, None], who.clothes * 0.55, who.hair.new_tensor([0.07, 0.07, 0.08])
-    )
-    color = color[..., None, None]
+    black = who.hair.new_tensor([0.07, 0.07, 0.08])
+    color = torch.where((who.seed % 3 == 0)[:, None], who.clothes * 0.55, black)[..., None, None]
     rim = 0.011 + 0.004 * square
     for k, side in enumerate(SIDE.tolist()):
         cx, cy = project(side * (face.eye_x[:, k] + 0.005), y * 0 - 0.065, how, 0.08)
@@ -317,16 +356,13 @@ def draw_glasses(canvas, face, who, how) -> None:
     win.close()
 
 
-# --- landmarks --------------------------------------------------------------------------------------------
-
-
-def landmarks(face, frames, how, size: int) -> torch.Tensor:
+def landmarks(face: Face, frames: Frames, how: Nuisance, size: int) -> Tensor:
     """The 68 points of the iBUG scheme (C. Sagonas et al., 300 Faces in-the-Wild, ICCVW 2013): pixels [B,68,2].
 
     0–16 jaw from the picture's left, 17–26 brows, 27–35 nose, 36–47 eyes, 48–67 mouth.
     """
     n, device = len(face.chin_y), face.chin_y.device
-    # jaw: heights eased so that the points are about evenly spaced along it
+    # jaw: eased heights space the points about evenly along it
     t = torch.linspace(0, 1, 9, device=device)
     ease = torch.sin(t * torch.pi / 2).expand(n, 9)
     y = face.head_middle[:, None] - 0.06 + ease * (face.chin_y - face.head_middle + 0.06)[:, None]
@@ -335,8 +371,9 @@ def landmarks(face, frames, how, size: int) -> torch.Tensor:
     jaw_y = torch.cat([y, y[:, :-1].flip(1)], 1)
     xs, ys = [jaw_x], [jaw_y]
 
-    def append(x, y):
-        xs.append(x), ys.append(y)
+    def append(x: Tensor, y: Tensor) -> None:
+        xs.append(x)
+        ys.append(y)
 
     for k, order in ((1, [0, 1, 2, 3, 4]), (0, [4, 3, 2, 1, 0])):
         points = frames.brows[k]
@@ -347,19 +384,11 @@ def landmarks(face, frames, how, size: int) -> torch.Tensor:
     y = -0.07 + t * (face.nose_tip_y[:, None] + 0.075)
     append(*project(torch.zeros_like(y), y, how, 0.03 + 0.17 * t))
     wing_x, base = face.nose_wing_x, face.nose_base_y
-    nose_x = torch.stack(
-        [
-            -wing_x[:, 1] * 0.80,
-            -wing_x[:, 1] * 0.40,
-            torch.zeros_like(base),
-            wing_x[:, 0] * 0.40,
-            wing_x[:, 0] * 0.80,
-        ],
-        1,
-    )
+    own_left, own_right = wing_x.unbind(1)
+    nose_x = [-own_right * 0.80, -own_right * 0.40, torch.zeros_like(base), own_left * 0.40, own_left * 0.80]
     wing_y = face.nose_wing_y + 0.028
     nose_y = torch.stack([wing_y[:, 1], base + 0.016, base + 0.024, base + 0.016, wing_y[:, 0]], 1)
-    append(*project(nose_x, nose_y, how, 0.13))
+    append(*project(torch.stack(nose_x, 1), nose_y, how, 0.13))
 
     # eyes: outer/inner corners and two points on each lid; the own right eye comes first
     for k, us in ((1, [1.0, 0.4, -0.4, -1.0, -0.4, 0.4]), (0, [-1.0, -0.4, 0.4, 1.0, 0.4, -0.4])):
@@ -373,7 +402,7 @@ def landmarks(face, frames, how, size: int) -> torch.Tensor:
 
     mx, my, half, ex, ey = (v[:, None] for v in frames.mouth[:5])
 
-    def along(us, which):
+    def along(us: list[float], which: int) -> None:
         u = torch.tensor(us, device=device).expand(n, len(us))
         v = mouth_curves(face, frames.mouth, u)[which]
         append(mx + u * half * ex - v * ey, my + u * half * ey + v * ex)

@@ -1,8 +1,8 @@
 """Whole sets of rendered faces: who is in them, what they do, how the pictures were taken, and the knobs.
 
-The knobs carry the names that the papers give to the problems of expression recognition: inter-class
-similarity, intra-class variance and scale sensitivity (POSTER, arXiv 2204.04083), class imbalance and label
-noise. Each turns one thing: with the same seed, the people, poses and lights stay what they were.
+The knobs have the papers' names for the problems of expression recognition: inter-class similarity, intra-class
+variance and scale sensitivity (POSTER, arXiv 2204.04083), class imbalance and label noise. Each knob changes
+one thing: with the same seed, people, poses and lights stay the same.
 """
 
 import hashlib
@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,14 +24,14 @@ from fer_lab.data.expressions import class_names
 from fer_lab.data.faces import FaceSet
 from fer_lab.data.synthetic.action_units import NUMBERS, expression_units
 from fer_lab.data.synthetic.anatomy import Identity, Nuisance
-from fer_lab.data.synthetic.drawing import render
+from fer_lab.data.synthetic.drawing import Rendering, render
 
-# Raise it when the same seed gives other pictures: fingerprints and shipped weights hang on it.
+# Raise it when the same seed gives other pictures: fingerprints and shipped weights depend on it.
 VERSION = 2
-# Faces are drawn in chunks of this many, each from its own seed.
+# Number of faces in a chunk; each chunk has its own seed.
 CHUNK = 64
-# Training faces of RAF-DB's basic set (Li & Deng, CVPR 2017). It has no contempt, which counts here as its
-# rarest class does.
+# Training faces of RAF-DB's basic set (Li & Deng, CVPR 2017). RAF-DB has no contempt, so contempt gets the
+# count of the rarest class.
 RAFDB_COUNTS = {
     "neutral": 2524,
     "happiness": 4772,
@@ -41,12 +42,12 @@ RAFDB_COUNTS = {
     "fear": 281,
     "contempt": 281,
 }
-# Share of the people that goes to each of the validation and test splits.
+# Share of the people in the validation split, and in the test split.
 HELD_OUT = 0.15
 PICTURE_ATTRIBUTES = ("roll", "yaw", "pitch", "scale", "occlusion", "blur", "noise", "grey")
 
 
-# What people take an expression for when they take it for another.
+# Expression → the two that people most often confuse it with.
 CONFUSED = {
     "neutral": ("sadness", "anger"),
     "happiness": ("neutral", "contempt"),
@@ -57,7 +58,7 @@ CONFUSED = {
     "fear": ("surprise", "sadness"),
     "contempt": ("happiness", "neutral"),
 }
-# Units of a prototype that EMFACS lists in brackets: the share of faces that show them.
+# Units that EMFACS lists in brackets: the share of faces that show them.
 OPTIONAL = {("happiness", 25): 0.65, ("disgust", 10): 0.7, ("disgust", 4): 0.5, ("sadness", 17): 0.5}
 
 
@@ -90,14 +91,14 @@ KNOBS: dict[str, Knob] = {
 }
 
 
-def check_knobs(knobs: Mapping) -> dict:
-    """All of `KNOBS`, as given or by default.
+def check_knobs(knobs: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of all `KNOBS`: as given, or else the default.
 
     Raises:
         ValueError: an unknown knob, or a value out of its range.
     """
     if unknown := sorted(set(knobs) - set(KNOBS)):
-        raise ValueError(f"unknown knob {', '.join(unknown)}; there are {', '.join(KNOBS)}")
+        raise ValueError(f"unknown knob {', '.join(unknown)}; expected some of {', '.join(KNOBS)}")
     values = {}
     for name, knob in KNOBS.items():
         value = knobs.get(name, knob.default)
@@ -116,14 +117,14 @@ def check_knobs(knobs: Mapping) -> dict:
     return values
 
 
-def _generator(*key) -> torch.Generator:
-    """A generator of its own for every key, such as (seed, "labels") or (seed, 3)."""
+def _generator(*key: int | str) -> torch.Generator:
+    """A separate generator for every key, such as (seed, "labels") or (seed, 3)."""
     digest = hashlib.sha256(repr(key).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
 def class_counts(n: int, classes: Sequence[str], imbalance: float) -> list[int]:
-    """How many of n faces each class gets: RAF-DB's counts to the power `imbalance`, largest remainders."""
+    """Divide n faces among the classes, by RAF-DB's counts to the power `imbalance` and largest remainders."""
     weights = np.array([RAFDB_COUNTS[name] for name in classes], dtype=float) ** imbalance
     share = n * weights / weights.sum()
     counts = np.floor(share).astype(int)
@@ -140,12 +141,13 @@ def _normal(g: torch.Generator, *shape: int) -> torch.Tensor:
 
 
 def sample_units(
-    labels: torch.Tensor, classes: Sequence[str], knobs: Mapping, g: torch.Generator
+    labels: torch.Tensor, classes: Sequence[str], knobs: Mapping[str, Any], g: torch.Generator
 ) -> torch.Tensor:
     """Unit intensities [B,U,2] of faces that show the classes `labels` [B].
 
-    A prototype at a drawn strength, with units that waver, differ between the sides, are missing or come on
-    top (intra-class variance), drawn toward a prototype that it is confused with (inter-class similarity).
+    Each face starts from its class's prototype at a random strength. Intra-class variance makes units weaker,
+    stronger, uneven between the sides, absent or additional. Inter-class similarity moves the face towards a
+    prototype with which it is often confused.
     """
     n, u = len(labels), len(NUMBERS)
     alike, varied = knobs["inter_class_similarity"], knobs["intra_class_variance"]
@@ -169,20 +171,20 @@ def sample_units(
     return ((shown + added) * uneven).clamp(0, 1)
 
 
-def sample_nuisance(n: int, knobs: Mapping, g: torch.Generator) -> Nuisance:
-    """How n pictures were taken."""
+def sample_nuisance(n: int, knobs: Mapping[str, Any], g: torch.Generator) -> Nuisance:
+    """Draw how n pictures were taken."""
 
-    def either(*shape):
+    def either(*shape: int) -> torch.Tensor:
         return 2 * _uniform(g, n, *shape) - 1
 
     plain = Nuisance.none(n)
     low, high = knobs["scale_range"]
     mix = knobs["lighting"]
-    # Light comes from above more often than from below.
+    # Light comes more often from above than from below.
     light = torch.stack([either(), -0.35 + 0.65 * either()], 1)
     backdrop = 0.18 + 0.7 * _uniform(g, n, 1, 1) + 0.12 * either(2, 3) + 0.08 * either(2, 1)
     covered = _uniform(g, n) < knobs["occlusion"]
-    # What comes before a face comes from below or from the side more often than from above.
+    # Occluders come more often from below or from the side than from above.
     angle = math.pi * (0.1 + 0.8 * _uniform(g, n))
     place = torch.stack([angle.cos() * 0.55, angle.sin() * 0.55], 1)
     tone = 0.2 + 0.5 * _uniform(g, n, 1) + 0.12 * either(3)
@@ -208,8 +210,8 @@ def sample_nuisance(n: int, knobs: Mapping, g: torch.Generator) -> Nuisance:
     )
 
 
-def sample_people(n: int, knobs: Mapping, seed: int) -> Identity:
-    """n persons, as different as `intra_class_variance` says: at 0 all the same, beyond 0.5 extreme."""
+def sample_people(n: int, knobs: Mapping[str, Any], seed: int) -> Identity:
+    """Draw n people whose spread follows `intra_class_variance`: all the same at 0, extreme beyond 0.5."""
     varied = knobs["intra_class_variance"]
     people = Identity.sample(n, seed, spread=2 * varied if varied < 0.5 else 0.75 + 0.5 * varied)
     bounded = ("age", "softness", "skin_tone", "freckles", "lipstick", "ears")
@@ -218,7 +220,7 @@ def sample_people(n: int, knobs: Mapping, seed: int) -> Identity:
 
 @dataclass(frozen=True)
 class _Plan:
-    """A set before it is drawn: everything that is small, for all faces."""
+    """A set before it is drawn: labels [N], people and splits of all faces."""
 
     labels: torch.Tensor
     true_labels: torch.Tensor
@@ -227,12 +229,12 @@ class _Plan:
     people: Identity
 
 
-def _plan(n: int, seed: int, classes: tuple[str, ...], knobs: Mapping) -> _Plan:
+def _plan(n: int, seed: int, classes: tuple[str, ...], knobs: Mapping[str, Any]) -> _Plan:
     counts = torch.tensor(class_counts(n, classes, knobs["imbalance"]))
     order = torch.randperm(n, generator=_generator(seed, "order"))
     true_labels = torch.arange(len(classes)).repeat_interleave(counts)[order]
 
-    # Few faces still need several people, or there would be none for two of the splits.
+    # A few faces still need several people, or two of the splits would get none.
     count = min(n, max(7, round(n / knobs["faces_per_subject"])))
     subjects = (torch.arange(n) % count)[torch.randperm(n, generator=_generator(seed, "subjects"))]
     held = round(HELD_OUT * count)
@@ -249,11 +251,13 @@ def _plan(n: int, seed: int, classes: tuple[str, ...], knobs: Mapping) -> _Plan:
     return _Plan(labels, true_labels, subjects, splits, sample_people(count, knobs, int(faces_seed)))
 
 
-def _draw_chunk(index: int, plan: _Plan, seed: int, size: int, classes: tuple[str, ...], knobs: Mapping):
-    """Rows, units, nuisances and pictures of one chunk."""
+def _draw_chunk(
+    index: int, plan: _Plan, seed: int, size: int, classes: tuple[str, ...], knobs: Mapping[str, Any]
+) -> tuple[torch.Tensor, torch.Tensor, Nuisance, Rendering]:
+    """Rows in the set, units, nuisances and pictures of one chunk."""
     rows = torch.arange(index * CHUNK, min((index + 1) * CHUNK, len(plan.labels)))
-    # The last chunk is filled up: the last bit of an exponential depends on a value's place among others, so
-    # equal bytes need equal chunks.
+    # The last chunk is padded: the last bit of an exponential depends on a value's place in its tensor, so
+    # equal bytes need chunks of equal length.
     filled = torch.cat([rows, rows[-1:].expand(CHUNK - len(rows))])
     units = sample_units(plan.true_labels[filled], classes, knobs, _generator(seed, "units", index))
     how = sample_nuisance(CHUNK, knobs, _generator(seed, "nuisance", index))
@@ -261,22 +265,22 @@ def _draw_chunk(index: int, plan: _Plan, seed: int, size: int, classes: tuple[st
     return rows, units, how, drawn
 
 
-def set_fingerprint(n: int, seed: int = 0, size: int = 112, num_classes: int = 7, **knobs) -> str:
-    """What `SyntheticFaces` with these arguments has as its fingerprint, without drawing it."""
+def set_fingerprint(n: int, seed: int = 0, size: int = 112, num_classes: int = 7, **knobs: Any) -> str:
+    """The fingerprint of `SyntheticFaces` with these arguments, without drawing the faces."""
     settings = {"n": n, "seed": seed, "size": size, "num_classes": num_classes, **check_knobs(knobs)}
     return hashlib.sha256(json.dumps([VERSION, settings], sort_keys=True).encode()).hexdigest()[:16]
 
 
-def SyntheticFaces(n: int, seed: int = 0, size: int = 112, num_classes: int = 7, **knobs) -> FaceSet:
-    """Render a labelled set of faces: the same arguments give the same bytes, on any number of threads.
+def SyntheticFaces(n: int, seed: int = 0, size: int = 112, num_classes: int = 7, **knobs: Any) -> FaceSet:
+    """Render a labelled set of faces; the same arguments give the same bytes on any number of threads.
 
-    Beyond the result, memory is bounded by the chunk, not by n.
+    Besides the result, memory holds a few chunks, whatever n is.
 
     Args:
-        n: how many faces.
-        seed: of everything that is drawn by chance.
+        n: number of faces.
+        seed: of all random draws.
         size: side in pixels, at least 32.
-        num_classes: the first so many canonical expressions, 2 to 8.
+        num_classes: 2 to 8; the classes are the first canonical expressions.
         knobs: any of `KNOBS`, which holds their defaults, ranges and meanings.
 
     Returns:
@@ -284,7 +288,10 @@ def SyntheticFaces(n: int, seed: int = 0, size: int = 112, num_classes: int = 7,
         subjects, and splits that no subject crosses: about 70, 15 and 15 % of the people.
 
     Raises:
-        ValueError: an unknown knob or one out of its range, n below 1, a size below 32.
+        ValueError: an unknown knob or one out of its range, n below 1, or a size below 32.
+
+    Example:
+        >>> faces = SyntheticFaces(200, seed=1, size=56, occlusion=0.3)
     """
     knobs, classes = check_knobs(knobs), class_names(num_classes)
     for name, value, least in (("n", n, 1), ("size", size, 32), ("seed", seed, 0)):
@@ -305,8 +312,8 @@ def SyntheticFaces(n: int, seed: int = 0, size: int = 112, num_classes: int = 7,
         for key, column in taken.items():
             column[rows] = getattr(how, key)[:k]
 
-    # An operation that is split over threads rounds differently from one that is whole; so torch stays on
-    # one thread within a chunk, and threads take chunks.
+    # An operation that torch splits over threads rounds differently. Each chunk therefore runs on one torch
+    # thread, and Python threads take chunks.
     threads, chunks = torch.get_num_threads(), range(math.ceil(n / CHUNK))
     try:
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
@@ -335,20 +342,20 @@ def SyntheticFaces(n: int, seed: int = 0, size: int = 112, num_classes: int = 7,
 
 
 def write_folder(faces: FaceSet, folder: str | Path) -> Path:
-    """Write rendered faces as split/class/000123.png and a table faces.csv beside them.
+    """Write rendered faces as split/class/000123.png, and a table faces.csv.
 
-    The table has a row a face: file, label, true_label, subject, split, and a column for each action unit's
+    The table has one row per face: file, label, true_label, subject, split, and a column for each action unit's
     left and right intensity (`AU12_left`, …).
 
     Args:
-        faces: a set with splits and class names; true labels and units are written where it has them.
+        faces: a set with splits and class names; true labels and units are written if it has them.
         folder: made if absent.
 
     Returns:
         The table's path.
 
     Raises:
-        ValueError: a folder that already holds something.
+        ValueError: the folder is not empty.
     """
     folder = Path(folder)
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
@@ -360,7 +367,7 @@ def write_folder(faces: FaceSet, folder: str | Path) -> Path:
         (folder / parent).mkdir(parents=True, exist_ok=True)
     for i, file in enumerate(progress(files, "writing")):
         Image.fromarray(faces.take([i])[0].permute(1, 2, 0).numpy()).save(folder / file)
-    table = {"file": files, "label": names}
+    table: dict[str, Any] = {"file": files, "label": names}
     if faces.true_labels is not None:
         table["true_label"] = [faces.classes[label] for label in faces.true_labels.tolist()]
     table |= {"subject": faces.subjects.numpy(), "split": faces.splits}

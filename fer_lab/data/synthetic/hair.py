@@ -1,12 +1,13 @@
-"""Hair and beard: where they lie, how they shine."""
+"""Hair and beard: where they grow, how they shine."""
 
 import torch
+from torch import Tensor
 
-from fer_lab.data.synthetic.anatomy import BEARDS, HAIR_STYLES, project
-from fer_lab.data.synthetic.canvas import bell, edge, paint, ramp
+from fer_lab.data.synthetic.anatomy import BEARDS, HAIR_STYLES, Face, Identity, Nuisance, Point, project
+from fer_lab.data.synthetic.canvas import Scene, bell, edge, paint, ramp
 
-# How hair lies, one row a style of HAIR_STYLES: rise above the skull, width beside it, where the back hair and
-# the hair beside the face end (y), hairline (y), half-width of the open face (of the head's), slope of the
+# One row per style of HAIR_STYLES: height above the skull, width at its sides, lower end (y) of the back hair
+# and of the side hair, hairline (y), half-width of the open face as a share of the head's, slope of the
 # hairline, round (1) or square (0) opening, curl, opacity.
 HAIR = torch.tensor(
     [
@@ -24,8 +25,8 @@ HAIR = torch.tensor(
 )
 
 
-def hair_distances(face, who, how, x, y):
-    """How far points lie inside the hair's outer outline and inside the face's opening in it: two [B,h,w]."""
+def hair_distances(face: Face, who: Identity, how: Nuisance, x: Tensor, y: Tensor) -> Point:
+    """Distances inside (+) the hair's outer outline, and inside the opening for the face: two [B,h,w]."""
     row = HAIR.to(x)[who.hair_style]
     rise, beside, _, _, line, half, slope, roundness, curl, _ = (c.view(-1, 1, 1) for c in row.unbind(1))
     volume = 1 + 0.35 * who.hair_volume.view(-1, 1, 1)
@@ -55,8 +56,9 @@ def hair_distances(face, who, how, x, y):
     return outer, opening
 
 
-def hair_color(who, x, y, outer, light):
-    """Strands and sheen: [B,3,h,w]."""
+def hair_color(who: Identity, x: Tensor, y: Tensor, outer: Tensor, light: Tensor) -> Tensor:
+    """Strands and sheen under the light [B,3]: [B,3,h,w]."""
+    lx, ly = (light[:, i].view(-1, 1, 1) for i in range(2))
     phase = (who.seed % 101).view(-1, 1, 1).to(x)
     scarf = (who.hair_style == HAIR_STYLES.index("scarf")).view(-1, 1, 1)
     curl = HAIR.to(x)[who.hair_style][:, 8].view(-1, 1, 1)
@@ -64,22 +66,21 @@ def hair_color(who, x, y, outer, light):
     strands = 0.5 * torch.sin(31 * fan + phase) + 0.5 * torch.sin(74 * fan + 3 * torch.sin(9 * fan) + 2 * phase)
     strands = torch.where(scarf, 0.5 * torch.sin(9 * fan + 6 * y), strands)
     sheen = bell(outer - 0.15, 0.07) * (0.6 + 0.4 * strands) * ramp(-y, -0.1, 0.5)
-    tone = 0.80 + 0.16 * strands + 0.6 * (outer - 0.04).clamp(-0.3, 0.25) + 0.22 * (x * light[0] + y * light[1])
-    base = torch.where(who.hair_style[:, None] == HAIR_STYLES.index("scarf"), who.clothes, who.hair)[
-        ..., None, None
-    ]
+    tone = 0.80 + 0.16 * strands + 0.6 * (outer - 0.04).clamp(-0.3, 0.25) + 0.22 * (x * lx + y * ly)
+    base = torch.where(scarf[:, :, 0], who.clothes, who.hair)[..., None, None]
     return base * tone[:, None].clamp(0.25, 1.6) + (0.09 + 0.24 * base) * sheen[:, None]
 
 
-def draw_bun(canvas, face, who, hair) -> None:
-    """A bun on top of the head, behind it."""
+def draw_bun(scene: Scene, hair: Tensor) -> None:
+    """A bun on top of the head, behind it; `hair` [B,3,S,S] is its colour."""
+    canvas, face, who = scene.canvas, scene.face, scene.who
     style = (who.hair_style == HAIR_STYLES.index("bun")).view(-1, 1, 1)
     d = 0.19 - (canvas.x**2 + (canvas.y - face.head_top.view(-1, 1, 1) + 0.04) ** 2).sqrt()
     paint(canvas.colors, hair * (0.75 + 1.2 * d.clamp(0, 0.2))[:, None], edge(d, canvas.pixel) * style)
 
 
-def beard_cover(face, who, x, y):
-    """Opacity of the beard, how far it stands out of the outline, its lightness: three [B,h,w]."""
+def beard_cover(face: Face, who: Identity, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Opacity of the beard, its thickness outside the head's outline, its lightness: three [B,h,w]."""
     alpha, extra, bristle = torch.zeros_like(x), torch.zeros_like(x), torch.ones_like(x)
     rows = (who.beard > 0).nonzero().squeeze(1)
     if not len(rows):

@@ -1,30 +1,51 @@
-"""The head under its light: neck, ears, and skin with every bump and fold.
+"""The lit head: neck, ears, and skin with every bump and fold.
 
-The skin is lit by real normals: the head's roundness plus a relief of blobs (nose, cheeks, lids, chin), so a
-wrinkle is a groove in the relief and every fold answers to the light's direction.
+The skin is lit by true normals: the head's roundness plus a relief of blobs (nose, cheeks, lids, chin). A
+wrinkle is a groove in the relief, so its shading follows the direction of the light.
 """
 
-from types import SimpleNamespace
+from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
-from fer_lab.data.synthetic.anatomy import SIDE, SKIN_TONES, Identity, Nuisance, project, to_picture
-from fer_lab.data.synthetic.canvas import Canvas, bell, edge, paint, ramp
+from fer_lab.data.synthetic.anatomy import (
+    SIDE,
+    SKIN_TONES,
+    Face,
+    Identity,
+    Nuisance,
+    Point,
+    project,
+    to_picture,
+)
+from fer_lab.data.synthetic.canvas import Canvas, Scene, bell, edge, paint, ramp
 from fer_lab.data.synthetic.hair import beard_cover
 
 SHADOW = torch.tensor([0.50, 0.37, 0.36])
 BLUSH = torch.tensor([0.02, 0.30, 0.24])
+Value = float | Tensor
 
 
 class Relief:
-    """Blobs on the skin, collected, then summed by the canvas: height, shade and redness of each."""
+    """Blobs on the skin, each with height, shade and redness; the canvas sums them."""
 
-    def __init__(self, how: Nuisance):
+    def __init__(self, how: Nuisance) -> None:
         self.how = how
-        self.parts = []
+        self.parts: list[Tensor] = []
 
-    def add(self, x, y, radius, height=0.0, shade=0.0, red=0.0, depth=0.0):
-        """Blobs at x, y [B], [B,2] or [B,K]; the rest broadcasts. `depth` is of the place, for head turns."""
+    def add(
+        self,
+        x: Tensor,
+        y: Tensor,
+        radius: Value,
+        height: Value = 0.0,
+        shade: Value = 0.0,
+        red: Value = 0.0,
+        *,
+        depth: Value = 0.0,
+    ) -> None:
+        """Add blobs at x, y [B], [B,2] or [B,K]; the rest broadcasts. `depth` is as in `project`."""
         if x.ndim == 1:
             x, y = x[:, None], y[:, None]
         x, y = project(x, y, self.how, depth)
@@ -35,34 +56,35 @@ class Relief:
         values = [v[:, None] if v.ndim == 1 else v for v in values]
         self.parts.append(torch.stack([v.expand(shape) for v in values]))
 
-    def sided(self, x, y, radius, height=0.0, shade=0.0, red=0.0, depth=0.0):
-        """A blob on each side; x [B,2] outwards."""
-        self.add(x * SIDE.to(x), y, radius, height, shade, red, depth)
+    def sided(self, x: Tensor, y: Tensor, radius: Value, *values: Value, depth: Value = 0.0) -> None:
+        """A blob on each side: `add` with x [B,2] measured outwards; `values` are height, shade and red."""
+        self.add(x * SIDE.to(x), y, radius, *values, depth=depth)
 
-    def groove(self, points, depth, radius=0.020, count=8, sides=True):
-        """A fold along a quadratic Bézier curve of three (x, y), each [B,2] (x outwards) or, one-sided, [B].
+    def groove(self, points: Sequence[Point], depth: Tensor, radius: float = 0.020, count: int = 8) -> None:
+        """A fold on each side, along a quadratic Bézier curve.
 
         Args:
-            depth: [B,2] or [B], 0 none … 1 deep.
+            points: the curve's three points (x, y), each [B,2], x outwards.
+            depth: [B,2], 0 none … 1 deep.
+            radius, count: of the blobs that make the fold.
         """
         t = torch.linspace(0, 1, count, device=depth.device)
         weights = torch.stack([(1 - t) ** 2, 2 * t * (1 - t), t**2])
         x = sum(p[0][..., None] * w for p, w in zip(points, weights, strict=True))
         y = sum(p[1][..., None] * w for p, w in zip(points, weights, strict=True))
-        if sides:
-            x = x * SIDE.to(x)[:, None]
+        x = x * SIDE.to(x)[:, None]
         depth = depth[..., None] * (0.35 + 2.6 * t * (1 - t))
         flat = [v.expand(x.shape).flatten(1) for v in (x, y, depth)]
         self.add(flat[0], flat[1], radius, -0.55 * radius * flat[2], 0.16 * flat[2])
 
-    def sums(self, canvas: Canvas):
+    def sums(self, canvas: Canvas) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Slopes along and down the picture, shade, redness: each [B,S,S]."""
         along, (down, shade, red) = canvas.relief(*torch.cat(self.parts, 2))
         return along, down, shade, red
 
 
-def face_relief(face: SimpleNamespace, who: Identity, how: Nuisance) -> Relief:
-    """Everything that stands out of or sinks into the skin."""
+def face_relief(face: Face, who: Identity, how: Nuisance) -> Relief:
+    """All bumps and folds of the skin."""
     r = Relief(how)
     zero = torch.zeros_like(face.chin_y)
     ex, ey = face.eye_x, face.eye_y
@@ -95,13 +117,8 @@ def face_relief(face: SimpleNamespace, who: Identity, how: Nuisance) -> Relief:
     )
     pits = pits.to(zero)
     boss = face.chin_boss[:, None]
-    r.add(
-        pits[:, 0].expand(len(zero), 6),
-        face.chin_y[:, None] - 0.13 + pits[:, 1],
-        0.020,
-        -0.010 * boss,
-        0.13 * boss,
-    )
+    pit_y = face.chin_y[:, None] - 0.13 + pits[:, 1]
+    r.add(pits[:, 0].expand(len(zero), 6), pit_y, 0.020, -0.010 * boss, 0.13 * boss)
 
     # folds
     c_x, c_y, w_x, w_y = face.corner_x, face.corner_y, face.nose_wing_x, face.nose_wing_y
@@ -145,13 +162,12 @@ def face_relief(face: SimpleNamespace, who: Identity, how: Nuisance) -> Relief:
     jitter = 0.03 * torch.sin(who.seed[:, None] * (1.0 + spots[:, 2]))
     x = (spots[:, 0] - 0.5) * 0.95 + jitter
     y = 0.02 + 0.30 * spots[:, 1] * (0.4 + 0.6 * spots[:, 2]) + jitter.flip(1)
-    r.add(
-        x, y, 0.007 + 0.004 * spots[None, :, 2], 0.0, 0.22 * who.freckles[:, None], 0.30 * who.freckles[:, None]
-    )
+    strength = who.freckles[:, None]
+    r.add(x, y, 0.007 + 0.004 * spots[None, :, 2], 0.0, 0.22 * strength, 0.30 * strength)
     return r
 
 
-def skin_base(who: Identity) -> torch.Tensor:
+def skin_base(who: Identity) -> Tensor:
     """Unlit skin colour [B,3]."""
     table = SKIN_TONES.to(who.skin_tone)
     place = who.skin_tone * (len(table) - 1)
@@ -161,18 +177,18 @@ def skin_base(who: Identity) -> torch.Tensor:
     return (color * (1 + warm * torch.tensor([0.0, 0.022, -0.045]).to(color))).clamp(0, 1)
 
 
-def light_direction(how: Nuisance) -> torch.Tensor:
+def light_direction(how: Nuisance) -> Tensor:
     """Unit vectors [B,3] to the light: right, down, towards the viewer."""
     flat = 0.85 * how.light
     towards = torch.full_like(flat[:, :1], 0.80)
     return torch.nn.functional.normalize(torch.cat([flat, towards], 1), dim=1)
 
 
-def head_distance(face: SimpleNamespace, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Roughly how far [B,h,w] a point lies inside (+) the head's outline.
+def head_distance(face: Face, x: Tensor, y: Tensor) -> Tensor:
+    """Approximate distance [B,h,w] of points from the head's outline, inside (+) or outside (-).
 
-    Above the middle an ellipse; below it a squircle (M. Fernández-Guasti, 1992: u² + t² - s u² t² = 1) whose
-    sides draw in towards the chin.
+    The upper half is an ellipse. The lower half is a squircle whose sides taper towards the chin
+    (M. Fernández-Guasti, 1992: u² + t² - s u² t² = 1).
     """
     width, middle, chin, top, square, taper = (
         getattr(face, key).view(-1, 1, 1)
@@ -187,25 +203,28 @@ def head_distance(face: SimpleNamespace, x: torch.Tensor, y: torch.Tensor) -> to
     return (1 - g) * 0.5 * 0.66 / g.clamp(min=0.2).sqrt()
 
 
-def draw_body(canvas: Canvas, face, who, how, skin, light) -> None:
+def draw_body(scene: Scene) -> None:
     """Neck and shoulders."""
-    x, y = canvas.x, canvas.y
+    canvas, face, who, skin = scene.canvas, scene.face, scene.who, scene.skin
+    x, y, lx = canvas.x, canvas.y, scene.light[:, 0].view(-1, 1, 1)
     chin = face.chin_y.view(-1, 1, 1)
     width = face.head_width.view(-1, 1, 1)
     half = width * (0.55 - 0.09 * who.softness.view(-1, 1, 1)) + 0.25 * (y - chin).clamp(min=0) ** 2
     neck = edge(half - x.abs(), canvas.pixel) * ramp(y, 0.2, 0.3)
     round_ = 1 - (x / half) ** 2
-    shade = 0.52 + 0.22 * round_.clamp(0, 1) + 0.20 * ramp(y, chin - 0.05, chin + 0.25) + 0.10 * light[0] * x
+    shade = 0.52 + 0.22 * round_.clamp(0, 1) + 0.20 * ramp(y, chin - 0.05, chin + 0.25) + 0.10 * lx * x
     warm = torch.tensor([1.0, 0.93, 0.90]).to(x).view(1, 3, 1, 1)
     paint(canvas.colors, skin[..., None, None] * warm * shade[:, None], neck)
     aside = x.abs()
     slope = chin + 0.235 - 0.125 * ramp(aside, 0.10, 0.36) + 0.42 * (aside - 0.34).clamp(min=0) ** 1.3
     cloth = edge(y - slope, canvas.pixel)
-    shade = 0.80 + 0.35 * ramp(y - slope, 0.25, -0.02) + 0.15 * light[0] * x
+    shade = 0.80 + 0.35 * ramp(y - slope, 0.25, -0.02) + 0.15 * lx * x
     paint(canvas.colors, who.clothes[..., None, None] * shade[:, None], cloth)
 
 
-def draw_ears(canvas: Canvas, face, who, how, skin) -> None:
+def draw_ears(scene: Scene) -> None:
+    """Both ears; the head covers their inner halves."""
+    canvas, face, who, how, skin = scene.canvas, scene.face, scene.who, scene.how, scene.skin
     for k, side in enumerate(SIDE.tolist()):
         shift = 0.12 * torch.sin(torch.deg2rad(how.yaw))
         x0 = side * (face.head_width - 0.004 + 0.022 * who.ears) - shift
@@ -223,14 +242,23 @@ def draw_ears(canvas: Canvas, face, who, how, skin) -> None:
         w.close()
 
 
-def draw_head(canvas: Canvas, face, who, how, skin, light, opening, hair_alpha):
-    """Lit skin with its beard; returns the head's coverage [B,S,S]."""
+def draw_head(scene: Scene, opening: Tensor, hair_alpha: Tensor) -> Tensor:
+    """Lit skin with its beard.
+
+    Args:
+        opening: [B,S,S], second result of `hair_distances`; the fringe casts a shadow along it.
+        hair_alpha: [B,1,1], opacity of the hair.
+
+    Returns:
+        the head's coverage [B,S,S].
+    """
+    canvas, face, who, how, skin, light = scene
     x, y = canvas.x, canvas.y
     inside = head_distance(face, x, y)
     beard, extra, bristle = beard_cover(face, who, x, y)
     cover = edge(inside + extra, canvas.pixel)
     along, down, shade, red = face_relief(face, who, how).sums(canvas)
-    # The head's own roundness, steeper towards its outline.
+    # The head's roundness is steeper towards its outline.
     scale = how.scale.view(-1, 1, 1)
     hx, hy = project(torch.zeros_like(scale), torch.zeros_like(scale), how)
     hx, hy = to_picture(hx * 0.6, hy * 0.6 + 0.02, how)

@@ -88,7 +88,7 @@ def test_what_is_no_text_is_named(tmp_path, read):
 def test_what_is_no_csv_is_named_with_its_line(tmp_path, text):
     path = tmp_path / "a.csv"
     path.write_text("ok,1\n" + text)
-    with pytest.raises(DataError, match=r"a\.csv, line 2: no valid CSV"):
+    with pytest.raises(DataError, match=r"a\.csv, line 2: not valid CSV"):
         list(rows_of(path))
 
 
@@ -107,7 +107,7 @@ def test_any_bytes_are_rows_or_an_error(tmp_path_factory, data):
 def test_a_name_listed_twice_is_an_error():
     seen = set()
     assert unseen("a", seen, "x") == "a"
-    with pytest.raises(DataError, match="x: a stands here a second time"):
+    with pytest.raises(DataError, match="x: a is listed a second time"):
         unseen("a", seen, "x")
 
 

@@ -102,14 +102,14 @@ def test_units_are_found_by_number_and_name(key):
 
 def test_unknown_unit_is_refused_with_the_list():
     with pytest.raises(
-        ValueError, match=r"unknown action unit 3; there are 1 inner_brow_raiser, .*26 jaw_drop"
+        ValueError, match=r"unknown action unit 3; expected one of 1 inner_brow_raiser, .*26 jaw_drop"
     ):
         action_units({3: 1.0})
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.01, float("nan"), float("inf")])
 def test_intensities_outside_0_to_1_are_refused(value):
-    with pytest.raises(ValueError, match=r"intensities lie in 0…1, got .* for AU12 of face 0"):
+    with pytest.raises(ValueError, match=r"intensities must be in 0…1, got .* for AU12 of face 0"):
         action_units({12: value})
 
 
@@ -146,5 +146,5 @@ def test_expression_units_scale_and_contempt_is_one_sided():
     assert expression_units("contempt")[:, 1].sum() == 0
     with pytest.raises(ValueError, match=r"no prototype for 'boredom'; expected one of neutral"):
         expression_units("boredom")
-    with pytest.raises(ValueError, match=r"intensity must lie in 0…1, got 2"):
+    with pytest.raises(ValueError, match=r"intensity must be in 0…1, got 2"):
         expression_units("fear", 2)

@@ -73,7 +73,7 @@ def test_take_and_replace():
     changed = who.replace(age=0.25)
     assert changed.age.tolist() == [0.25] * 4
     assert not torch.equal(who.age, changed.age)
-    with pytest.raises(ValueError, match=r"unknown Identity field \['hat'\]; there are skin_tone"):
+    with pytest.raises(ValueError, match=r"unknown Identity field \['hat'\]; expected some of skin_tone"):
         who.replace(hat=1)
 
 

@@ -232,7 +232,7 @@ def test_faces_per_subject_counts_people():
         ({"size": 31}, "size must be a whole number of at least 32"),
         ({"seed": -1}, "seed must be"),
         ({"num_classes": 9}, "2 to 8"),
-        ({"colour": 1}, "unknown knob colour; there are inter_class_similarity"),
+        ({"colour": 1}, "unknown knob colour; expected some of inter_class_similarity"),
         ({"label_noise": 1.5}, "label_noise must be a number in 0…1"),
         ({"noise": "much"}, "noise must be a number"),
         ({"noise": float("nan")}, "noise must be a number"),

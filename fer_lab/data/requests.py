@@ -1,0 +1,141 @@
+"""Which faces: a description that can be written down, compared, and turned into the faces."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fer_lab.data.datasets import load_dataset
+from fer_lab.data.faces import FaceSet
+from fer_lab.data.synthetic import SyntheticFaces
+from fer_lab.data.synthetic.generator import set_fingerprint
+
+SYNTHETIC = "synthetic"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaceRequest:
+    """A description of faces: rendered ones, or those of a data set on disk.
+
+    Attributes:
+        dataset: "synthetic" for rendered faces, or a name that `load_dataset` knows.
+        root: folder of the data set. It belongs to the reader and is no part of `to_data`.
+        classes: 7 or 8; None takes what the data set has, and 7 for rendered faces.
+        size: side in pixels; None takes the data set's own, and 112 for rendered faces.
+        rule: FER+'s label rule: "largest", "majority" or "votes".
+        skip_bad: leave unreadable images out.
+        count, seed, knobs: of rendered faces, as `SyntheticFaces` takes them; `KNOBS` lists the knobs.
+    """
+
+    dataset: str = SYNTHETIC
+    root: Path | None = None
+    classes: int | None = None
+    size: int | None = None
+    rule: str = "majority"
+    skip_bad: bool = False
+    count: int = 4000
+    seed: int = 0
+    knobs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def rendered(self) -> bool:
+        """Whether the faces are rendered, and not read from disk."""
+        return self.dataset == SYNTHETIC
+
+    def load(self) -> FaceSet:
+        """Render or read the faces.
+
+        Raises:
+            ValueError: no folder for a data set, knobs for real faces, or whatever `SyntheticFaces` and
+                `load_dataset` refuse.
+        """
+        if self.rendered:
+            return SyntheticFaces(self.count, **self._rendering())
+        if self.knobs:
+            raise ValueError(f"only rendered faces have knobs; {self.dataset} does not know {list(self.knobs)}")
+        if not self.root:
+            raise ValueError(f"{self.dataset} needs its folder: --data-root, or FER_DATA in the environment")
+        return load_dataset(
+            self.dataset,
+            self.root,
+            num_classes=self.classes,
+            label_rule=self.rule,
+            skip_bad=self.skip_bad,
+            size=self.size,
+        )
+
+    def fingerprint(self) -> str:
+        """Fingerprint of rendered faces, known before a face is drawn; "" for a data set on disk."""
+        return set_fingerprint(self.count, **self._rendering()) if self.rendered else ""
+
+    def _rendering(self) -> dict[str, Any]:
+        settings = {"seed": self.seed, "num_classes": self.classes or 7, "size": self.size or 112}
+        if clash := sorted(settings.keys() & self.knobs.keys()):
+            raise ValueError(f"{', '.join(clash)} of the rendered faces are given by name, not as knobs")
+        return {**settings, **self.knobs}
+
+    def sized(self, pixels: int) -> "FaceRequest":
+        """The same faces for a model: rendered ones at the model's size, unless the request names a size."""
+        return self if self.size or not self.rendered else dataclasses.replace(self, size=pixels)
+
+    def to_data(self) -> dict[str, Any]:
+        """Plain data for JSON: what chooses the faces. Fields that are empty or do not apply are left out."""
+        inapplicable = ("rule", "skip_bad") if self.rendered else ("count", "seed", "knobs")
+        data = {name: value for name, value in vars(self).items() if value and name not in inapplicable}
+        data.pop("root", None)
+        return data
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any], root: Path | None = None) -> "FaceRequest":
+        """The inverse of `to_data`, with the folder of the reader's own data set."""
+        return cls(**data, root=root)
+
+
+def load_faces(
+    dataset: str = SYNTHETIC,
+    root: str | Path | None = None,
+    *,
+    count: int = 4000,
+    size: int | None = None,
+    seed: int = 0,
+    classes: int | None = None,
+    rule: str = "majority",
+    skip_bad: bool = False,
+    **knobs: Any,
+) -> FaceSet:
+    """Faces with labels: rendered with known truth, or read from a data set on disk.
+
+    Example:
+        >>> faces = load_faces(count=2000, size=56, imbalance=0)
+        >>> train, held_out = faces.split("train").holdout()
+        >>> test = faces.split(faces.reported_split())
+
+    Args:
+        dataset: "synthetic", "ferplus", "rafdb", "affectnet", "sfew" or "folder".
+        root: folder of the data set; not needed for rendered faces.
+        count, seed: how many faces to render, and the seed of the renderer; ignored for a data set.
+        size: side in pixels; None takes the data set's own, and 112 for rendered faces.
+        classes: 7 or 8; None takes what the data set has, and 7 for rendered faces.
+        rule: FER+'s label rule: "largest", "majority" or "votes".
+        skip_bad: leave unreadable images out.
+        knobs: of the renderer, such as `imbalance=0`; `fer_lab.data.synthetic.KNOBS` lists them.
+
+    Returns:
+        A FaceSet with images uint8 [N,3,S,S] and labels [N].
+
+    Raises:
+        ValueError: no folder for a data set, knobs for real faces, an unknown knob, or a damaged data set.
+    """
+    request = FaceRequest(
+        dataset=dataset,
+        root=Path(root) if root else None,
+        classes=classes,
+        size=size,
+        rule=rule,
+        skip_bad=skip_bad,
+        count=count,
+        seed=seed,
+        knobs=knobs,
+    )
+    return request.load()
