@@ -1,129 +1,184 @@
 """The command line: `fer-lab` or `python -m fer_lab.cli`.
 
-What a reader got wrong ends in one line on stderr and exit code 1 (2 for a wrong option); with FER_LAB_DEBUG=1
-in the environment the traceback shows as well. Packages that take seconds to import are imported by the
-command that needs them.
+Text is parsed here and nowhere below: a command turns words into typed values, makes one call, and prints.
+User errors are reported in one line on stderr with exit code 1 (2 for a wrong option). FER_LAB_DEBUG=1 in the
+environment shows the traceback as well. A command imports the packages that it needs, since some take seconds.
 """
 
 import os
 import sys
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from fer_lab.book.result import NotebookResult
+    from fer_lab.data import FaceRequest
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="The workbook for facial expression recognition: run it, train, measure, look at faces.",
+    help="The workbook for facial expression recognition: run it, train models, measure them, look at faces.",
 )
-data_app = typer.Typer(no_args_is_help=True, help="Check a data set, cache it, render faces.")
+data_app = typer.Typer(no_args_is_help=True, help="Check a data set, cache it, or render faces.")
 bench_app = typer.Typer(no_args_is_help=True, help="Measure speed and memory on this machine.")
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
 
 STORE = Path("figures/results")
-Dataset = Annotated[str, typer.Option(help="synthetic, ferplus, rafdb, affectnet, sfew or folder.")]
+MaybePath = Path | None
+DATASETS = "ferplus, rafdb, affectnet, sfew or folder"
+Dataset = Annotated[str, typer.Option(help=f"synthetic, {DATASETS}.")]
+DatasetName = Annotated[str, typer.Argument(help=f"{DATASETS}.")]
+DatasetFolder = Annotated[Path, typer.Argument(help="Folder of the data set.")]
 DataRoot = Annotated[
-    Path | None, typer.Option(envvar="FER_DATA", help="Folder of the data set.", show_default=False)
+    MaybePath, typer.Option(envvar="FER_DATA", help="Folder of the data set.", show_default=False)
 ]
-Rule = Annotated[str, typer.Option(help="FER+ labels: largest, majority or votes.")]
-Classes = Annotated[int | None, typer.Option(help="7 or 8; what the data set has if not given.")]
+Rule = Annotated[str, typer.Option(help="Label rule of FER+: largest, majority or votes.")]
+Classes = Annotated[int | None, typer.Option(help="7 or 8. Default: what the data set has.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable images out, and count them.")]
-LabelOrder = Annotated[
-    str,
-    typer.Option(help="Data set whose label order the head of an authors' checkpoint has: rafdb, affectnet, …"),
+LabelOrder = Annotated[str, typer.Option(help="Data set whose label order an authors' checkpoint uses.")]
+FaceCount = Annotated[int, typer.Option("--faces", help="Number of faces to render, for synthetic.")]
+FaceSeed = Annotated[int, typer.Option("--faces-seed", help="Seed of the rendered faces.")]
+FaceSize = Annotated[int | None, typer.Option("--faces-size", help="Side in pixels. Default: the model's.")]
+Knobs = Annotated[
+    list[str] | None, typer.Option("--knob", help="name=value of the renderer. A wrong name lists all knobs.")
 ]
-FaceCount = Annotated[int, typer.Option("--faces", help="How many faces to render, for synthetic.")]
-FaceSeed = Annotated[int, typer.Option("--faces-seed", help="Of the rendered faces.")]
-Knobs = Annotated[list[str] | None, typer.Option("--knob", help="name=value of the renderer.")]
+Options = Annotated[
+    list[str] | None, typer.Option("--option", help="name=value of the model. `fer-lab models` lists all.")
+]
+ReportedSplit = Annotated[str, typer.Option(help="Default: test for synthetic; else valid, or test.")]
+Csv = Annotated[MaybePath, typer.Option(help="Also write the table to this CSV file.")]
 
 
-def _listed(text: str | None) -> list[str] | None:
-    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+def _listed(text: str) -> list[str]:
+    """ "00, 02" → ["00", "02"]."""
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _pairs(words: list[str] | None, option: str) -> dict[str, str]:
-    """["lr=0.1"] → {"lr": "0.1"}."""
-    pairs = {}
+def _numbers(text: str, option: str, example: str) -> list[int]:
+    try:
+        return [int(part) for part in _listed(text)]
+    except ValueError:
+        raise typer.BadParameter(
+            f"expected whole numbers such as {example}, got {text!r}", param_hint=option
+        ) from None
+
+
+def _pairs(words: Sequence[str] | None, option: str) -> list[tuple[str, str]]:
+    """["lr=0.1"] → [("lr", "0.1")]."""
+    pairs = []
     for word in words or ():
         name, equals, value = word.partition("=")
         if not equals or not all(part.isidentifier() for part in name.split(".")):
             raise typer.BadParameter(f"expected name=value, got {word!r}", param_hint=option)
-        pairs[name] = value
+        pairs.append((name, value))
     return pairs
+
+
+def _typed(words: Sequence[str] | None, option: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """["lr=0.1"] → {"lr": 0.1}, each value in the type of its default. The call refuses unknown names."""
+    from fer_lab.book.parameters import native, read_literal
+
+    return {
+        name: read_literal(value) if defaults.get(name) is None else native(name, value, defaults[name])
+        for name, value in _pairs(words, option)
+    }
+
+
+def _faces(
+    dataset: str,
+    root: Path | None,
+    count: int,
+    seed: int,
+    size: int | None,
+    classes: int | None,
+    rule: str,
+    skip_bad: bool,
+    knobs: Sequence[str] | None,
+) -> "FaceRequest":
+    from fer_lab.data import FaceRequest
+    from fer_lab.data.synthetic import KNOBS
+
+    defaults = {name: knob.default for name, knob in KNOBS.items()}
+    return FaceRequest(
+        dataset=dataset,
+        root=root,
+        count=count,
+        seed=seed,
+        size=size,
+        classes=classes,
+        rule=rule,
+        skip_bad=skip_bad,
+        knobs=_typed(knobs, "--knob", defaults),
+    )
 
 
 @app.command()
 def reproduce(
     profile: Annotated[str, typer.Option(help="smoke, full or paper.")] = "smoke",
-    notebooks: Annotated[str | None, typer.Option(help="Which, such as 00,02; all if not given.")] = None,
+    notebooks: Annotated[str, typer.Option(help="Which notebooks, such as 00,02. Default: all.")] = "",
     dataset: Annotated[
-        str, typer.Option(help="As in train; or several, such as synthetic,ferplus: every notebook once each.")
+        str, typer.Option(help="As in train. With several, such as synthetic,ferplus: all notebooks for each.")
     ] = "synthetic",
     data_root: Annotated[
-        Path | None,
+        MaybePath,
         typer.Option(
-            envvar="FER_DATA", help="Folder of the data set; of several real ones, with a folder for each."
+            envvar="FER_DATA",
+            help="Folder of the data set. With several: of a folder for each.",
+            show_default=False,
         ),
     ] = None,
-    seeds: Annotated[str, typer.Option(help="Such as 0,1,2: every notebook once a seed.")] = "0",
+    seeds: Annotated[str, typer.Option(help="Such as 0,1,2. Every notebook runs once for each seed.")] = "0",
     out: Annotated[Path, typer.Option(help="Folder of the book.")] = Path("book"),
     jobs: Annotated[
-        int, typer.Option("--jobs", "-j", help="Notebooks at a time; with ray, on each machine without GPUs.")
+        int, typer.Option("--jobs", "-j", help="Notebooks at a time. With ray: on each machine without GPUs.")
     ] = 1,
     parameter: Annotated[
         list[str] | None,
-        typer.Option(
-            "--parameter",
-            "-p",
-            help="name=value, for every chosen notebook; a name with several values: every notebook once each.",
-        ),
+        typer.Option("--parameter", "-p", help="name=value for every notebook. A repeated name makes a grid."),
     ] = None,
     engine: Annotated[
-        str, typer.Option(help="pool: processes of this machine. ray: a cluster; goes on where it stopped.")
+        str, typer.Option(help="pool: processes of this machine. ray: a cluster; keeps finished notebooks.")
     ] = "pool",
-):
-    """Run the notebooks headless; print a table and where the executed notebooks and the HTML book lie."""
+) -> None:
+    """Run the notebooks headless; print a table and the paths of the executed notebooks and the HTML book."""
     from fer_lab.book import run
 
-    try:
-        chosen_seeds = [int(seed) for seed in _listed(seeds)]
-    except ValueError:
-        raise typer.BadParameter(
-            f"expected whole numbers such as 0,1,2, got {seeds!r}", param_hint="--seeds"
-        ) from None
     values: dict[str, list[str]] = {}
-    for word in parameter or ():
-        for name, value in _pairs([word], "--parameter").items():
-            values.setdefault(name, []).append(value)
+    for name, value in _pairs(parameter, "--parameter"):
+        values.setdefault(name, []).append(value)
     results = run.reproduce(
         profile,
-        _listed(notebooks),
+        _listed(notebooks) or None,
         {name: one for name, (one, *more) in values.items() if not more},
         _listed(dataset),
         data_root if dataset != "synthetic" else None,
-        chosen_seeds,
+        _numbers(seeds, "--seeds", "0,1,2"),
         out,
         jobs,
         grid={name: several for name, several in values.items() if len(several) > 1},
         engine=engine,
-        on_result=_say_done,
+        on_result=_report_notebook,
     )
-    _finish(results)
+    _print_notebooks(results)
     typer.echo(f"\nexecuted notebooks  {out / 'notebooks'}\nthe book            {out / 'index.html'}")
     _exit_if_failed(results)
 
 
-def _say_done(result) -> None:
+def _report_notebook(result: "NotebookResult") -> None:
     typer.echo(f"{result.notebook}  {result.seconds:.1f} s  {'FAILED' if result.error else 'ok'}", err=True)
 
 
-def _finish(results) -> None:
-    from fer_lab.book.run import format_table
+def _print_notebooks(results: "Sequence[NotebookResult]") -> None:
+    from fer_lab.book.result import format_table
 
     for result in results:
         if result.error:
@@ -131,7 +186,7 @@ def _finish(results) -> None:
     typer.echo("\n" + format_table(results))
 
 
-def _exit_if_failed(results) -> None:
+def _exit_if_failed(results: "Sequence[NotebookResult]") -> None:
     if failed := [result.notebook for result in results if result.error]:
         typer.echo(f"{len(failed)} of {len(results)} failed: {', '.join(failed)}", err=True)
         raise typer.Exit(1)
@@ -139,10 +194,10 @@ def _exit_if_failed(results) -> None:
 
 @app.command()
 def notebooks(
-    folder: Annotated[Path | None, typer.Argument(help="Where to copy the book's notebooks.")] = None,
+    folder: Annotated[Path | None, typer.Argument(help="Folder to copy the notebooks into.")] = None,
     execute: Annotated[bool, typer.Option(help="Run the book's own notebooks and keep the outputs.")] = False,
-    only: Annotated[str | None, typer.Option(help="With --execute: which, such as 00,02.")] = None,
-):
+    only: Annotated[str, typer.Option(help="With --execute: which notebooks, such as 00,02.")] = "",
+) -> None:
     """Copy the notebooks into a folder of your own, or run the checkout's own and keep their outputs."""
     from fer_lab.book import parameters, run
 
@@ -152,83 +207,88 @@ def notebooks(
         for path in parameters.lay_out(folder):
             typer.echo(path)
         return
-    results = run.refresh(_listed(only), on_result=_say_done)
-    _finish(results)
+    results = run.refresh(_listed(only) or None, on_result=_report_notebook)
+    _print_notebooks(results)
     _exit_if_failed(results)
 
 
 @app.command()
+def models(name: Annotated[str, typer.Argument(help="One model. Default: all.")] = "") -> None:
+    """List the models with their sizes, recipes and options."""
+    from fer_lab.models.method import list_models, method_class, model_options
+
+    for one in [name] if name else list_models():
+        cls, options = method_class(one), model_options(one)
+        typer.echo(f"{one}\n  sizes    {', '.join(cls.sizes)}\n  recipes  {', '.join(cls.recipes)}")
+        typer.echo(f"  options  {', '.join(f'{key}={value}' for key, value in options.items()) or 'none'}")
+
+
+@app.command()
 def train(
-    model: Annotated[str, typer.Argument(help="Such as baseline or dan.")],
+    model: Annotated[str, typer.Argument(help="Name of a model, such as baseline or dan.")],
     dataset: Dataset = "synthetic",
     data_root: DataRoot = None,
-    size: Annotated[str, typer.Option(help="tiny (56 px) or paper (224 px); poster: small, base.")] = "tiny",
+    size: Annotated[str, typer.Option(help="tiny (56 px), paper (224 px); poster: small, base.")] = "tiny",
     recipe: Annotated[str, typer.Option(help="Default: smoke for synthetic, else scratch.")] = "",
-    seed: Annotated[int, typer.Option(help="Of initial weights, batches and augmentation.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run; an interrupted one goes on.")] = None,
-    changes: Annotated[list[str] | None, typer.Option("--set", help="field=value of the recipe.")] = None,
-    option: Annotated[list[str] | None, typer.Option(help="name=value of the model, such as heads=2.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of initial weights, batches and augmentation.")] = 0,
+    out: Annotated[MaybePath, typer.Option(help="Folder of the run; an interrupted run is resumed.")] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", help="field=value of the recipe, or augmentation.FIELD=value.")
+    ] = None,
+    option: Options = None,
     weights: Annotated[
-        Path | None,
-        typer.Option(help="File to start from: safetensors of ours, or authors' checkpoint, a trunk's too."),
+        MaybePath, typer.Option(help="Start from a run, a .safetensors file, or an authors' checkpoint.")
     ] = None,
     order: LabelOrder = "",
     trunk: Annotated[
-        Path | None, typer.Option(help="Run, weights or a shipped model whose trunk to start from.")
+        MaybePath, typer.Option(help="Start from the trunk of a run, a .safetensors file, or a bundled model.")
     ] = None,
-    record: Annotated[str, typer.Option(help="Name of the variant in the results store.")] = "",
-    store: Annotated[Path, typer.Option(help="The results store.")] = STORE,
-    split: Annotated[str, typer.Option(help="Reported on at the end. Default: valid, else test.")] = "",
+    record: Annotated[str, typer.Option(help="Record the result, with this name of the variant.")] = "",
+    store: Annotated[Path, typer.Option(help="Results store to record in.")] = STORE,
+    split: ReportedSplit = "",
     scales: Annotated[str, typer.Option(help="Also report on shrunk faces, such as 100,75,50,35 %.")] = "",
     balanced: Annotated[
-        int, typer.Option(help="Report on so many rendered faces instead, as many of each class.")
+        int, typer.Option(help="Evaluate on this many rendered faces, with balanced classes.")
     ] = 0,
-    ship: Annotated[Path | None, typer.Option(help="Also write half-precision weights to this file.")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start anew in the run's folder.")] = False,
+    ship: Annotated[MaybePath, typer.Option(help="Also write half-precision weights to this file.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Train from the start again.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
-    devices: Annotated[int, typer.Option(help="GPUs (or cores) to share every batch among.")] = 1,
+    devices: Annotated[int, typer.Option(help="Number of GPUs (or cores) that share every batch.")] = 1,
     rule: Rule = "majority",
     classes: Classes = None,
     skip_bad: SkipBad = False,
     count: FaceCount = 4000,
     faces_seed: FaceSeed = 0,
+    faces_size: FaceSize = None,
     knob: Knobs = None,
-):
+    worker: Annotated[str, typer.Option(hidden=True, help="Fingerprint of the faces; set by --devices.")] = "",
+) -> None:
     """Train a model, then report once on a split that took part in no choice."""
-    from fer_lab.experiments import training
+    from fer_lab.experiments import Training, training
+    from fer_lab.models.method import model_options
+    from fer_lab.models.recipes import Recipe
 
-    try:
-        percents = tuple(int(percent) for percent in _listed(scales))
-    except ValueError:
-        raise typer.BadParameter(
-            f"expected whole numbers such as 100,75,50,35, got {scales!r}", param_hint="--scales"
-        ) from None
-    source = training.Source(
-        dataset=dataset,
-        root=data_root,
-        classes=classes,
-        rule=rule,
-        skip_bad=skip_bad,
-        count=count,
-        seed=faces_seed,
-        knobs=_pairs(knob, "--knob"),
-    )
-    request = training.Training(
+    fields = Recipe(epochs=1, batch_size=1).to_dict()
+    fields |= {f"augmentation.{name}": value for name, value in fields.pop("augmentation").items()}
+    request = Training(
         model=model,
-        source=source,
+        faces=_faces(dataset, data_root, count, faces_seed, faces_size, classes, rule, skip_bad, knob),
         size=size,
         recipe=recipe,
         seed=seed,
-        changes=_pairs(changes, "--set"),
-        options=_pairs(option, "--option"),
+        changes=_typed(changes, "--set", fields),
+        options=_typed(option, "--option", model_options(model)),
         weights=weights,
         order=order,
         trunk=trunk,
         variant=record,
         split=split,
-        scales=percents,
+        scales=tuple(_numbers(scales, "--scales", "100,75,50,35")),
         balanced=balanced,
     )
+    if worker and out:
+        training.train_worker(request, out, worker, fresh=fresh, device=device)
+        return
     done = training.train(request, out=out, store=store, ship=ship, fresh=fresh, device=device, devices=devices)
     if done is None:  # one of several processes, and not the first
         return
@@ -243,7 +303,7 @@ def train(
         typer.echo(f"weights in half precision: {ship}")
 
 
-def _format_metrics(metrics) -> str:
+def _format_metrics(metrics: "pd.DataFrame") -> str:
     """Overall numbers, then recall by class, each with its 95 % interval."""
     lines = []
     for row in metrics.to_dict("records"):
@@ -257,19 +317,21 @@ def _format_metrics(metrics) -> str:
 
 @app.command()
 def landmarks(
-    out: Annotated[Path | None, typer.Option(help="The file. Default: the one that ships.")] = None,
-    count: Annotated[int, typer.Option("--faces", help="How many faces to render and learn from.")] = 12_000,
-    epochs: Annotated[int, typer.Option(help="Passes over them.")] = 10,
-    seed: Annotated[int, typer.Option(help="Of weights and faces.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="File to write. Default: the bundled one.")] = None,
+    count: Annotated[int, typer.Option("--faces", help="Number of training faces to render.")] = 12_000,
+    epochs: Annotated[int, typer.Option(help="Passes over the training faces.")] = 10,
+    seed: Annotated[int, typer.Option(help="Seed of weights and faces.")] = 0,
     data_root: Annotated[
         Path | None,
-        typer.Option(envvar="FER_DATA", help="FER+, to see how it fares on photographs.", show_default=False),
+        typer.Option(
+            envvar="FER_DATA", help="Folder of FER+, to measure on photographs too.", show_default=False
+        ),
     ] = None,
-):
-    """Train POSTER's tiny landmark stream on rendered faces; measure it on other people."""
+) -> None:
+    """Train POSTER's tiny landmark stream on rendered faces, and measure it on other people."""
     from fer_lab.data.datasets import load_dataset
     from fer_lab.experiments.landmarks import ship_landmarks
-    from fer_lab.models.poster import LANDMARK_WEIGHTS
+    from fer_lab.models.weights import LANDMARK_WEIGHTS
 
     photographs = load_dataset("ferplus", data_root).split("valid") if data_root else None
     target = out or LANDMARK_WEIGHTS
@@ -281,79 +343,65 @@ def landmarks(
 
 @app.command("convert")
 def convert_checkpoint(
-    checkpoint: Annotated[Path, typer.Argument(help="A file in its authors' names.")],
-    out: Annotated[Path, typer.Argument(help="The .safetensors to write.")],
-    model: Annotated[str, typer.Option(help="What it is of, such as dan.")],
-    size: Annotated[str, typer.Option(help="paper; poster: small, base, large.")] = "paper",
-    classes: Annotated[int, typer.Option(help="How many its head has.")] = 7,
-    option: Annotated[list[str] | None, typer.Option(help="name=value of the model, such as heads=2.")] = None,
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of the authors.")],
+    out: Annotated[Path, typer.Argument(help=".safetensors file to write.")],
+    model: Annotated[str, typer.Option(help="Model that the checkpoint is of, such as dan.")],
+    size: Annotated[str, typer.Option(help="paper. poster also: small, base, large.")] = "paper",
+    classes: Annotated[int, typer.Option(help="Number of classes of its head.")] = 7,
+    option: Options = None,
     order: LabelOrder = "",
-):
+) -> None:
     """Turn an authors' checkpoint into a file that evaluate, predict and the explorer open."""
-    from fer_lab.experiments.training import literal
-    from fer_lab.models.authors.convert import convert
+    from fer_lab.models.authors import convert
+    from fer_lab.models.method import model_options
 
-    report = convert(
-        checkpoint,
-        out,
-        model=model,
-        size=size,
-        num_classes=classes,
-        options={name: literal(value) for name, value in _pairs(option, "--option").items()},
-        order=order,
-    )
+    options = _typed(option, "--option", model_options(model))
+    report = convert(checkpoint, out, model=model, size=size, num_classes=classes, options=options, order=order)
     typer.echo(f"{report}\nwritten: {out}")
 
 
 @app.command()
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="Folder of a run, safetensors file, or name of a shipped model.")],
+    run: Annotated[Path, typer.Argument(help="A run's folder, a .safetensors file, or a bundled model.")],
     dataset: Dataset = "synthetic",
     data_root: DataRoot = None,
-    split: Annotated[str, typer.Option(help="train, valid or test. Default: valid, else test.")] = "",
+    split: ReportedSplit = "",
     rule: Rule = "majority",
     skip_bad: SkipBad = False,
     count: FaceCount = 4000,
     faces_seed: FaceSeed = 0,
+    faces_size: FaceSize = None,
     knob: Knobs = None,
-):
+) -> None:
     """Measure a trained model on one split, with 95 % bootstrap intervals."""
     from fer_lab.evaluation import metrics
-    from fer_lab.experiments import training
+    from fer_lab.runs import open_model
 
-    model = training.open_model(run)
-    source = training.Source(
-        dataset=dataset,
-        root=data_root,
-        classes=model.num_classes,
-        rule=rule,
-        skip_bad=skip_bad,
-        count=count,
-        seed=faces_seed,
-        knobs=_pairs(knob, "--knob"),
-    )
-    faces = source.sized(model.image_size).load()
+    model = open_model(run)
+    classes = model.num_classes
+    request = _faces(dataset, data_root, count, faces_seed, faces_size, classes, rule, skip_bad, knob)
+    faces = request.sized(model.image_size).load()
     split = split or faces.reported_split()
     faces = faces.split(split)
-    metrics = metrics.evaluate(metrics.predict(model, faces))
-    typer.echo(f"{model.name} on {len(faces)} {split} faces of {faces.name}\n{_format_metrics(metrics)}")
+    table = metrics.evaluate(metrics.predict(model, faces))
+    typer.echo(f"{model.name} on {len(faces)} {split} faces of {faces.name}\n{_format_metrics(table)}")
 
 
 @app.command()
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Pictures.")],
-    model: Annotated[str, typer.Option(help="Whose weights, of those that come with the package.")] = "dan",
-    weights: Annotated[Path | None, typer.Option(help="A run's folder or a file of weights instead.")] = None,
+    model: Annotated[str, typer.Option(help="Bundled model to use.")] = "dan",
+    weights: Annotated[MaybePath, typer.Option(help="A run or a .safetensors file instead.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the overlays.")] = Path("predictions"),
     whole: Annotated[bool, typer.Option("--whole", help="The pictures are face crops already.")] = False,
-):
-    """Say how likely each expression is for every face in pictures; write where the model looked."""
+) -> None:
+    """Find the faces in pictures, name their apparent expressions, and draw where the model looked."""
     from fer_lab.explorer import photo_overlay
-    from fer_lab.models import bundled
     from fer_lab.models.inference import fuse
-    from fer_lab.runs import run
+    from fer_lab.models.weights import shipped_weights
+    from fer_lab.runs import open_model
 
-    network = fuse(run.open_model(weights or bundled.shipped_weights(model)))
+    network = fuse(open_model(weights or shipped_weights(model)))
     without = 0
     for number, path in enumerate(images):
         picture, faces = photo_overlay.predict_picture(network, path, whole=whole)
@@ -373,13 +421,9 @@ def predict(
 
 
 @data_app.command("check")
-def data_check(
-    dataset: Annotated[str, typer.Argument(help="ferplus, rafdb, affectnet, sfew or folder.")],
-    root: Annotated[Path, typer.Argument(help="Its folder.")],
-    rule: Rule = "majority",
-):
+def data_check(dataset: DatasetName, root: DatasetFolder, rule: Rule = "majority") -> None:
     """Read a data set's layout, count, verify every image, and say what is missing, in one screen."""
-    from fer_lab.data.datasets import check_dataset
+    from fer_lab.data import check_dataset
 
     report = check_dataset(dataset, root, label_rule=rule)
     typer.echo(report.text())
@@ -389,40 +433,37 @@ def data_check(
 
 @data_app.command("cache")
 def data_cache(
-    dataset: Annotated[str, typer.Argument(help="ferplus, rafdb, affectnet, sfew or folder.")],
-    root: Annotated[Path, typer.Argument(help="Its folder.")],
+    dataset: DatasetName,
+    root: DatasetFolder,
     rule: Rule = "majority",
-    size: Annotated[int | None, typer.Option(help="Side in pixels; native if all are equal, else 112.")] = None,
+    size: Annotated[int | None, typer.Option(help="Side in pixels. Default: the files', or 112.")] = None,
     classes: Classes = None,
     skip_bad: SkipBad = False,
-):
+) -> None:
     """Decode a data set once, into one file that trainings map into memory."""
-    from fer_lab.data.datasets import load_dataset
+    from fer_lab.data import load_faces
 
-    faces = load_dataset(dataset, root, num_classes=classes, label_rule=rule, size=size, skip_bad=skip_bad)
-    typer.echo(faces)
+    typer.echo(load_faces(dataset, root, classes=classes, rule=rule, size=size, skip_bad=skip_bad))
 
 
 @data_app.command("render")
 def data_render(
-    folder: Annotated[Path, typer.Argument(help="Folder to write, split/class/*.png.")],
+    folder: Annotated[Path, typer.Argument(help="Folder to write, as split/class/*.png.")],
     count: FaceCount = 1000,
-    seed: Annotated[int, typer.Option()] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the renderer.")] = 0,
     size: Annotated[int, typer.Option(help="Side in pixels.")] = 112,
     classes: Annotated[int, typer.Option(help="7 or 8.")] = 7,
     knob: Knobs = None,
-):
+) -> None:
     """Render faces with known labels into a folder that `--dataset folder` reads."""
-    from fer_lab.data.synthetic import SyntheticFaces, write_folder
-    from fer_lab.experiments.training import literal
+    from fer_lab.data.synthetic import write_folder
 
-    knobs = {name: literal(value) for name, value in _pairs(knob, "--knob").items()}
-    faces = SyntheticFaces(count, seed=seed, size=size, num_classes=classes, **knobs)
+    faces = _faces("synthetic", None, count, seed, size, classes, "majority", False, knob).load()
     write_folder(faces, folder)
     typer.echo(f"{folder}: {faces}")
 
 
-def _print_table(table, csv: Path | None) -> None:
+def _print_table(table: "pd.DataFrame", csv: Path | None) -> None:
     typer.echo(table.to_string(index=False, float_format=lambda number: f"{number:.4g}"))
     if csv:
         csv.parent.mkdir(parents=True, exist_ok=True)
@@ -432,21 +473,21 @@ def _print_table(table, csv: Path | None) -> None:
 
 @bench_app.command("models")
 def bench_models(
-    models: Annotated[str | None, typer.Option(help="Such as baseline,dan; all if not given.")] = None,
-    sizes: Annotated[str, typer.Option(help="Which sizes; poster also has small and base.")] = "tiny,paper",
-    modes: Annotated[str, typer.Option(help="Which modes.")] = "train,inference",
+    models: Annotated[str, typer.Option(help="Which models, such as baseline,dan. Default: all.")] = "",
+    sizes: Annotated[str, typer.Option(help="Which sizes. poster also has small and base.")] = "tiny,paper",
+    modes: Annotated[str, typer.Option(help="train, inference or both.")] = "train,inference",
     paths: Annotated[
         str,
-        typer.Option(help="plain: fp32, eager. default: the fastest without waiting. compiled: torch.compile."),
+        typer.Option(help="plain: float32, eager. default: fastest without a wait. compiled: torch.compile."),
     ] = "plain,default",
-    csv: Annotated[Path | None, typer.Option(help="Also write the table there.")] = None,
-    figure: Annotated[Path | None, typer.Option(help="Also draw images a second, into this PNG.")] = None,
-):
-    """Images a second, milliseconds a step, memory and FLOPs of every model."""
+    csv: Csv = None,
+    figure: Annotated[MaybePath, typer.Option(help="Also draw images per second into this PNG.")] = None,
+) -> None:
+    """Images per second, milliseconds per step, memory and FLOPs of every model."""
     from fer_lab import figures
     from fer_lab.bench import models as speed
 
-    table = speed.bench_models(_listed(models), _listed(sizes), _listed(modes), paths=_listed(paths))
+    table = speed.bench_models(_listed(models) or None, _listed(sizes), _listed(modes), paths=_listed(paths))
     _print_table(table, csv)
     if figure:
         typer.echo(f"drawn in {figures.save(figures.bench_table_figure(table), figure)}")
@@ -454,40 +495,37 @@ def bench_models(
 
 @bench_app.command("losses")
 def bench_losses(
-    batch: Annotated[int, typer.Option(help="Faces a step.")] = 512,
-    classes: Annotated[int, typer.Option(help="Classes, so many centers.")] = 8,
+    batch: Annotated[int, typer.Option(help="Faces in a step.")] = 512,
+    classes: Annotated[int, typer.Option(help="Number of classes, and so of centers.")] = 8,
     dim: Annotated[int, typer.Option(help="Dimensions of the embedding.")] = 512,
-    csv: Annotated[Path | None, typer.Option(help="Also write the table there.")] = None,
-):
-    """What each metric loss costs, forward and backward, beside a training step of the paper-size network."""
+    csv: Csv = None,
+) -> None:
+    """Cost of each metric loss, forward and backward, relative to a training step of the paper-size network."""
     from fer_lab.bench import losses
 
     _print_table(losses.bench_losses(batch, classes, dim), csv)
 
 
 @bench_app.command("data")
-def bench_data(
-    dataset: Dataset = "synthetic",
-    data_root: DataRoot = None,
-    csv: Annotated[Path | None, typer.Option(help="Also write the table there.")] = None,
-):
-    """Faces a second through rendering, reading and augmentation; what a larger set costs."""
+def bench_data(dataset: Dataset = "synthetic", data_root: DataRoot = None, csv: Csv = None) -> None:
+    """Faces per second through rendering, reading and augmentation; memory of larger sets."""
     from fer_lab.bench import data
 
-    real = {} if dataset == "synthetic" else {"dataset": dataset, "root": data_root}
-    _print_table(data.bench_data(**real), csv)
+    if dataset == "synthetic":
+        _print_table(data.bench_data(), csv)
+    else:
+        _print_table(data.bench_data(dataset=dataset, root=data_root), csv)
 
 
 @app.command()
 def results(
     latex: Annotated[bool, typer.Option("--latex", help="As LaTeX tables.")] = False,
-    metrics: Annotated[str, typer.Option(help="Which numbers.")] = "accuracy,mean_class_recall",
-    store: Annotated[Path | None, typer.Option(help="Default: figures/results here, else the book's.")] = None,
-    fill: Annotated[Path | None, typer.Option(help="Make the tables in this text anew, as README's.")] = None,
-):
-    """The recorded results: mean over seeds with a 95 % interval."""
-    from fer_lab.runs import ResultsStore
-    from fer_lab.runs.store import results_folder
+    metrics: Annotated[str, typer.Option(help="Which metrics.")] = "accuracy,mean_class_recall",
+    store: Annotated[MaybePath, typer.Option(help="Default: figures/results here, else the book's.")] = None,
+    fill: Annotated[MaybePath, typer.Option(help="Update the tables in this Markdown file.")] = None,
+) -> None:
+    """Print the recorded results: mean over seeds with a 95 % interval (one seed: over faces)."""
+    from fer_lab.runs import ResultsStore, results_folder
 
     folder = store or (STORE if STORE.is_dir() else results_folder())
     recorded = ResultsStore(folder)
@@ -498,10 +536,11 @@ def results(
 
         text = tables.fill(fill.read_text(encoding="utf-8"), tables.tables(recorded))
         fill.write_text(text, encoding="utf-8")
-        typer.echo(f"tables of {fill} made anew")
+        typer.echo(f"tables of {fill} are up to date")
         return
+    by = ("method", "size", "variant", "dataset", "split")
     for metric in _listed(metrics):
-        table, title = recorded.summary(metric), metric.replace("_", " ")
+        table, title = recorded.table(metric, by=by).sort_values(list(by)), metric.replace("_", " ")
         if latex:
             typer.echo(table.to_latex(index=False, escape=True, caption=title, float_format="%.3f"))
         else:
@@ -509,11 +548,8 @@ def results(
 
 
 @app.command()
-def tried(
-    folders: Annotated[list[Path], typer.Argument(help="Folders of runs.")],
-    csv: Annotated[Path | None, typer.Option(help="Write the table here, too.")] = None,
-):
-    """Runs side by side: recipe, and accuracy on the held-out part of the training faces."""
+def tried(folders: Annotated[list[Path], typer.Argument(help="Folders of runs.")], csv: Csv = None) -> None:
+    """Compare runs: their recipes, and accuracy on the held-out part of the training faces."""
     from fer_lab.experiments import tables
 
     table = tables.tried(folders)
@@ -524,13 +560,13 @@ def tried(
 
 
 def main() -> None:
-    """Run the command line; what a reader can mend ends in one line."""
+    """Run the command line; user errors are reported in one line."""
     warnings.formatwarning = lambda message, *_, **__: f"note: {message}\n"
     try:
         app()
     except SystemExit as end:
         if end.code == 130:  # Ctrl-C
-            print("interrupted; the same command goes on where it can", file=sys.stderr)
+            print("interrupted; run the same command again to resume where that is possible", file=sys.stderr)
         raise
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         if os.environ.get("FER_LAB_DEBUG") == "1":

@@ -9,7 +9,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from fer_lab import cli
-from fer_lab.book.run import NotebookResult
+from fer_lab.book.result import NotebookResult
+from fer_lab.models import list_models
 
 RUNNER = CliRunner()
 
@@ -150,7 +151,9 @@ def test_an_interrupt_is_one_line_and_130(monkeypatch, capsys):
 
     monkeypatch.setattr("fer_lab.book.run.reproduce", interrupted)
     assert run_main(monkeypatch, "reproduce") == 130
-    assert capsys.readouterr().err == "interrupted; the same command goes on where it can\n"
+    assert (
+        capsys.readouterr().err == "interrupted; run the same command again to resume where that is possible\n"
+    )
 
 
 def test_help_does_not_wait_for_torch():
@@ -163,11 +166,23 @@ def test_help_does_not_wait_for_torch():
 
 
 # ---------------------------------------------------------------------------------------------------------
+# models
+
+
+def test_models_lists_sizes_recipes_and_options():
+    lines = run("models", "dan").output.splitlines()
+    assert lines[:3] == ["dan", "  sizes    tiny, paper", "  recipes  smoke, scratch, rafdb, affectnet"]
+    assert lines[3].startswith("  options  num_heads=4, affinity_weight=1.0, partition_weight=1.0")
+    every = run("models").output.splitlines()
+    assert [line for line in every if not line.startswith(" ")] == list_models()
+
+
+# ---------------------------------------------------------------------------------------------------------
 # landmarks
 
 
 def test_landmarks_are_shipped_where_asked_and_measured_on_photographs_if_there_are_any(monkeypatch, tmp_path):
-    from fer_lab.models.poster import LANDMARK_WEIGHTS
+    from fer_lab.models.weights import LANDMARK_WEIGHTS
 
     asked = []
 

@@ -1,1 +1,23 @@
-"""TODO."""
+"""Every training behind a table or figure, and how it is run.
+
+A module with a notebook's stem has that notebook's trainings as functions; each returns typed requests by name.
+`train` runs one, and `train_missing` runs those that a results store lacks.
+"""
+
+from fer_lab.experiments import compare, dan, ferplus, landmarks, poster, qcs, triplet_center
+from fer_lab.experiments.request import Training
+from fer_lab.experiments.training import Trained, train, train_missing
+
+__all__ = [
+    "Trained",
+    "Training",
+    "compare",
+    "dan",
+    "ferplus",
+    "landmarks",
+    "poster",
+    "qcs",
+    "train",
+    "train_missing",
+    "triplet_center",
+]

@@ -1,123 +1,93 @@
 """The trainings behind the tables on real faces: what each row is, and what it starts from.
 
-Everything is learned on FER2013Train with FER+'s majority labels, without outside data. From random weights a
-network of this size needs some 15 epochs; what goes on from another's trunk is compared with what went on from
-it without the idea in question.
+Everything is learned on FER2013Train with FER+'s majority labels, without outside data. A network of this size
+needs about 15 epochs from random weights. A method that starts from another's trunk is compared with a network
+that starts from the same trunk without the method's idea.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from fer_lab.experiments.training import Source, Training
+from fer_lab.data import FaceRequest
+from fer_lab.experiments import triplet_center
+from fer_lab.experiments.request import Training
 
 FROM_RESNET = "from ResNet-18's trunk"
-# Of triplet-center's rows, which go on from a trained trunk.
-FEW_EPOCHS = {"epochs": "4", "lr": "0.02"}
+# For triplet-center's rows, which start from a trained trunk.
+FEW_EPOCHS = {"epochs": 4, "lr": 0.02}
 # A batch of 16 quadruplets is 64 faces; an eighth of an epoch of quadruplets sees half of all faces.
-QUADRUPLETS = {"batch_size": "16", "epoch_fraction": "0.125"}
-ADAMW = {"optimizer": "adamw", "lr": "5e-4", "weight_decay": "0.02"}
-# What a small network that has not learned enough is spared.
+QUADRUPLETS = {"batch_size": 16, "epoch_fraction": 0.125}
+ADAMW = {"optimizer": "adamw", "lr": 5e-4, "weight_decay": 0.02}
+# Milder augmentation, for a small network that has not learned enough.
 MILD = {
-    "augmentation.erasing_p": "0",
-    "augmentation.rotation": "8",
-    "augmentation.brightness": "0.1",
-    "augmentation.contrast": "0.1",
+    "augmentation.erasing_p": 0,
+    "augmentation.rotation": 8,
+    "augmentation.brightness": 0.1,
+    "augmentation.contrast": 0.1,
 }
-PLAIN = {"element_attention": "False", "loss_weight": "0.01"}
+SEEDS = (0, 1, 2)
 
 
-@dataclass(frozen=True)
-class Row:
-    """A row of the table.
-
-    Attributes:
-        method: as `create_model` takes it.
-        variant: its name in the table.
-        trunk: name of the row whose run of the same seed it takes its trunk from, or of weights that ship.
-        weights: name of the row whose run of the same seed it goes on from as a whole.
-        changes, options: of recipe and model, as text.
-        seeds: how many.
-    """
-
-    method: str
-    variant: str
-    trunk: str = ""
-    weights: str = ""
-    changes: Mapping[str, str] = field(default_factory=dict)
-    options: Mapping[str, str] = field(default_factory=dict)
-    seeds: int = 3
-
-
-def _triplet_center() -> Iterator[tuple[str, Row]]:
-    """The metric losses, all from one trunk."""
-    losses = {
-        "CE": {"metric_loss": "none"},
-        "center loss": {"metric_loss": "center", **PLAIN},
-        "He et al.": {"negatives": "hardest", "hinge": "vector", **PLAIN},
-        "predicted": {"negatives": "predicted", **PLAIN},
-        "semi": {"negatives": "semi", **PLAIN},
-        "fully": {"negatives": "fully", **PLAIN},
-    }
-    for name, options in losses.items():
-        told = {"trunk": "ferplus/baseline", "changes": FEW_EPOCHS, "options": options}
-        yield name, Row("triplet_center", f"{name}, {FROM_RESNET}", **told)
-
-
-# name of the runs → the row
-ROWS = {
-    "resnet": Row("baseline", "from scratch"),
-    "resnet-longer": Row("baseline", FROM_RESNET, trunk="resnet"),
-    "dan": Row("dan", FROM_RESNET, trunk="resnet"),
-    "dan-scratch": Row("dan", "from scratch", seeds=1),
-    "dan-scratch-20": Row("dan", "from scratch, 20 epochs", changes={"epochs": "20"}, seeds=1),
-    **dict(_triplet_center()),
-    "poster": Row("poster", "from scratch"),
-    "poster-longer": Row(
-        "poster", "from scratch, 15 + 6 epochs", weights="poster", changes={"epochs": "6", "lr": "5e-4"}
-    ),
-    "poster-joint": Row(
-        "poster",
-        "from scratch, both streams learned",
-        changes={"epochs": "12", "batch_size": "64", **MILD},
-        options={"landmark_stream": "joint"},
-    ),
-    "qcs-short": Row(
-        "qcs",
-        "from POSTER's trunk",
-        trunk="poster",
-        changes={"epochs": "4", "batch_size": "32", "epoch_fraction": "0.25", **ADAMW},
-        seeds=1,
-    ),
-    "qcs": Row(
-        "qcs",
-        "from POSTER's trunk, 3 epochs",
-        trunk="poster-longer",
-        changes={"epochs": "24", **QUADRUPLETS, **ADAMW},
-    ),
-}
-
-
-def ferplus_trainings(root: str | Path | None, folder: Path) -> dict[str, Training]:
-    """All trainings of `ROWS`, as `commands.record_missing` takes them.
+def trainings(root: str | Path | None = None) -> dict[str, Training]:
+    """All trainings on FER+: three seeds of most rows, one of those that were only tried.
 
     Args:
-        root: of the FER+ data set.
-        folder: that of the runs.
+        root: folder of the FER+ data set.
     """
-    source = Source(dataset="ferplus", root=Path(root) if root else None)
-    trainings = {}
-    for name, row in ROWS.items():
-        for seed in range(row.seeds):
-            trunk = Path(row.trunk) if "/" in row.trunk else folder / f"{row.trunk}-{seed}"
-            trainings[f"{name}-{seed}"] = Training(
-                model=row.method,
-                source=source,
-                seed=seed,
-                changes=row.changes,
-                options=row.options,
-                weights=folder / f"{row.weights}-{seed}" / "weights.safetensors" if row.weights else None,
-                trunk=trunk if row.trunk else None,
-                variant=row.variant,
-            )
-    return trainings
+    requests: dict[str, Training] = {}
+    for seed in SEEDS:
+        requests |= {f"{name}-{seed}": request for name, request in _rows(root, seed).items()}
+    return requests
+
+
+def metric_losses(root: str | Path | None = None) -> dict[str, Training]:
+    """Those of `trainings` that compare metric losses, all from the bundled ResNet-18's trunk."""
+    return {name: one for name, one in trainings(root).items() if one.model == "triplet_center"}
+
+
+def _rows(root: str | Path | None, seed: int) -> dict[str, Training]:
+    """The rows of the table that have a training with this seed."""
+    faces = FaceRequest(dataset="ferplus", root=Path(root) if root else None)
+
+    def training(model: str, variant: str, **more: Any) -> Training:
+        return Training(model=model, faces=faces, seed=seed, variant=variant, **more)
+
+    resnet = training("baseline", "from scratch")
+    poster = training("poster", "from scratch")
+    longer = {"epochs": 6, "lr": 5e-4}
+    poster_longer = training("poster", "from scratch, 15 + 6 epochs", weights=poster, changes=longer)
+    rows = {
+        "resnet": resnet,
+        "resnet-longer": training("baseline", FROM_RESNET, trunk=resnet),
+        "dan": training("dan", FROM_RESNET, trunk=resnet),
+    }
+    if seed == 0:
+        rows["dan-scratch"] = training("dan", "from scratch")
+        rows["dan-scratch-20"] = training("dan", "from scratch, 20 epochs", changes={"epochs": 20})
+    for loss, options in triplet_center.LOSSES.items():
+        loss = "center loss" if loss == "center" else loss
+        rows[loss] = training(
+            "triplet_center",
+            f"{loss}, {FROM_RESNET}",
+            trunk="ferplus/baseline",
+            changes=FEW_EPOCHS,
+            options=options,
+        )
+    rows["poster"] = poster
+    rows["poster-longer"] = poster_longer
+    rows["poster-joint"] = training(
+        "poster",
+        "from scratch, both streams learned",
+        changes={"epochs": 12, "batch_size": 64, **MILD},
+        options={"landmark_stream": "joint"},
+    )
+    if seed == 0:
+        short = {"epochs": 4, "batch_size": 32, "epoch_fraction": 0.25, **ADAMW}
+        rows["qcs-short"] = training("qcs", "from POSTER's trunk", trunk=poster, changes=short)
+    rows["qcs"] = training(
+        "qcs",
+        "from POSTER's trunk, 3 epochs",
+        trunk=poster_longer,
+        changes={"epochs": 24, **QUADRUPLETS, **ADAMW},
+    )
+    return rows

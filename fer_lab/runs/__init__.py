@@ -1,27 +1,18 @@
-"""Runs: the folder of one training, the files that models travel in, and the results store."""
+"""What a training leaves behind: the folder of its run, its predictions, and rows in the results store."""
 
-from fer_lab._files import DiskFullError, RunBusyError, atomic_path
-from fer_lab.intervals import seed_interval
-from fer_lab.models.weights import CheckpointError, load_model, load_weights, model_card, read_card, save_model
 from fer_lab.runs.environment import environment, portable_command
 from fer_lab.runs.predictions import Predictions
-from fer_lab.runs.run import Run
-from fer_lab.runs.store import ResultsStore
+from fer_lab.runs.run import Run, open_model, weights_file
+from fer_lab.runs.store import Difference, ResultsStore, results_folder
 
 __all__ = [
-    "CheckpointError",
-    "DiskFullError",
+    "Difference",
     "Predictions",
     "ResultsStore",
     "Run",
-    "RunBusyError",
-    "atomic_path",
     "environment",
-    "load_model",
-    "load_weights",
-    "model_card",
+    "open_model",
     "portable_command",
-    "read_card",
-    "save_model",
-    "seed_interval",
+    "results_folder",
+    "weights_file",
 ]

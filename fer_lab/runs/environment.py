@@ -1,4 +1,4 @@
-"""Locks, small tables, and where a process runs."""
+"""Where a process runs: versions, commit, device; and commands as others can run them."""
 
 import functools
 import os
@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,7 +18,7 @@ from fer_lab._device import device_name
 
 
 @functools.cache
-def environment() -> dict:
+def environment() -> dict[str, Any]:
     """Where this process runs: python, torch, fer_lab, commit, device, cpu, cores, threads.
 
     `commit` is the checkout's commit with "+changes" where the package's code differs from it, and ""

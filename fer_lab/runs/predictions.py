@@ -1,10 +1,14 @@
-"""Predictions: what a model said of each face, in memory and in an npz file."""
+"""Predictions: a model's answer for each face, in memory and in npz files."""
 
+import contextlib
 import zipfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
 from fer_lab._files import atomic_path
 
@@ -14,7 +18,7 @@ MAX_BYTES = 4 * 2**30
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What a model said of each face, on the CPU.
+    """A model's answer for each face, on the CPU.
 
     Attributes:
         probabilities: float32 [N,C], rows sum to 1.
@@ -30,10 +34,10 @@ class Predictions:
     classes: tuple[str, ...]
     name: str
     fingerprint: str
-    rows: np.ndarray | None = None
+    rows: np.ndarray = None  # type: ignore[assignment]  # an array once it is made
     embeddings: np.ndarray | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         n, classes = len(self.labels), tuple(str(name) for name in self.classes)
         arrays = {
             "probabilities": np.asarray(self.probabilities, dtype=np.float32),
@@ -67,19 +71,20 @@ class Predictions:
         """bool [N]."""
         return self.predicted == self.labels
 
-    def save(self, path: str | Path, *, small: bool = False) -> None:
-        """Write an npz; `small` keeps float16 probabilities, no embeddings, and every decision as it was."""
-        probabilities = self.probabilities
-        data = {"classes": np.array(self.classes), "name": self.name, "fingerprint": self.fingerprint}
-        if small:
-            probabilities = _half_with_same_winner(probabilities)
-            data |= {"labels": self.labels.astype(np.int16), "rows": self.rows.astype(np.int32)}
-        else:
-            data |= {"labels": self.labels, "rows": self.rows}
-            if self.embeddings is not None:
-                data["embeddings"] = self.embeddings
+    def wrong(self, limit: int | None = None) -> torch.Tensor:
+        """Indices of the faces that were answered wrong, int64 [K], in order; the first `limit` of them."""
+        return torch.from_numpy(np.flatnonzero(~self.correct)[:limit])
+
+    def titles(self, indices: torch.Tensor | np.ndarray | Sequence[int]) -> list[str]:
+        """A title "label → answer" for each of the faces at `indices`."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        pairs = zip(self.labels[chosen], self.predicted[chosen], strict=True)
+        return [f"{self.classes[label]} → {self.classes[answer]}" for label, answer in pairs]
+
+    def save(self, path: str | Path) -> None:
+        """Write an npz with everything."""
         with atomic_path(path) as temporary:
-            np.savez_compressed(temporary, probabilities=probabilities, **data)
+            np.savez_compressed(temporary, **self._arrays(small=False))
 
     @classmethod
     def load(cls, path: str | Path) -> "Predictions":
@@ -89,26 +94,81 @@ class Predictions:
             FileNotFoundError: no such file.
             ValueError: a damaged or foreign file.
         """
-        path = Path(path)
-        if not path.exists():
-            raise FileNotFoundError(f"{path} does not exist; a run writes it when it is evaluated")
-        try:
-            with zipfile.ZipFile(path) as archive:
-                size = sum(info.file_size for info in archive.infolist())
-            if size > MAX_BYTES:
-                raise ValueError(f"{size:,} bytes when unpacked, at most {MAX_BYTES:,} are expected")
-            with np.load(path, allow_pickle=False) as data:
-                return cls(
-                    probabilities=data["probabilities"],
-                    labels=data["labels"],
-                    classes=tuple(data["classes"].tolist()),
-                    name=str(data["name"]),
-                    fingerprint=str(data["fingerprint"]),
-                    rows=data["rows"],
-                    embeddings=data.get("embeddings"),
+        with _opened(Path(path)) as data:
+            return cls._from_arrays(data)
+
+    def _arrays(self, *, small: bool) -> dict[str, Any]:
+        arrays = {"classes": np.array(self.classes), "name": self.name, "fingerprint": self.fingerprint}
+        if small:
+            integers = {"labels": self.labels.astype(np.int16), "rows": self.rows.astype(np.int32)}
+            return arrays | integers | {"probabilities": _half_with_same_winner(self.probabilities)}
+        arrays |= {"labels": self.labels, "rows": self.rows, "probabilities": self.probabilities}
+        return arrays if self.embeddings is None else arrays | {"embeddings": self.embeddings}
+
+    @classmethod
+    def _from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "Predictions":
+        return cls(
+            probabilities=arrays["probabilities"],
+            labels=arrays["labels"],
+            classes=tuple(arrays["classes"].tolist()),
+            name=str(arrays["name"]),
+            fingerprint=str(arrays["fingerprint"]),
+            rows=arrays["rows"],
+            embeddings=arrays.get("embeddings"),
+        )
+
+
+def save_together(path: str | Path, predictions: Mapping[str, Predictions]) -> None:
+    """Write predictions of several runs into one npz, by the names of the runs; their order does not matter.
+
+    Probabilities become float16, with every decision as it was, and embeddings are left out.
+    """
+    arrays = {
+        f"{name}/{key}": array
+        for name in sorted(predictions)
+        for key, array in predictions[name]._arrays(small=True).items()
+    }
+    with atomic_path(path) as temporary:
+        np.savez_compressed(temporary, **arrays)
+
+
+def load_together(path: str | Path, only: str | None = None) -> dict[str, Predictions]:
+    """Read what `save_together` wrote.
+
+    Args:
+        only: the one run to read; None reads all.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a damaged or foreign file.
+    """
+    predictions = {}
+    with _opened(Path(path)) as data:
+        members: dict[str, list[str]] = {}
+        for key in data:
+            members.setdefault(key.rpartition("/")[0], []).append(key)
+        for name, keys in members.items():
+            if only in (None, name):
+                predictions[name] = Predictions._from_arrays(
+                    {key.rpartition("/")[2]: data[key] for key in keys}
                 )
-        except Exception as error:  # numpy, zipfile and zlib raise nearly anything on arbitrary bytes
-            raise ValueError(f"{path} is no readable file of predictions ({error}); evaluate again") from error
+    return predictions
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Mapping[str, np.ndarray]]:
+    """The arrays of an npz; whatever fails while they are read is a ValueError about the file."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; a run writes it when it is evaluated")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(info.file_size for info in archive.infolist())
+        if size > MAX_BYTES:
+            raise ValueError(f"{size:,} bytes when unpacked, at most {MAX_BYTES:,} are expected")
+        with np.load(path, allow_pickle=False) as data:
+            yield data
+    except Exception as error:  # numpy, zipfile and zlib raise nearly anything on arbitrary bytes
+        raise ValueError(f"{path} is no readable file of predictions ({error}); evaluate again") from error
 
 
 def _half_with_same_winner(probabilities: np.ndarray) -> np.ndarray:

@@ -3,22 +3,30 @@
 import contextlib
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
 
 from fer_lab._files import atomic_path, locked, read_csv, read_json, write_csv, write_json
-from fer_lab.models.bundled import is_shipped_name, shipped_weights
 from fer_lab.models.method import Method
-from fer_lab.models.weights import FORMAT, CheckpointError, check_identity, load_model, save_model
+from fer_lab.models.weights import (
+    FORMAT,
+    CheckpointError,
+    check_identity,
+    is_shipped_name,
+    load_model,
+    save_model,
+    shipped_weights,
+)
 from fer_lab.runs.environment import environment
 from fer_lab.runs.predictions import Predictions
 
-# What a checkpoint must share with the training that goes on from it.
+# What a checkpoint must share with the training that resumes it.
 IDENTITY = ("method", "num_classes", "size", "options")
 
 
-def _check_plain(value, where: str) -> int:
+def _check_plain(value: Any, where: str) -> int:
     """Bytes of the tensors in nested plain data.
 
     Raises:
@@ -40,7 +48,7 @@ def _check_plain(value, where: str) -> int:
 class Run:
     """The folder of one training. Nothing is made on disk before something is saved.
 
-    `config.json`, `environment.json`, `history.csv` (a row an epoch), `checkpoint.pt` (to go on from),
+    `config.json`, `environment.json`, `history.csv` (a row an epoch), `checkpoint.pt` (to resume from),
     `weights.safetensors` (the result), `predictions.npz`, `figures/`.
 
     Attributes:
@@ -73,13 +81,13 @@ class Run:
         return locked(self.folder / ".lock")
 
     def clear(self) -> None:
-        """Delete the run's files (not its figures), to start again in the same folder."""
+        """Delete the run's files (not its figures), to train again in the same folder."""
         for name in self.FILES:
             (self.folder / name).unlink(missing_ok=True)
 
     @property
     def config(self) -> dict:
-        """What was asked for; {} before it was saved."""
+        """Model, recipe, data, command and request of the training; {} before they were saved."""
         return read_json(self.folder / "config.json")
 
     @property
@@ -176,13 +184,6 @@ class Run:
         return Predictions.load(self.folder / "predictions.npz")
 
     @property
-    def figures(self) -> Path:
-        """The folder for the run's pictures, made when asked for."""
-        folder = self.folder / "figures"
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
-
-    @property
     def is_finished(self) -> bool:
         """Whether there are weights and a history of as many epochs as the recipe in the config asks for."""
         if not (self.folder / "weights.safetensors").exists():
@@ -191,14 +192,26 @@ class Run:
         return len(self.history) >= (recipe.get("epochs", 0) if isinstance(recipe, dict) else 0)
 
 
-def open_model(path: Path | str) -> Method:
-    """The trained model in a run's folder, in a file of weights, or one that ships: `dan`, `synthetic/dan`.
+def weights_file(path: Path | str) -> Path:
+    """The file of weights of a run's folder, or of a bundled model (`dan`, `synthetic/dan`); a file is itself.
 
     Raises:
-        FileNotFoundError: nothing there.
-        ValueError: a shipped model that does not exist, or a file that cannot be read.
+        ValueError: there is no bundled model of that name.
     """
     path = Path(path)
     if is_shipped_name(path):
-        path = shipped_weights(path.name, None if path.parent == Path() else path.parent.name)
-    return load_model(path) if path.is_file() else Run(path).load_model()
+        return shipped_weights(path.name, None if path.parent == Path() else path.parent.name)
+    return path if path.is_file() else Run(path).folder / "weights.safetensors"
+
+
+def open_model(path: Path | str) -> Method:
+    """The trained model in a run's folder, in a file of weights, or a bundled one: `dan`, `synthetic/dan`.
+
+    Returns:
+        The model in eval mode on the CPU.
+
+    Raises:
+        FileNotFoundError: nothing at the path.
+        ValueError: there is no bundled model of that name, or the file cannot be read.
+    """
+    return load_model(weights_file(path))

@@ -1,27 +1,68 @@
-"""The results store: what finished runs measured, as small text files.
+"""The results store: what finished runs measured, as small files that can be read, compared and committed.
 
 Intervals over seeds are Student's t and not the bootstrap used over faces. A bootstrap of n values never
 leaves their range: on normal data its nominal 95 % interval (BCa) holds the mean in 73 % of the cases for
 3 seeds, 83 % for 5, 90 % for 10 and 92 % for 20; t in 95 % of them (a test repeats it for 3 seeds).
 """
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import pandas as pd
 
 from fer_lab._files import locked, read_csv, write_csv
-from fer_lab.intervals import seed_interval
+from fer_lab.intervals import paired_difference, seed_interval
+from fer_lab.models.method import TITLES
 from fer_lab.runs.environment import environment, portable_command
-from fer_lab.runs.predictions import Predictions
+from fer_lab.runs.predictions import Predictions, load_together, save_together
+
+# Metrics that are shares of faces; their differences are told in points.
+SHARES = re.compile(r"accuracy.*|mean_class_recall|recall|macro_f1|ece|map_mass.*")
+
+
+class Request(Protocol):
+    """What the store knows a training by, such as `experiments.Training`."""
+
+    def to_json(self) -> str:
+        """One text for equal trainings, and another for any other."""
+
+
+Requests = Mapping[str, Request] | Iterable[Request]
+# A variant's name, or columns of runs.csv with their values.
+Side = str | Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much a metric of one method is above that of another, paired by seed.
+
+    Attributes:
+        mean, low, high: of a − b, with its Student's t interval; NaN where there are too few seeds.
+        p: two-sided, of the paired t-test; not adjusted for other comparisons (see `intervals.holm`).
+        seeds: how many seeds both have.
+        text: the result in one sentence, which printing shows.
+    """
+
+    mean: float
+    low: float
+    high: float
+    p: float
+    seeds: int
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
 
 
 class ResultsStore:
-    """Results of finished runs as small text files that can be read, compared and committed.
+    """Results of finished runs.
 
-    `runs.csv` has a row a run, `metrics.csv` a row a number, `predictions/` an npz a run. Several
-    processes may record at once.
+    `runs.csv` has a row a run, `metrics.csv` a row a number, and `predictions/` a file for each data set and
+    split. Several processes may record at once.
     """
 
     KEYS = ("method", "size", "variant", "dataset", "split", "seed")
@@ -29,7 +70,7 @@ class ResultsStore:
         **dict.fromkeys(("id", "method", "size", "variant", "dataset", "fingerprint", "split"), "str"),
         "seed": "int64",
         "minutes": "float64",
-        **dict.fromkeys(("device", "versions", "commit", "command"), "str"),
+        **dict.fromkeys(("device", "versions", "commit", "command", "request"), "str"),
     }
     METRICS = {
         **dict.fromkeys(("id", "metric", "class"), "str"),
@@ -40,13 +81,13 @@ class ResultsStore:
         self.folder = Path(folder)
 
     def runs(self) -> pd.DataFrame:
-        """One row a run, sorted by what identifies it."""
+        """One row a run, sorted by what identifies it; `request` is the training as JSON."""
         return read_csv(self.folder / "runs.csv", self.RUNS)
 
     def metrics(self) -> pd.DataFrame:
         """Columns id, metric, class ("" for all), value, low, high."""
         table = read_csv(self.folder / "metrics.csv", self.METRICS)
-        # runs.csv is written last: numbers without a run there are of a recording that was cut short.
+        # runs.csv is written last, so numbers without a run there come from a recording that was interrupted.
         return table[table["id"].isin(self.runs()["id"])].reset_index(drop=True)
 
     def predictions(self, run_id: str) -> Predictions:
@@ -56,12 +97,16 @@ class ResultsStore:
             ValueError: no run of that id.
             FileNotFoundError: a run recorded without predictions.
         """
-        if run_id not in set(self.runs()["id"]):
-            raise ValueError(f"no run {run_id!r} in {self.folder}; there are {', '.join(self.runs()['id'])}")
-        return Predictions.load(self._predictions_path(run_id))
+        runs = self.runs().set_index("id")
+        if run_id not in runs.index:
+            raise ValueError(f"no run {run_id!r} in {self.folder}; there are {', '.join(runs.index)}")
+        path = self._predictions_path(runs.loc[run_id, "dataset"], runs.loc[run_id, "split"])
+        if found := load_together(path, only=run_id):
+            return found[run_id]
+        raise FileNotFoundError(f"{path} has no predictions of {run_id}; it was recorded without")
 
-    def _predictions_path(self, run_id: str) -> Path:
-        return self.folder / "predictions" / f"{run_id}.npz"
+    def _predictions_path(self, dataset: str, split: str) -> Path:
+        return self.folder / "predictions" / f"{_safe(dataset)}-{_safe(split)}.npz"
 
     def record(
         self,
@@ -76,14 +121,16 @@ class ResultsStore:
         minutes: float,
         device: str,
         command: str,
+        request: str,
         metrics: pd.DataFrame,
         predictions: Predictions | None = None,
     ) -> str:
         """Write one finished run; the same method, size, variant, data set, split and seed replace theirs.
 
         Args:
-            metrics: as `evaluation.evaluate` gives them; low, high and class may be missing.
             command: reproduces the run; the reader's data folder in it becomes `$FER_DATA`.
+            request: the training as JSON, which tells it from others; `command` is a rendering of it.
+            metrics: as `evaluation.evaluate` gives them; low, high and class may be missing.
 
         Returns:
             The run's id.
@@ -95,7 +142,7 @@ class ResultsStore:
         if missing := {"metric", "value"} - set(metrics.columns):
             raise ValueError(f"metrics need the columns metric and value; {', '.join(sorted(missing))} missing")
         here = environment()
-        row = {
+        row: dict[str, Any] = {
             "method": method,
             "size": size,
             "variant": variant,
@@ -108,11 +155,12 @@ class ResultsStore:
             "versions": f"fer_lab {here['fer_lab']}, torch {here['torch']}, python {here['python']}",
             "commit": here["commit"],
             "command": portable_command(command),
+            "request": request,
         }
-        parts = [re.sub(r"[^\w.+=-]", "_", str(row[key])) for key in self.KEYS]
-        row["id"] = run_id = "-".join(part for part in parts if part)
+        row["id"] = run_id = "-".join(part for key in self.KEYS if (part := _safe(str(row[key]))))
         numbers = metrics.assign(id=run_id).reindex(columns=list(self.METRICS))
         numbers["class"] = numbers["class"].fillna("").astype(str)
+        path = self._predictions_path(dataset, split)
         with locked(self.folder / ".lock", wait=60):
             runs, table = self.runs(), self.metrics()
             for key in self.KEYS:
@@ -122,76 +170,156 @@ class ResultsStore:
             numbers = pd.concat([table[table["id"] != run_id], numbers])
             rank = {name: i for i, name in enumerate(runs["id"])}
             numbers = numbers.sort_values("id", key=lambda ids: ids.map(rank), kind="stable")
-            if predictions is None:
-                self._predictions_path(run_id).unlink(missing_ok=True)
-            else:
-                predictions.save(self._predictions_path(run_id), small=True)
+            together = load_together(path) if path.exists() else {}
+            if predictions is not None:
+                save_together(path, together | {run_id: predictions})
+            elif together.pop(run_id, None):
+                save_together(path, together)
             write_csv(self.folder / "metrics.csv", numbers[list(self.METRICS)])
             write_csv(self.folder / "runs.csv", runs[list(self.RUNS)])
         return run_id
 
-    def summary(
-        self,
-        metric: str = "accuracy",
-        by: Sequence[str] = ("method", "size", "variant", "dataset", "split"),
-        class_: str = "",
-    ) -> pd.DataFrame:
-        """Mean over seeds of one metric: columns `by`, mean, low, high, seeds; see `seed_interval`.
+    # -----------------------------------------------------------------------------------------------------
+    # Over seeds
+
+    def rows(self, of: Requests | None = None, **where: Any) -> pd.DataFrame:
+        """Rows of runs.csv: of some requests in their order, or all, where columns have the given values.
+
+        Args:
+            where: column=value, or column=[values].
 
         Raises:
-            ValueError: a metric or column that the store does not have.
+            ValueError: a column that runs do not have.
         """
-        if unknown := set(by) - set(self.RUNS):
+        runs = self.runs()
+        self._check_columns(where)
+        if of is not None:
+            place = {text: i for i, text in enumerate(runs["request"])}
+            requests = of.values() if isinstance(of, Mapping) else of
+            runs = runs.iloc[[place[text] for one in requests if (text := one.to_json()) in place]]
+        for column, wanted in where.items():
+            values = wanted if isinstance(wanted, list | tuple | set) else [wanted]
+            runs = runs[runs[column].isin(list(values))]
+        return runs
+
+    def _check_columns(self, names: Iterable[str]) -> None:
+        if unknown := set(names) - set(self.RUNS):
             raise ValueError(f"no column {', '.join(sorted(unknown))}; there are {', '.join(self.RUNS)}")
+
+    def _values(self, metric: str, runs: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
+        """Those runs that have a metric, with value, low and high. Means of classes have no interval."""
         table = self.metrics()
-        chosen = table[(table["metric"] == metric) & (table["class"] == class_)]
-        if chosen.empty and len(table):
+        if len(runs) and metric not in set(table["metric"]):
             known = ", ".join(sorted(set(table["metric"])))
-            raise ValueError(f"no {metric!r} for class {class_!r} in {self.folder}; metrics are {known}")
-        merged = chosen.merge(self.runs(), on="id")
-        rows = [
-            (*group, *seed_interval(part["value"]), len(part))
-            for group, part in merged.groupby(list(by), sort=True)
-        ]
+            raise ValueError(f"no {metric!r} in {self.folder}; metrics are {known}")
+        table = table[(table["metric"] == metric) & table["class"].isin(list(classes))]
+        numbers = table.groupby("id")[["value", "low", "high"]].mean()
+        if len(classes) > 1:
+            numbers[["low", "high"]] = math.nan
+        return runs.merge(numbers, left_on="id", right_index=True)
+
+    def table(
+        self,
+        metric: str = "accuracy",
+        *,
+        of: Requests | None = None,
+        by: Sequence[str] = ("method", "variant"),
+        classes: Sequence[str] = ("",),
+        **where: Any,
+    ) -> pd.DataFrame:
+        """A metric's mean over seeds with its 95 % interval, a row a group of runs.
+
+        Example:
+            >>> store.table("recall", of=requests, classes=["fear", "disgust"])
+            >>> store.table("accuracy", dataset="ferplus", split="valid")
+
+        Args:
+            metric: in the store, such as "accuracy" or "within_between".
+            of: the requests whose runs are shown, in their order; None shows all, in the store's order.
+            by: columns of runs.csv; runs that agree in them differ in their seeds and are averaged.
+            classes: averaged within each run first; "" is the number for all classes.
+            where: further conditions, column=value or column=[values].
+
+        Returns:
+            Columns `by`, mean, low, high, seeds. For a single seed low and high are the stored interval over
+            faces (NaN for several classes). Runs that the store lacks are left out.
+
+        Raises:
+            ValueError: a metric that the store does not have, or a column that runs do not have.
+        """
+        self._check_columns(by)
+        runs = self._values(metric, self.rows(of, **where), classes)
+        rows = []
+        for group, part in runs.groupby(list(by), sort=False):
+            mean, low, high = seed_interval(part["value"])
+            if len(part) == 1:
+                low, high = part.iloc[0][["low", "high"]]
+            rows.append((*group, mean, low, high, len(part)))
         return pd.DataFrame(rows, columns=[*by, "mean", "low", "high", "seeds"])
 
+    def difference(
+        self,
+        metric: str,
+        a: Side,
+        b: Side,
+        *,
+        of: Requests | None = None,
+        classes: Sequence[str] = ("",),
+        **where: Any,
+    ) -> Difference:
+        """How much a metric of `a` is above that of `b`, paired by seed.
 
-def over_seeds(
-    store: ResultsStore,
-    metric: str,
-    classes: Sequence[str] = ("",),
-    by: Sequence[str] = ("method", "variant", "dataset", "split"),
-    minus: str | None = None,
-) -> pd.DataFrame:
-    """A metric's mean over seeds with its 95 % interval, such as the recall of the rare classes.
+        Pairing takes out what a seed does to both. It is the test of a difference: whether the two intervals
+        of `table` overlap is none.
 
-    Args:
-        metric: in the store, such as "recall" or "nearest_center_margin".
-        classes: averaged within each run first; "" is the number for all classes.
-        by: what makes a group of runs; its seeds are averaged.
-        minus: a variant; instead of the metric, how much it lies above that variant's at the same seed, which
-            takes out what a seed does to both.
+        Example:
+            >>> print(store.difference("accuracy", "DAN, K = 4", "ResNet-18", of=requests))
 
-    Returns:
-        Columns `by`, mean, low, high, seeds; no rows where the store has none.
+        Args:
+            a, b: a variant's name, or columns with their values, such as {"method": "poster"}.
+            metric, of, classes, where: as in `table`.
 
-    Raises:
-        ValueError: a column that runs do not have.
-    """
-    if unknown := set(by) - set(ResultsStore.RUNS):
-        raise ValueError(f"no column {', '.join(sorted(unknown))}; there are {', '.join(ResultsStore.RUNS)}")
-    table = store.metrics()
-    table = table[(table["metric"] == metric) & table["class"].isin(list(classes))]
-    values = table.groupby("id")["value"].mean().rename("value")
-    runs = store.runs().merge(values, left_on="id", right_index=True)
-    if minus is not None:
-        same = [name for name in (*by, "seed") if name != "variant"]
-        other = runs[runs["variant"] == minus].set_index(same)["value"].rename("other")
-        runs = runs[runs["variant"] != minus].merge(other, left_on=same, right_index=True)
-        runs["value"] -= runs["other"]
-    groups = runs.groupby(list(by), sort=True)
-    rows = [(*group, *seed_interval(part["value"]), len(part)) for group, part in groups]
-    return pd.DataFrame(rows, columns=[*by, "mean", "low", "high", "seeds"])
+        Raises:
+            ValueError: as `table`; or `a` or `b` has several runs of one seed, so it is more than one variant.
+        """
+        sides = []
+        for side in (a, b):
+            columns = {"variant": side} if isinstance(side, str) else dict(side)
+            part = self._values(metric, self.rows(of, **where, **columns), classes)
+            if part["seed"].duplicated().any():
+                raise ValueError(f"{_title(side)} has several runs of one seed; narrow it down by more columns")
+            sides.append(part.set_index("seed")["value"])
+        both = pd.concat(sides, axis=1, keys=["a", "b"]).dropna()
+        kind = " of ".join(filter(None, (metric.replace("_", " "), ", ".join(filter(None, classes)))))
+        if both.empty:
+            text = f"Not measured yet: {kind}, {_title(a)} against {_title(b)}."
+            return Difference(math.nan, math.nan, math.nan, math.nan, 0, text)
+        mean, low, high, p, seeds = paired_difference(both["a"], both["b"])
+        scale, unit = (100, " points") if SHARES.fullmatch(metric) else (1, "")
+        digits = 1 if scale == 100 else 3
+        size, ends = (
+            f"{scale * mean:+.{digits}f}{unit}",
+            f"[{scale * low:+.{digits}f}, {scale * high:+.{digits}f}]",
+        )
+        facts = (
+            f"95 % interval {ends}, paired over {seeds} seeds, p = {p:.2g}" if seeds > 1 else "a single seed"
+        )
+        if seeds > 1 and not low <= 0 <= high:
+            word = "higher" if mean > 0 else "lower"
+            text = f"{_title(a)} has a {word} {kind} than {_title(b)}: {size} ({facts})."
+        else:
+            text = f"Not decided by these runs: {kind}, {_title(a)} against {_title(b)}: {size} ({facts})."
+        return Difference(mean, low, high, p, seeds, text)
+
+
+def _title(side: Side) -> str:
+    """A variant's name, or the values of some columns, with methods as tables write them."""
+    return side if isinstance(side, str) else ", ".join(TITLES.get(value, value) for value in side.values())
+
+
+def _safe(text: str) -> str:
+    """A text as a part of an id or a file name."""
+    return re.sub(r"[^\w.+=-]", "_", text)
 
 
 def results_folder() -> Path:

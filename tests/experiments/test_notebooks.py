@@ -1,85 +1,89 @@
-"""What notebooks show of the results store is what their own cells, with the full profile, would train."""
-
-import json
-from pathlib import Path
+"""The results store has what the experiments of the notebooks describe, and nothing else."""
 
 import pytest
 
-from fer_lab.book.parameters import notebooks_folder
-from fer_lab.evaluation import robustness
-from fer_lab.experiments.ferplus import ROWS, ferplus_trainings
-from fer_lab.experiments.tables import comparison_frame
-from fer_lab.experiments.training import Source, Training, record_missing
-from fer_lab.runs import ResultsStore
-from fer_lab.runs.store import results_folder
+from fer_lab.experiments import Training, compare, dan, ferplus, poster, qcs, train_missing, triplet_center
+from fer_lab.runs import ResultsStore, results_folder
 
-# notebook and data set → how many trainings, without the trunks that some of them start from
-RECORDED = {
-    ("02_dan", "synthetic"): 24,
-    ("03_triplet_center", "synthetic"): 54,
-    ("04_poster", "synthetic"): 12,
-    ("05_qcs", "synthetic"): 15,
-    ("06_compare", "synthetic"): 45,
-    ("06_compare", "ferplus"): sum(row.seeds for row in ROWS.values()),
+# function → how many rows of tables it describes, without the trunks that some of them start from
+EXPERIMENTS = {
+    dan.ablation: 24,
+    triplet_center.imbalance: 54,
+    poster.ablation: 12,
+    qcs.distillation: 15,
+    compare.same_budget: 45,
+    ferplus.trainings: 42,
 }
 
 
-@pytest.fixture
-def asked_for(tmp_path, monkeypatch):
-    """(notebook, data set, store) → the trainings that its recording cells start with the full profile."""
-    started = []
+def starts(request: Training) -> list[Training]:
+    """The trainings that a training starts from, and those that these start from."""
+    direct = [start for start in (request.weights, request.trunk) if isinstance(start, Training)]
+    return [one for start in direct for one in (*starts(start), start)]
 
-    def train(request, out, store):
-        for start in request.starts_from():
-            assert (start / "weights.safetensors").exists(), f"{request.variant} starts from nothing"
-        started.append(request)
-        out.mkdir(parents=True)
-        (out / "weights.safetensors").touch()
 
-    def run(name: str, dataset: str, store: Path) -> list[Training]:
-        cells = json.loads((notebooks_folder() / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
-        texts = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-        scope = {
-            "profile": "full",
-            "dataset": dataset,
-            "data_root": "",
-            "folder": tmp_path / "runs",
-            "results_folder": lambda: store,
-            "robustness": robustness,
-            "Source": Source,
-            "Training": Training,
-            "record_missing": record_missing,
-            "ferplus_trainings": ferplus_trainings,
-            "store": ResultsStore(store),
-            "comparison_frame": comparison_frame,
-        }
-        for text in texts:
-            if text.startswith("variants = {") or "record_missing(" in text:
-                exec(text, scope)
-        return started
+@pytest.fixture(scope="module")
+def store():
+    return ResultsStore(results_folder())
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_the_store_has_every_row(experiment, store):
+    requests = experiment()
+    assert len(requests) == len({one.to_json() for one in requests.values()}) == EXPERIMENTS[experiment]
+    assert [name for name, one in requests.items() if not one.recorded(store)] == []
+    assert len(store.table(of=requests, by=("id",))) == len(requests)
+
+
+def test_every_row_is_one_of_the_experiments_and_none_is_lost(store):
+    asked = [one for experiment in EXPERIMENTS for one in experiment().values()]
+    texts = {one.to_json() for request in asked for one in (request, *starts(request))}
+    assert len(store.runs()) == 216
+    assert set(store.runs()["request"]) == texts
+
+
+def test_every_command_is_the_rendering_of_its_request(store):
+    for row in store.runs().itertuples():
+        request = Training.from_json(row.request)
+        assert request.command() == row.command
+        assert request.to_json() == row.request
+        assert (request.model, request.size, request.variant, request.seed) == (
+            row.method,
+            row.size,
+            row.variant,
+            row.seed,
+        )
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_the_full_profile_fills_an_empty_store(experiment, tmp_path, monkeypatch):
+    """Every row is trained once, after what it starts from."""
+    trained = []
+
+    def train(request, *, store, runs):
+        trained.append(request.name)
 
     monkeypatch.setattr("fer_lab.experiments.training.train", train)
-    return run
+    requests = experiment()
+    assert train_missing(requests, tmp_path / "runs", tmp_path / "empty") == list(requests)
+    assert trained == [one.name for one in requests.values()]
+    assert len(set(trained)) == len(trained)
+    assert train_missing(requests, tmp_path / "runs", results_folder()) == []
 
 
-@pytest.mark.parametrize(("name", "dataset"), RECORDED)
-def test_the_store_has_what_the_full_profile_trains(name, dataset, asked_for):
-    assert [request.command() for request in asked_for(name, dataset, results_folder())] == []
+def test_one_level_or_condition_is_a_part_of_all():
+    assert triplet_center.imbalance(1.5).items() <= triplet_center.imbalance().items()
+    assert compare.same_budget("label noise 0.3").items() <= compare.same_budget().items()
+    assert {one.variant for one in compare.same_budget("label noise 0.3").values()} == {"label noise 0.3"}
+    assert {one.variant.partition(",")[0] for one in ferplus.metric_losses().values()} == {
+        *set(triplet_center.LOSSES) - {"center"},
+        "center loss",
+    }
 
 
-@pytest.mark.parametrize(("name", "dataset"), RECORDED)
-def test_the_full_profile_fills_an_empty_store(name, dataset, asked_for, tmp_path):
-    asked = asked_for(name, dataset, tmp_path / "empty")
-    rows = [request for request in asked if not request.variant.startswith("trunk")]
-    assert len(rows) == RECORDED[name, dataset]
-    assert {request.seed for request in asked} == {0, 1, 2}
-    assert len({request.command() for request in asked}) == len(asked)
-
-
-def test_every_row_on_real_faces_is_one_that_the_full_profile_trains():
-    """None is left in the table that only its own command could repeat."""
-    trainings = ferplus_trainings(None, Path("runs")).values()
-    planned = {(one.model, one.variant, one.seed) for one in trainings}
-    runs = ResultsStore(results_folder()).runs()
-    found = runs[runs["dataset"] == "ferplus"]
-    assert set(zip(found["method"], found["variant"], found["seed"], strict=True)) == planned
+def test_the_same_experiment_on_another_data_set(tmp_path):
+    (request, *_) = dan.ablation("ferplus", tmp_path).values()
+    assert (request.faces.dataset, request.faces.root) == ("ferplus", tmp_path)
+    assert request.recipe_name == "scratch"
+    assert "$FER_DATA" in request.command()
+    assert str(tmp_path) not in request.to_json()

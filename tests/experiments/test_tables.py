@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from fer_lab.experiments import tables
+from fer_lab.experiments import Training, tables
 from fer_lab.intervals import seed_interval
 from fer_lab.models import create_model
 from fer_lab.runs import ResultsStore
@@ -31,7 +31,7 @@ def store(tmp_path):
                 "high": [accuracy + 0.04, 0.9],
             }
         )
-        option = " --option num_heads=2" if method == "dan" else ""
+        request = Training(model=method, options={"num_heads": 2} if method == "dan" else {})
         store.record(
             method=method,
             size="tiny",
@@ -42,7 +42,8 @@ def store(tmp_path):
             seed=seed,
             minutes=1 + seed,
             device="cpu",
-            command=f"fer-lab train {method} --size tiny{option}",
+            command=request.command(),
+            request=request.to_json(),
             metrics=metrics,
         )
     return store
@@ -61,31 +62,6 @@ def test_a_row_a_variant_in_the_books_order(store):
     assert mean == pytest.approx(0.85)
 
 
-def test_a_frame_of_one_variant_or_all(store):
-    frame = tables.comparison_frame(store, "ferplus", "two heads")
-    assert frame.to_dict("records") == [
-        {
-            "method": "DAN",
-            "seeds": 2,
-            **dict(zip(("value", "low", "high"), seed_interval([0.8, 0.9]), strict=True)),
-        }
-    ]
-    every = tables.comparison_frame(store, "ferplus", None)
-    assert list(every["method"]) == ["ResNet-18, plain", "DAN, two heads"]
-    assert every.iloc[0][["value", "low", "high"]].tolist() == pytest.approx([0.75, 0.70, 0.79])
-    assert tables.comparison_frame(store, "rafdb", None).empty
-
-
-def test_variants_come_in_the_order_asked_for(store):
-    frame = tables.comparison_variants(store, "ferplus", ["two heads", "missing", "plain"], ("baseline", "dan"))
-    assert list(frame["label"]) == ["two heads", "plain"]
-    assert list(frame["seeds"]) == [2, 1]
-    assert frame["value"].tolist() == pytest.approx([0.85, 0.75])
-    recall = tables.comparison_variants(store, "ferplus", ["plain"], ("baseline",), "mean_class_recall")
-    assert recall["value"].tolist() == pytest.approx([0.375])
-    assert tables.comparison_variants(store, "ferplus", ["plain"], ("dan",)).empty
-
-
 def test_only_blocks_are_filled():
     text = "a\n<!-- results: one -->\nold\nolder\n<!-- end -->\nb <!-- end -->"
     assert tables.fill(text, {"one": "NEW"}) == "a\n<!-- results: one -->\nNEW\n<!-- end -->\nb <!-- end -->"
@@ -93,11 +69,13 @@ def test_only_blocks_are_filled():
         tables.fill(text, {"two": ""})
 
 
-def test_readme_says_what_the_store_says():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_readme_and_docs_have_the_tables_of_the_store():
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    texts = {page: page.read_text(encoding="utf-8") for page in pages}
     made = tables.tables(ResultsStore(ROOT / "figures" / "results"))
-    assert {name for _, name, _ in tables.BLOCK.findall(text)} == set(made)
-    assert tables.fill(text, made) == text
+    assert {name for text in texts.values() for _, name, _ in tables.BLOCK.findall(text)} == set(made)
+    for page, text in texts.items():
+        assert tables.fill(text, made) == text, page
 
 
 def test_imbalance_has_a_row_a_loss_and_a_column_a_level(tmp_path):
@@ -111,18 +89,19 @@ def test_imbalance_has_a_row_a_loss_and_a_column_a_level(tmp_path):
                 {"metric": "recall", "class": names, "value": values, "low": 0.0, "high": 1.0}
             )
             told = {"fingerprint": level, "split": "balanced", "minutes": 1, "device": "cpu"}
-            told |= {"variant": f"{loss}, imbalance {level}", "command": "fer-lab train triplet_center"}
+            told |= {"variant": f"{loss}, imbalance {level}", "command": "fer-lab train", "request": "{}"}
             store.record(
                 method="triplet_center", size="tiny", dataset="synthetic", seed=seed, metrics=metrics, **told
             )
     lines = tables.imbalance(store).splitlines()
-    assert lines[0] == "| loss | imbalance 0 | imbalance 1.5 |"
-    assert lines[1] == "| --- | --- | --- |"
+    assert lines[0] == "| loss | imbalance 0 | imbalance 1 | imbalance 1.5 |"
+    assert lines[1] == "| --- | --- | --- | --- |"
     # Happiness is not rare; two seeds of 70 and 80 % have a mean of 75.
     assert lines[2].startswith("| CE | 75.0 [")
-    assert lines[2].split(" | ")[2].startswith("25.0 [")
-    assert lines[3].startswith("| semi | 85.0 [")
-    assert lines[3].endswith("| – |")
+    assert lines[2].split(" | ")[2] == "–"
+    assert lines[2].split(" | ")[3].startswith("25.0 [")
+    assert lines[3] == "| center | – | – | – |"
+    assert lines[7].startswith("| semi | 85.0 [")
 
 
 def test_speed_has_a_row_a_model_and_its_gain_over_plain():

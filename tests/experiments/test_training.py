@@ -6,7 +6,6 @@ import shlex
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -16,21 +15,23 @@ from typer.testing import CliRunner
 
 from fer_lab import cli
 from fer_lab._files import RunBusyError
-from fer_lab.experiments import training
-from fer_lab.experiments.training import Source, Training, record_missing
+from fer_lab.data import FaceRequest
+from fer_lab.experiments import Training, train, train_missing
+from fer_lab.experiments.training import train_worker
 from fer_lab.explorer import photo_overlay
-from fer_lab.models.weights import load_model, read_card
-from fer_lab.parallel.launch import count_devices
+from fer_lab.models import create_model
+from fer_lab.models.weights import load_model, model_card, read_card
+from fer_lab.parallel import count_devices
 from fer_lab.runs import ResultsStore, Run
 
 COUNT = 80
 CHANGES = ["--set", "epochs=1", "--set", "batch_size=16", "--set", "augmentation.flip=0.25"]
-# What `trained` asks for on the command line.
+# The same as `trained` has on its command line.
 ASKED = Training(
     model="baseline",
-    source=Source(count=COUNT),
+    faces=FaceRequest(count=COUNT),
     seed=3,
-    changes={"epochs": "1", "batch_size": "16", "augmentation.flip": "0.25"},
+    changes={"epochs": 1, "batch_size": 16, "augmentation.flip": 0.25},
     scales=(50,),
     variant="quick",
 )
@@ -43,7 +44,7 @@ def run(*words):
 @pytest.fixture(scope="module")
 def faces():
     """The faces that the trainings below render for themselves."""
-    return Source(count=COUNT, size=56).load()
+    return FaceRequest(count=COUNT, size=56).load()
 
 
 @pytest.fixture(scope="module")
@@ -82,8 +83,9 @@ def test_train_writes_the_run_that_was_asked_for(trained):
 
 def test_training_never_sees_the_faces_reported_on(trained, faces):
     folder, output = trained
-    reported = faces.split("valid")
-    assert f"baseline on {len(reported)} valid faces of synthetic" in output
+    split = faces.reported_split()
+    reported = faces.split(split)
+    assert f"baseline on {len(reported)} {split} faces of synthetic" in output
     predictions = Run(folder / "run").load_predictions()
     assert predictions.fingerprint == reported.fingerprint
     assert Run(folder / "run").config["fingerprint"] == faces.split("train").holdout()[0].fingerprint
@@ -93,13 +95,19 @@ def test_train_records_what_it_prints(trained):
     folder, output = trained
     store = ResultsStore(folder / "store")
     row = store.runs().iloc[0]
-    assert (row["method"], row["variant"], row["split"], row["seed"]) == ("baseline", "quick", "valid", 3)
+    assert (row["method"], row["variant"], row["split"], row["seed"]) == (
+        "baseline",
+        "quick",
+        FaceRequest(count=COUNT).load().reported_split(),
+        3,
+    )
     numbers = store.metrics().query("metric == 'accuracy'").iloc[0]
     shown = f"{numbers['value']:.3f}  [{numbers['low']:.3f}, {numbers['high']:.3f}]"
     assert " ".join(f"accuracy {shown}".split()) in " ".join(output.split())
     assert numbers["value"] == store.predictions(row["id"]).correct.mean()
     assert 0 <= store.metrics().query("metric == 'accuracy_at_50'")["value"].item() <= 1
-    assert "--scales 50" in row["command"]
+    assert row["request"] == ASKED.to_json()
+    assert row["command"] == ASKED.command()
 
 
 def test_the_recorded_command_repeats_the_training(trained, tmp_path):
@@ -141,7 +149,7 @@ def test_evaluate_gives_the_numbers_of_the_training(trained):
 def test_results_prints_a_table_and_latex(trained):
     folder, _ = trained
     plain = run("results", "--store", str(folder / "store"), "--metrics", "accuracy")
-    value = ResultsStore(folder / "store").summary("accuracy")["mean"].iloc[0]
+    value = ResultsStore(folder / "store").table("accuracy")["mean"].iloc[0]
     assert plain.output.splitlines()[0] == "accuracy"
     assert f"{value:.3f}" in plain.output
     latex = run("results", "--store", str(folder / "store"), "--latex")
@@ -190,47 +198,6 @@ def test_render_and_check_and_cache_agree(tmp_path):
     assert "60 faces of 56×56 px" in cached.output
 
 
-def test_the_command_names_the_trunk(tmp_path):
-    request = Training(model="dan", source=Source(), trunk=tmp_path / "trunk-0")
-    assert "--trunk runs/trunk-0" in request.command()
-    request = Training(model="dan", source=Source(), trunk=Path("synthetic/baseline"))
-    assert "--trunk synthetic/baseline" in request.command()
-    request = Training(model="dan", source=Source(), weights=tmp_path / "theirs.pth", order="rafdb")
-    assert "--weights theirs.pth --order rafdb" in request.command()
-    (tmp_path / "first").mkdir()
-    (tmp_path / "first" / "config.json").touch()
-    request = Training(model="dan", source=Source(), weights=tmp_path / "first" / "weights.safetensors")
-    assert "--weights runs/first/weights.safetensors" in request.command()
-
-
-def test_rendered_faces_come_in_the_models_size():
-    assert Source().sized(56).size == 56
-    assert Source(size=112).sized(56).size == 112
-    assert Source(dataset="ferplus").sized(56).size is None
-
-
-# ---------------------------------------------------------------- balanced faces
-
-
-def test_balanced_faces_are_of_other_people_and_as_many_of_each_class(faces):
-    source = Source(count=COUNT, seed=7, knobs={"imbalance": "2", "label_noise": "0.5"})
-    split, reported = Training(model="baseline", source=source, balanced=28).reported(faces)
-    assert split == "balanced"
-    assert reported.class_counts().tolist() == [4] * 7
-    assert torch.equal(reported.labels, reported.true_labels)
-    assert reported.image_size == 56
-    assert reported.knobs["seed"] == 7 + training.BALANCED_SEED
-    assert reported.fingerprint != faces.fingerprint
-    assert Training(model="baseline", source=source).reported(faces)[0] == "valid"
-
-
-@pytest.mark.parametrize("asked", [{"source": Source(dataset="ferplus")}, {"split": "test"}])
-def test_balanced_faces_are_rendered_and_no_split(faces, asked):
-    request = Training(**{"model": "baseline", "source": Source(), "balanced": 28} | asked)
-    with pytest.raises(ValueError, match="give one of the two"):
-        request.reported(faces)
-
-
 def test_a_balanced_report_is_recorded_as_such_and_can_be_repeated(tmp_path):
     words = ["train", "triplet_center", "--faces", COUNT, *CHANGES, "--option", "negatives=fully"]
     words += ["--knob", "imbalance=1.5", "--balanced", 14, "--record", "fully"]
@@ -241,8 +208,8 @@ def test_a_balanced_report_is_recorded_as_such_and_can_be_repeated(tmp_path):
     assert "class scatter fear" not in done.output
     row = ResultsStore(tmp_path / "store").runs().iloc[0]
     assert row["split"] == "balanced"
-    again = "--knob imbalance=1.5 --size tiny --recipe smoke --seed 0 --set epochs=1 --set batch_size=16"
-    assert again in row["command"]
+    again = "--knob imbalance=1.5 --size tiny --recipe smoke --seed 0 --set augmentation.flip=0.25"
+    assert f"{again} --set batch_size=16 --set epochs=1 --option" in row["command"]
     assert row["command"].endswith("--option negatives=fully --balanced 14 --record fully")
 
 
@@ -251,10 +218,6 @@ def test_what_the_store_has_need_not_be_trained_again(trained):
     assert ASKED.recorded(folder / "store")
     assert not dataclasses.replace(ASKED, seed=4).recorded(folder / "store")
     assert not ASKED.recorded(folder / "another")
-    turned = dict(reversed(ASKED.changes.items()))
-    assert list(turned) != list(ASKED.changes)
-    assert dataclasses.replace(ASKED, changes=turned).recorded(folder / "store")
-    assert not dataclasses.replace(ASKED, changes=turned | {"batch_size": "8"}).recorded(folder / "store")
 
 
 def test_what_was_tried_stands_side_by_side(trained, tmp_path):
@@ -272,53 +235,50 @@ def test_what_was_tried_stands_side_by_side(trained, tmp_path):
         run("tried", tmp_path)
 
 
-def keep_rows(store: Path, *requests: Training) -> None:
-    """A results store with nothing but the commands of some trainings, and the faces they are of."""
-    empty = dict.fromkeys(ResultsStore(store).runs().columns, 0)
-    fingerprint = ASKED.source.sized(56).fingerprint()
-    told = [{"id": str(i), "command": one.command()} for i, one in enumerate(requests)]
-    store.mkdir()
-    pd.DataFrame([empty | {"fingerprint": fingerprint} | one for one in told]).to_csv(
-        store / "runs.csv", index=False
-    )
+@pytest.fixture
+def quick(monkeypatch):
+    """Trainings that take no time: names of the folders of those fitted, in order."""
+    fitted = []
+
+    def fit(request, run, faces, fresh, device):
+        for start in (request.weights, request.trunk):
+            assert start is None or Run(start).is_finished
+        fitted.append(run.folder.name)
+        model = create_model(request.model, size=request.size)
+        run.save_config({**model_card(model), "recipe": {"epochs": 1}, "request": request.to_data()})
+        run.save_history(pd.DataFrame({"epoch": [0], "seconds": [1.0]}))
+        run.save_weights(model)
+
+    monkeypatch.setattr("fer_lab.experiments.training._fit", fit)
+    return fitted
 
 
-def test_what_a_run_was_called_that_a_training_starts_from_does_not_matter(tmp_path):
-    from_a = dataclasses.replace(ASKED, trunk=tmp_path / "a", variant="from a trunk")
-    from_b = dataclasses.replace(from_a, trunk=tmp_path / "b")
-    keep_rows(tmp_path / "store", from_a)
-    assert from_b.recorded(tmp_path / "store")
-    assert not dataclasses.replace(from_b, trunk=None).recorded(tmp_path / "store")
-    assert not dataclasses.replace(from_b, trunk=None, weights=tmp_path / "b").recorded(tmp_path / "store")
-
-
-def test_missing_rows_are_trained_after_the_runs_they_start_from(tmp_path, monkeypatch):
+def test_missing_rows_are_trained_after_the_trainings_they_start_from(tmp_path, quick):
     """What a table lacks is trained, each once; of what it has, only what the rest starts from."""
-    store, folder, started = tmp_path / "store", tmp_path / "runs", []
+    store, folder = ResultsStore(tmp_path / "store"), tmp_path / "runs"
+    first = dataclasses.replace(ASKED, variant="first", scales=())
+    second = dataclasses.replace(first, weights=first, variant="second")
+    last = dataclasses.replace(first, trunk=second, variant="last")
+    rows = {"last": last, "second": second, "first": first, "other": dataclasses.replace(first, seed=9)}
+    assert train_missing(rows, folder, store) == ["last", "other"]
+    order = [first.name, second.name, last.name, rows["other"].name]
+    assert quick == order
+    assert set(store.runs()["request"]) == {one.to_json() for one in rows.values()}
+    assert train_missing(rows, folder, store) == []
+    # A lost run is trained again where another training needs it, and there alone.
+    (folder / second.name / "weights.safetensors").unlink()
+    new = dataclasses.replace(last, variant="new")
+    assert train_missing({**rows, "new": new}, folder, store) == ["new"]
+    assert quick[4:] == [second.name, new.name]
 
-    def train(request, out, store):
-        assert all((start / "weights.safetensors").exists() for start in request.starts_from())
-        started.append(out.name)
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "weights.safetensors").touch()
 
-    monkeypatch.setattr("fer_lab.experiments.training.train", train)
-    first = dataclasses.replace(ASKED, variant="first")
-    rows = {
-        "last": dataclasses.replace(ASKED, trunk=folder / "second", variant="last"),
-        "second": dataclasses.replace(
-            ASKED, weights=folder / "first" / "weights.safetensors", variant="second"
-        ),
-        "first": first,
-        "done": dataclasses.replace(ASKED, seed=9, variant="done"),
-    }
-    keep_rows(store, first, rows["done"])
-    assert record_missing(rows, folder, store) == ["first", "second", "last"]
-    assert started == ["first", "second", "last"]
-    (folder / "second" / "weights.safetensors").unlink()
-    assert record_missing({"last": rows["last"], "second": rows["second"]}, folder, store) == ["second", "last"]
-    (folder / "second" / "config.json").write_text('{"recipe": {"epochs": 3}}')  # interrupted
-    assert record_missing({"last": rows["last"], "second": rows["second"]}, folder, store) == ["second", "last"]
+def test_a_training_is_known_by_the_run_it_started_from_and_not_by_the_folder(tmp_path, quick):
+    first = dataclasses.replace(ASKED, variant="first", scales=())
+    train(first, out=tmp_path / "elsewhere")
+    second = dataclasses.replace(first, trunk=tmp_path / "elsewhere", variant="second")
+    train(second, out=tmp_path / "second", store=tmp_path / "store")
+    assert dataclasses.replace(second, trunk=first).recorded(tmp_path / "store")
+    assert not dataclasses.replace(second, trunk=None).recorded(tmp_path / "store")
 
 
 def test_rendered_faces_of_another_kind_are_trained_on_again(trained, monkeypatch):
@@ -327,17 +287,12 @@ def test_rendered_faces_of_another_kind_are_trained_on_again(trained, monkeypatc
     assert not ASKED.recorded(folder / "store")
 
 
-def test_the_fingerprint_is_known_before_a_face_is_drawn():
-    source = Source(count=20, size=56, knobs={"imbalance": "1.5"})
-    assert source.fingerprint() == source.load().fingerprint
-
-
 # ---------------------------------------------------------------- several processes
 
 
 def test_more_devices_than_there_are_is_refused_before_anything_is_read(monkeypatch):
-    monkeypatch.setattr("fer_lab.parallel.launch.count_devices", lambda device: (2, "GPUs"))
-    monkeypatch.setattr(Source, "load", lambda self: pytest.fail("faces were read"))
+    monkeypatch.setattr("fer_lab.parallel.processes.count_devices", lambda device: (2, "GPUs"))
+    monkeypatch.setattr(FaceRequest, "load", lambda self: pytest.fail("faces were read"))
     with pytest.raises(ValueError, match="there are 2 GPUs here, not 4"):
         run("train", "baseline", "--devices", "4")
 
@@ -379,3 +334,19 @@ def test_two_processes_that_were_killed_go_on_where_they_were(tmp_path):
     # An epoch whose row was written but not its checkpoint is trained again: the same numbers, other seconds.
     assert made.history.head(len(before)).drop(columns="seconds").equals(before.drop(columns="seconds"))
     assert ResultsStore(tmp_path / "store").runs().iloc[0]["device"].startswith("2 × ")
+
+
+def test_a_process_that_reads_other_faces_than_the_first_one_refuses(tmp_path, monkeypatch):
+    monkeypatch.setattr("fer_lab.experiments.training.stop_with_launcher", lambda: None)
+    with pytest.raises(ValueError, match="synthetic changed while several processes began to read it"):
+        train_worker(ASKED, tmp_path / "run", "another fingerprint", fresh=False, device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_wrong_option_lists_the_options_and_is_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["fer-lab", "train", "dan", "--option", "heads=2"])
+    with pytest.raises(SystemExit, match="1"):
+        cli.main()
+    message = capsys.readouterr().err
+    assert message.startswith("fer-lab: dan has no option heads; its options and their defaults: num_heads=4")
+    assert message.count("\n") == 1

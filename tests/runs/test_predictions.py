@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from fer_lab.runs import Predictions
+from fer_lab.runs.predictions import load_together, save_together
 
 CLASSES = ("neutral", "happiness", "surprise")
 
@@ -20,6 +21,15 @@ def test_predicted_and_correct():
     assert p.probabilities.dtype == np.float32
 
 
+def test_wrong_answers_and_their_titles():
+    p = Predictions(np.eye(3)[[0, 1, 2, 0, 1]], [0, 2, 2, 1, 0], CLASSES, "faces", "f")
+    assert p.wrong().tolist() == [1, 3, 4]
+    assert p.wrong(2).tolist() == [1, 3]
+    assert p.titles(p.wrong(2)) == ["surprise → happiness", "happiness → neutral"]
+    assert p.titles([0]) == ["neutral → neutral"]
+    assert p.titles([]) == p.titles(p.wrong(0)) == []
+
+
 def test_saved_and_loaded_is_the_same(tmp_path):
     p = random_predictions(
         rows=np.arange(50)[::-1] * 7, embeddings=np.random.default_rng(1).normal(size=(50, 4))
@@ -31,25 +41,28 @@ def test_saved_and_loaded_is_the_same(tmp_path):
     assert (back.classes, back.name, back.fingerprint) == (CLASSES, "faces", "f00d")
 
 
-def test_small_files_keep_every_decision(tmp_path):
+def test_files_of_several_runs_keep_every_decision(tmp_path):
     close = np.array([[0.33333, 0.33334, 0.33333], [0.5, 0.49999, 0.00001], [0.00001, 0.49999, 0.5]])
     assert close.astype(np.float16).argmax(1).tolist() == [0, 0, 1]
     p = Predictions(close, [1, 0, 2], CLASSES, "faces", "f", embeddings=np.zeros((3, 64)))
-    p.save(tmp_path / "p.npz", small=True)
-    back = Predictions.load(tmp_path / "p.npz")
+    save_together(tmp_path / "p.npz", {"b-0": p, "a+b=c-1": random_predictions()})
+    assert set(load_together(tmp_path / "p.npz")) == {"b-0", "a+b=c-1"}
+    back = load_together(tmp_path / "p.npz", only="b-0")["b-0"]
     assert back.predicted.tolist() == [1, 0, 2]
     assert np.abs(back.probabilities - close).max() < 1e-3
     assert back.embeddings is None
+    assert load_together(tmp_path / "p.npz", only="c") == {}
 
 
-def test_small_files_are_small_and_the_same_bytes_each_time(tmp_path):
-    p = random_predictions(3000)
-    for name in ("a.npz", "b.npz"):
-        p.save(tmp_path / name, small=True)
-    p.save(tmp_path / "full.npz")
+def test_files_of_several_runs_are_small_and_the_same_bytes_in_any_order(tmp_path):
+    first, second = random_predictions(3000), random_predictions(3000, seed=1)
+    save_together(tmp_path / "a.npz", {"x": first, "y": second})
+    save_together(tmp_path / "b.npz", {"y": second, "x": first})
+    save_together(tmp_path / "again.npz", load_together(tmp_path / "a.npz"))
+    first.save(tmp_path / "full.npz")
     content = (tmp_path / "a.npz").read_bytes()
-    assert content == (tmp_path / "b.npz").read_bytes()
-    assert len(content) < 0.6 * (tmp_path / "full.npz").stat().st_size
+    assert content == (tmp_path / "b.npz").read_bytes() == (tmp_path / "again.npz").read_bytes()
+    assert len(content) < 2 * 0.6 * (tmp_path / "full.npz").stat().st_size
 
 
 @pytest.mark.parametrize(
@@ -78,8 +91,9 @@ def test_a_damaged_file_is_named(tmp_path):
     flipped[300] ^= 8
     for content in (b"", b"no zip", good[: len(good) // 2], bytes(flipped)):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"p\.npz is no readable file of predictions"):
-            Predictions.load(path)
+        for load in (Predictions.load, load_together):
+            with pytest.raises(ValueError, match=r"p\.npz is no readable file of predictions"):
+                load(path)
 
 
 def test_pickled_content_is_refused(tmp_path):

@@ -1,13 +1,13 @@
 import math
 import os
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
-from fer_lab.intervals import seed_interval
-from fer_lab.runs import Predictions, ResultsStore
+from fer_lab.runs import Predictions, ResultsStore, results_folder
 
 RUN = {
     "method": "dan",
@@ -20,6 +20,7 @@ RUN = {
     "minutes": 3.14159,
     "device": "cpu",
     "command": "fer-lab train dan",
+    "request": '{"model": "dan"}',
 }
 
 
@@ -41,10 +42,12 @@ def store(tmp_path):
 
 
 def test_an_empty_store_has_the_columns(store):
-    columns = "id,method,size,variant,dataset,fingerprint,split,seed,minutes,device,versions,commit,command"
+    columns = (
+        "id,method,size,variant,dataset,fingerprint,split,seed,minutes,device,versions,commit,command,request"
+    )
     assert ",".join(store.runs().columns) == columns
     assert list(store.metrics().columns) == ["id", "metric", "class", "value", "low", "high"]
-    assert store.summary().empty
+    assert store.table().empty
     assert not store.folder.exists()
 
 
@@ -73,7 +76,7 @@ def test_the_same_run_replaces_itself(store):
     store.record(**RUN, metrics=metrics(0.7))
     assert len(store.runs()) == 2
     assert store.metrics().query("metric == 'accuracy'")["value"].tolist() == [0.7, 0.6]
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="has no predictions of dan-tiny-ferplus-valid-0"):
         store.predictions(first)
 
 
@@ -93,7 +96,7 @@ def test_an_id_stays_in_the_folder_and_belongs_to_one_run(store):
     predictions = Predictions(np.eye(2), [0, 1], ("a", "b"), "x", "f")
     run_id = store.record(**{**RUN, "dataset": "../../x y"}, metrics=metrics(), predictions=predictions)
     assert run_id == "dan-tiny-.._.._x_y-valid-0"
-    assert [path.name for path in (store.folder / "predictions").iterdir()] == [f"{run_id}.npz"]
+    assert [path.name for path in (store.folder / "predictions").iterdir()] == [".._.._x_y-valid.npz"]
     with pytest.raises(ValueError, match=r"already a run of dataset '\.\./\.\./x y', not '\.\._\.\._x_y'"):
         store.record(**{**RUN, "dataset": ".._.._x_y"}, metrics=metrics())
 
@@ -105,10 +108,12 @@ def test_wrong_questions_are_answered(store):
     assert store.metrics()["class"].tolist() == [""]
     with pytest.raises(ValueError, match=r"no run 'x' in .*; there are dan-tiny-ferplus-valid-0"):
         store.predictions("x")
-    with pytest.raises(ValueError, match=r"no 'speed' for class ''.*metrics are accuracy"):
-        store.summary("speed")
+    with pytest.raises(ValueError, match=r"no 'speed' in .*metrics are accuracy"):
+        store.table("speed")
     with pytest.raises(ValueError, match="no column nonsense"):
-        store.summary(by=("nonsense",))
+        store.table(by=("nonsense",))
+    with pytest.raises(ValueError, match="no column nonsense"):
+        store.table(nonsense=1)
 
 
 def test_numbers_of_a_recording_that_was_cut_short_are_not_shown(store):
@@ -137,11 +142,54 @@ def test_processes_that_record_at_once_lose_nothing(store):
     assert len(store.metrics()) == 36
 
 
-def test_summary_by_hand(store):
+def test_predictions_of_other_runs_stay_in_the_file(store):
+    first, second = (Predictions(np.eye(2)[[i, i]], [0, 1], ("a", "b"), "ferplus", "f") for i in (0, 1))
+    ids = [
+        store.record(**{**RUN, "seed": seed}, metrics=metrics(), predictions=one)
+        for seed, one in enumerate((first, second))
+    ]
+    assert [store.predictions(one).predicted.tolist() for one in ids] == [[0, 0], [1, 1]]
+    before = (store.folder / "predictions" / "ferplus-valid.npz").read_bytes()
+    store.record(**RUN, metrics=metrics(), predictions=first)
+    assert (store.folder / "predictions" / "ferplus-valid.npz").read_bytes() == before
+    store.record(**RUN, metrics=metrics())
+    assert store.predictions(ids[1]).predicted.tolist() == [1, 1]
+
+
+def test_the_store_of_the_book_has_the_predictions_of_every_run():
+    """Accuracy from the predictions is the recorded accuracy, to the last bit."""
+    store = ResultsStore(results_folder())
+    accuracy = store.metrics().query("metric == 'accuracy'").set_index("id")["value"]
+    assert len(accuracy) == len(store.runs()) == 216
+    assert {path.name for path in (store.folder / "predictions").iterdir()} == {
+        "ferplus-valid.npz",
+        "synthetic-balanced.npz",
+        "synthetic-test.npz",
+    }
+    for row in store.runs().itertuples():
+        predictions = store.predictions(row.id)
+        assert predictions.correct.mean() == accuracy[row.id], row.id
+        assert predictions.name == row.dataset
+
+
+# ---------------------------------------------------------------- over seeds
+
+
+@dataclass
+class Asked:
+    """What a store knows a training by."""
+
+    text: str
+
+    def to_json(self) -> str:
+        return self.text
+
+
+def test_a_table_by_hand(store):
     for seed, value in enumerate([0.80, 0.82, 0.87]):
         store.record(**{**RUN, "seed": seed}, metrics=metrics(value))
-    store.record(**{**RUN, "variant": "one head"}, metrics=metrics(0.7))
-    table = store.summary(by=("method", "variant"))
+    store.record(**{**RUN, "variant": "one head"}, metrics=metrics(0.55))
+    table = store.table(by=("method", "variant"))
     assert table["variant"].tolist() == ["", "one head"]
     assert table["seeds"].tolist() == [3, 1]
     # mean 0.83, standard deviation 0.0360555, Student's t for two degrees of freedom 4.302653
@@ -149,17 +197,80 @@ def test_summary_by_hand(store):
     assert table.loc[0, ["mean", "low", "high"]].tolist() == pytest.approx(
         [0.83, 0.83 - half, 0.83 + half], abs=1e-6
     )
-    assert table.loc[1, "mean"] == 0.7
-    assert math.isnan(table.loc[1, "low"])
-    assert store.summary("recall", class_="fear")["mean"][0] == pytest.approx(1 / 3)
+    # One seed: the interval over faces.
+    assert table.loc[1, ["mean", "low", "high"]].tolist() == [0.55, 0.4, 0.6]
+    assert store.table("recall", classes=["fear"])["mean"][0] == pytest.approx(1 / 3)
 
 
-def test_t_covers_what_the_bootstrap_of_three_seeds_does_not():
-    samples = np.random.default_rng(0).normal(size=(1000, 3))
-    t = [low <= 0 <= high for _, low, high in map(seed_interval, samples)]
-    assert 0.93 < np.mean(t) < 0.97
-    result = stats.bootstrap(
-        (samples,), np.mean, axis=1, n_resamples=200, batch=50, method="BCa", vectorized=True, random_state=0
+@pytest.fixture
+def two(store):
+    """Two variants, three seeds each; the recalls of b and c are (s, 2 + s) / 10 and 0.1 more."""
+    for variant, more in (("plain", 0.0), ("better", 0.1)):
+        for seed in range(3):
+            recall = {"a": 0.9, "b": 0.1 * seed + more, "c": 0.2 + 0.1 * seed + more}
+            rows = [("recall", name, value) for name, value in recall.items()]
+            rows += [("accuracy", "", 0.5 + 0.1 * seed), ("overlap", "", (1 - 3 * more) * seed)]
+            numbers = pd.DataFrame(rows, columns=["metric", "class", "value"])
+            request = f"{variant} {seed}"
+            row = {**RUN, "variant": variant, "seed": seed, "request": request}
+            store.record(**row, metrics=numbers)
+    return store
+
+
+def test_classes_are_averaged_within_a_run_and_runs_over_seeds(two):
+    table = two.table("recall", classes=("b", "c"), by=("variant",)).set_index("variant")
+    assert table["mean"].to_dict() == pytest.approx({"plain": 0.2, "better": 0.3})
+    assert table["seeds"].tolist() == [3, 3]
+    # Student's t with two degrees of freedom: 4.3027 · 0.1 / √3.
+    assert table.loc["plain", "high"] - 0.2 == pytest.approx(4.3027 * 0.1 / 3**0.5, rel=1e-4)
+
+
+def test_rows_come_in_the_order_of_the_requests(two):
+    requests = {name: Asked(name) for name in ("plain 1", "gone 0", "better 2", "plain 0")}
+    table = two.table(of=requests)
+    assert table[["variant", "seeds"]].values.tolist() == [["plain", 2], ["better", 1]]
+    assert two.table(of=requests.values(), variant=["better", "other"])["variant"].tolist() == ["better"]
+    assert two.table(of=[]).empty
+    assert list(two.table(of=[]).columns) == ["method", "variant", "mean", "low", "high", "seeds"]
+
+
+def test_a_difference_at_the_same_seed_has_no_spread_of_the_seeds(two):
+    found = two.difference("recall", "better", "plain", classes=("b", "c"))
+    assert (found.mean, found.low, found.high) == pytest.approx([0.1] * 3)
+    assert found.seeds == 3
+    assert found.p < 1e-6
+    assert str(found).startswith(
+        "better has a higher recall of b, c than plain: +10.0 points (95 % interval [+10.0"
     )
-    bootstrap = result.confidence_interval
-    assert np.mean((bootstrap.low <= 0) & (bootstrap.high >= 0)) < 0.80
+    assert two.difference("recall", "plain", "better", classes=("b",)).text.startswith(
+        "plain has a lower recall"
+    )
+
+
+def test_a_difference_that_is_not_decided_says_so_first(two):
+    # Seeds 0, 1, 2 differ by 0, −0.3, −0.6.
+    found = two.difference("overlap", "better", "plain")
+    assert found.mean == pytest.approx(-0.3)
+    half = 4.302653 * 0.3 / 3**0.5
+    assert (found.low, found.high) == pytest.approx((-0.3 - half, -0.3 + half), abs=1e-5)
+    assert found.p == pytest.approx(stats.ttest_1samp([0, -0.3, -0.6], 0).pvalue)
+    assert found.text.startswith("Not decided by these runs: overlap, better against plain: -0.300 (95 %")
+    assert "paired over 3 seeds" in found.text
+
+
+def test_one_seed_or_none_decides_nothing(two):
+    one = two.difference("accuracy", "better", "plain", seed=1)
+    assert (one.mean, one.seeds) == (0.0, 1)
+    assert math.isnan(one.p)
+    assert one.text.endswith("+0.0 points (a single seed).")
+    none = two.difference("accuracy", "better", "worse")
+    assert (none.seeds, none.text) == (0, "Not measured yet: accuracy, better against worse.")
+
+
+def test_sides_may_be_methods_and_must_be_one_variant_each(two):
+    two.record(**{**RUN, "method": "poster", "variant": "plain"}, metrics=metrics(0.7))
+    found = two.difference("accuracy", {"method": "poster"}, {"method": "dan"}, variant="plain")
+    assert found.mean == pytest.approx(0.2)
+    assert found.text.startswith("Not decided by these runs: accuracy, POSTER against DAN: +20.0 points")
+    with pytest.raises(ValueError, match="DAN has several runs of one seed"):
+        two.difference("accuracy", {"method": "poster"}, {"method": "dan"})

@@ -1,0 +1,246 @@
+"""Training, the description of one training: typed values that the results store knows it by."""
+
+import dataclasses
+import hashlib
+import json
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Union
+
+from fer_lab.data import FaceRequest, FaceSet
+from fer_lab.models.method import IMAGE_SIZES, create_model, default_recipe, method_class
+from fer_lab.models.recipes import Recipe
+from fer_lab.models.weights import is_shipped_name
+from fer_lab.runs import ResultsStore, Run
+
+# Added to the seed of the training faces, so that the balanced faces are of other people.
+BALANCED_SEED = 1_000_003
+
+# What a training may start from: another training, a bundled model such as "synthetic/dan", or a path.
+Start = Union["Training", str, Path, None]
+
+
+def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """A recipe with some fields replaced; `augmentation.FIELD` reaches inside its augmentation.
+
+    Raises:
+        ValueError: an unknown field, or a value out of its range.
+    """
+    outer, inner = {}, dataclasses.asdict(recipe.augmentation)
+    for name, value in changes.items():
+        prefix, _, field = name.rpartition(".")
+        within = prefix == "augmentation" and field in inner
+        default = inner[field] if within else getattr(recipe, name, "")
+        if isinstance(value, str) and not isinstance(default, str):
+            raise ValueError(f"{name} takes a {type(default).__name__} such as {default!r}, got {value!r}")
+        if within:
+            inner[field] = value
+        else:
+            outer[name] = value
+    return recipe.replace(augmentation=type(recipe.augmentation).from_dict(inner), **outer)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """One training: which model learns what from which faces, and what it is measured on.
+
+    Example:
+        >>> trunk = Training(model="baseline", changes={"epochs": 6}, variant="trunk")
+        >>> Training(model="dan", options={"num_heads": 2}, trunk=trunk, variant="DAN, K = 2")
+
+    Attributes:
+        model, size, options: as `create_model` takes them.
+        faces: which faces, of all splits.
+        recipe: name of one of the model's recipes; "" is "smoke" for rendered faces, else "scratch".
+        seed: of initial weights, batches and augmentation.
+        changes: fields of the recipe that differ, such as {"epochs": 6, "augmentation.flip": 0.0}.
+        weights: what the whole model starts from: another training, a bundled model, a run's folder, a
+            file of ours, or a checkpoint in its authors' names, which may hold the trunk alone.
+        order: the data set whose label order the head of an authors' checkpoint has; "" leaves it as it is.
+        trunk: what the trunk alone starts from: a training, bundled model, folder or file of any method.
+        variant: name in the results store; "" if it is not recorded.
+        split: reported on; "" is `FaceSet.reported_split`.
+        scales: also report the accuracy on faces shrunk to these percentages of their side.
+        balanced: report on this many rendered faces of other people instead, with balanced classes, so that
+            the recall of a class that is rare in training can be measured; the split is called "balanced".
+    """
+
+    model: str
+    faces: FaceRequest = dataclasses.field(default_factory=FaceRequest)
+    size: str = "tiny"
+    recipe: str = ""
+    seed: int = 0
+    changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    weights: Start = None
+    order: str = ""
+    trunk: Start = None
+    variant: str = ""
+    split: str = ""
+    scales: Sequence[int] = ()
+    balanced: int = 0
+
+    @property
+    def recipe_name(self) -> str:
+        return self.recipe or default_recipe(self.faces.dataset)
+
+    @property
+    def sized_faces(self) -> FaceRequest:
+        """The faces in the size that the model takes."""
+        return self.faces.sized(IMAGE_SIZES.get(self.size, IMAGE_SIZES["paper"]))
+
+    def chosen_recipe(self) -> Recipe:
+        """The recipe with its changes.
+
+        Raises:
+            ValueError: an unknown model, recipe or field.
+        """
+        recipes = method_class(self.model).recipes
+        if self.recipe_name not in recipes:
+            known = ", ".join(recipes)
+            raise ValueError(f"{self.model} has no recipe {self.recipe_name!r}; it has {known}")
+        return changed(recipes[self.recipe_name].replace(seed=self.seed), self.changes)
+
+    def check(self) -> None:
+        """Find what is wrong with a request before a face is rendered or read.
+
+        Raises:
+            ValueError: an unknown model, size, option, recipe or field, or a value out of its range.
+            FileNotFoundError: no weights or trunk at the path given.
+        """
+        self.chosen_recipe()
+        create_model(self.model, self.faces.classes or 7, self.size, **self.options)
+        for start in (self.weights, self.trunk):
+            if isinstance(start, Training):
+                start.check()
+            elif start and not (Path(start).exists() or is_shipped_name(Path(start))):
+                raise FileNotFoundError(f"no weights at {start}")
+        if self.balanced and (self.split or not self.faces.rendered):
+            raise ValueError("balanced faces are rendered, and take the place of a split: give one of the two")
+
+    def reported(self, faces: FaceSet) -> tuple[str, FaceSet]:
+        """What the finished model is measured on: the name of the split, and its faces.
+
+        Raises:
+            ValueError: no faces in the split.
+        """
+        if not self.balanced:
+            split = self.split or faces.reported_split()
+            return split, faces.split(split)
+        request = dataclasses.replace(
+            self.sized_faces,
+            count=self.balanced,
+            seed=self.faces.seed + BALANCED_SEED,
+            knobs={**self.faces.knobs, "imbalance": 0, "label_noise": 0},
+        )
+        return "balanced", request.load()
+
+    # -----------------------------------------------------------------------------------------------------
+    # As data, and what is rendered from the data
+
+    def to_data(self) -> dict[str, Any]:
+        """Plain data for JSON, equal for equal trainings, without empty fields and the reader's folders."""
+        starts = {name: _origin(getattr(self, name)) for name in ("weights", "trunk")}
+        data = vars(self) | {"faces": self.faces.to_data(), "recipe": self.recipe_name, **starts}
+        return {name: _plain(value) for name, value in data.items() if value}
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any], root: Path | None = None) -> "Training":
+        """The inverse of `to_data`, with the folder of the reader's own data set."""
+        starts = {
+            name: cls.from_data(data[name], root)
+            for name in ("weights", "trunk")
+            if isinstance(data.get(name), Mapping)
+        }
+        return cls(**{**data, **starts, "faces": FaceRequest.from_data(data["faces"], root)})
+
+    @classmethod
+    def from_json(cls, text: str) -> "Training":
+        """The inverse of `to_json`."""
+        return cls.from_data(json.loads(text))
+
+    def to_json(self) -> str:
+        """The one JSON text of a training; the results store finds it by this text."""
+        return json.dumps(self.to_data(), sort_keys=True, ensure_ascii=False)
+
+    @property
+    def name(self) -> str:
+        """Name of the run's folder; another training has another name."""
+        digest = hashlib.sha256(self.to_json().encode()).hexdigest()[:6]
+        kind = self.variant or self.recipe_name
+        parts = [self.faces.dataset, self.model, self.size, kind, f"seed{self.seed}", digest]
+        return re.sub(r"[^\w.+=-]+", "_", "-".join(parts))
+
+    def words(self, root: str = "$FER_DATA") -> list[str]:
+        """Arguments of `fer-lab train`.
+
+        Args:
+            root: folder of the data set. By default also the paths of weights and trunk are portable.
+        """
+        data, portable = self.to_data(), root == "$FER_DATA"
+        faces = data["faces"]
+        words = [self.model, "--dataset", self.faces.dataset]
+        if self.faces.rendered:
+            words += ["--faces", str(self.faces.count)]
+            words += ["--faces-seed", str(self.faces.seed)] if self.faces.seed else []
+            words += _assignments("--knob", faces.get("knobs", {}))
+        else:
+            words += ["--data-root", root, "--rule", self.faces.rule]
+            words += ["--skip-bad"] if self.faces.skip_bad else []
+        words += ["--classes", str(self.faces.classes)] if self.faces.classes else []
+        words += ["--faces-size", str(self.faces.size)] if self.faces.size else []
+        words += ["--size", self.size, "--recipe", self.recipe_name, "--seed", str(self.seed)]
+        words += _assignments("--set", data.get("changes", {}))
+        words += _assignments("--option", data.get("options", {}))
+        for name in ("weights", "trunk"):
+            if origin := data.get(name) if portable else getattr(self, name):
+                run = isinstance(origin, Mapping) and f"runs/{Training.from_data(origin).name}"
+                words += [f"--{name}", run or str(origin)]
+        words += ["--order", self.order] if self.order else []
+        words += ["--split", self.split] if self.split else []
+        words += ["--scales", ",".join(map(str, self.scales))] if self.scales else []
+        words += ["--balanced", str(self.balanced)] if self.balanced else []
+        return words + (["--record", self.variant] if self.variant else [])
+
+    def command(self) -> str:
+        """The training as others can run it, with $FER_DATA for the reader's data folder."""
+        line = ["fer-lab", "train", *self.words()]
+        return " ".join(word if word == "$FER_DATA" else shlex.quote(word) for word in line)
+
+    def recorded(self, store: ResultsStore | str | Path) -> bool:
+        """Whether a results store has a row of this training and, for rendered faces, of these very faces."""
+        store = store if isinstance(store, ResultsStore) else ResultsStore(store)
+        rows = store.rows([self])
+        return len(rows) > 0 and (
+            not self.faces.rendered or self.sized_faces.fingerprint() in set(rows["fingerprint"])
+        )
+
+
+def _origin(start: Start) -> Any:
+    """What a training starts from, as data: a request, a bundled model's name, or a file's name.
+
+    Other folders than those of runs belong to the reader and are left out.
+    """
+    if start is None or isinstance(start, Training):
+        return start and start.to_data()
+    path = Path(start)
+    folder = path if path.is_dir() else path.parent
+    if is_shipped_name(path) or not (folder / "config.json").exists():
+        return path.as_posix() if is_shipped_name(path) else path.name
+    return Run(folder).config.get("request") or f"runs/{path.relative_to(folder.parent).as_posix()}"
+
+
+def _plain(value: Any) -> Any:
+    """A value as canonical JSON has it: names are sorted, and 1.0 is written as 1."""
+    if isinstance(value, Mapping):
+        return {name: _plain(value[name]) for name in sorted(value)}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _assignments(option: str, values: Mapping[str, Any]) -> list[str]:
+    return [word for name, value in values.items() for word in (option, f"{name}={value}")]
