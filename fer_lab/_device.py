@@ -3,6 +3,7 @@
 import os
 import shutil
 import types
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -16,13 +17,13 @@ def best_device() -> str:
 
 
 def device_name() -> str:
-    """What `best_device` is called by its maker; "cpu" where there is no other."""
+    """The maker's name of the best device, such as "NVIDIA H200"; "cpu" or "mps" where that is the best."""
     best = best_device()
     return torch.cuda.get_device_name(0) if best == "cuda" else best
 
 
 def synchronize(device: str) -> None:
-    """Wait until the device has done what it was asked for; a clock read before that would flatter it."""
+    """Wait until the device has finished its work; otherwise only kernel launches are timed."""
     if device in ("cuda", "mps"):
         getattr(torch, device).synchronize()
 
@@ -43,10 +44,10 @@ def resolve_precision(precision: str, device: torch.device | str = "cpu") -> str
 
 
 @contextmanager
-def tensor_float_32(device: torch.device | str, allowed: bool):
-    """Whether a GPU may multiply float32 numbers with ten bits of their mantissa, while the block runs.
+def tensor_float_32(device: torch.device | str, allowed: bool) -> Iterator[None]:
+    """Decide whether a GPU may multiply float32 numbers with ten bits of their mantissa while the block runs.
 
-    By itself PyTorch lets convolutions do so, and matrix products not. Other devices do as they did.
+    PyTorch's default allows it for convolutions and not for matrix products. Other devices do not change.
     """
     if torch.device(device).type != "cuda":
         yield
@@ -62,14 +63,14 @@ def tensor_float_32(device: torch.device | str, allowed: bool):
 
 
 @contextmanager
-def compiled(model: torch.nn.Module, method: str, wanted: bool = True):
-    """Let torch.compile make a model's method faster while the block runs; the model itself stays as it is.
+def compiled(model: torch.nn.Module, method: str, wanted: bool = True) -> Iterator[None]:
+    """Compile a model's method by torch.compile while the block runs; afterwards the model is as before.
 
     On two cores the first call took 8 to 72 seconds (README). Numbers agree with those of the plain
-    method to rounding, but dropout and stochastic depth draw others.
+    method up to rounding, but dropout and stochastic depth draw other random numbers.
 
     Args:
-        model: whatever has the method.
+        model: a module with that method.
         method: its name, such as "training_losses".
         wanted: False does nothing.
 
@@ -81,9 +82,9 @@ def compiled(model: torch.nn.Module, method: str, wanted: bool = True):
         return
     if not any(shutil.which(name) for name in (os.environ.get("CXX"), "g++", "clang++", "cl") if name):
         raise ValueError(
-            "torch.compile needs a C++ compiler (g++ or clang++), and there is none; leave compile off"
+            "torch.compile needs a C++ compiler (g++ or clang++), and none is installed; leave compile off"
         )
-    # Bound anew, since Fabric marks methods alone, and a copy of the model gets its own.
+    # A bound method and not a plain function: Fabric marks methods only, and a copy of the model gets its own.
     fast = torch.compile(getattr(type(model), method), dynamic=False)
     setattr(model, method, types.MethodType(fast, model))
     try:

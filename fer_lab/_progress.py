@@ -1,18 +1,22 @@
-"""Progress bars that show where somebody can see them and nowhere else."""
+"""Progress bars at a terminal and in a live notebook, and nowhere else."""
 
 import os
+from collections.abc import Iterable
+from typing import Any
 
 from tqdm.auto import tqdm
 
 
-def progress(iterable=None, description: str = "", *, shown: bool | None = None, **options) -> tqdm:
-    """A tqdm bar that goes away when done.
+def progress(
+    iterable: Iterable | None = None, description: str = "", *, shown: bool | None = None, **options: Any
+) -> tqdm:
+    """A tqdm bar that disappears when done.
 
     Args:
         iterable: what to count; None for a bar that is updated by hand.
         description: text before the bar.
-        shown: True or False decides; None shows it at a terminal or in a live notebook, and stays silent
-            where output goes to a file or FER_LAB_QUIET is set, as in headless runs.
+        shown: True or False decides; None shows it at a terminal or in a live notebook, and not where
+            FER_LAB_QUIET is set, as in headless runs.
         options: further options of tqdm.
     """
     hidden = bool(os.environ.get("FER_LAB_QUIET")) or None

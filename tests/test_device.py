@@ -8,10 +8,10 @@ from torch import nn
 from torchvision.ops import StochasticDepth
 
 from fer_lab import _device
-from fer_lab.bench.models import random_batch
+from fer_lab.bench import random_batch
 from fer_lab.data.augmentation import Augmentation
 from fer_lab.models import Recipe, create_model, list_models
-from fer_lab.training.loop import fit
+from fer_lab.training import fit
 
 
 def test_precision():

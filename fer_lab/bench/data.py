@@ -1,7 +1,7 @@
-"""Faces a second: rendered, and read from a memory map and augmented; what a larger set costs."""
+"""Faces a second, rendered, or read from a memory map and augmented; and the cost of a larger set."""
 
+import dataclasses
 import math
-import re
 import tempfile
 import time
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from fer_lab.bench.models import resident_memory
 from fer_lab.data.datasets import load_dataset
 from fer_lab.data.faces import FaceSet
 from fer_lab.data.loader import Loader
@@ -30,13 +31,13 @@ def bench_data(
 ) -> pd.DataFrame:
     """Faces a second: rendered at 56 px and at `size`; read from a memory map and augmented to `size`.
 
-    The memory map lies in the system's page cache, as it does from the second epoch on. Sets of `counts` grey
-    faces of 56 px, in files with nothing in them, show what a larger set costs.
+    The system's page cache holds the memory map, as it does from the second epoch of a training. Sets of
+    `counts` grey faces of 56 px, in empty files, show what a larger set costs.
 
     Args:
         size: side of the images in pixels.
         n: how many faces are rendered.
-        dataset, root: also measure this data set, out of its cache; see `datasets.load_dataset`.
+        dataset, root: also measure this data set, out of its cache; see `load_dataset`.
         batch_size: faces a batch.
         seconds: how long reading is timed.
         counts: sizes of the sets that are compared.
@@ -48,48 +49,50 @@ def bench_data(
     Raises:
         ValueError: a data set without its folder.
     """
-    if dataset is not None and root is None:
-        raise ValueError(f"data set {dataset!r} needs its folder: give root")
+    real = None
+    if dataset is not None:
+        if root is None:
+            raise ValueError(f"data set {dataset!r} needs its folder: give root")
+        real = load_dataset(dataset, root)
     rows = []
     for px in dict.fromkeys((56, size)):
-        began = time.perf_counter()
+        start = time.perf_counter()
         faces = SyntheticFaces(n, seed=0, size=px)
-        rows.append(("rendered", px, n, n / (time.perf_counter() - began), math.nan))
+        rows.append(("rendered", px, n, n / (time.perf_counter() - start), math.nan))
     with tempfile.TemporaryDirectory() as folder:
         mapped = _memory_mapped(faces, Path(folder) / "faces.npy")
         rate = _read_rate(mapped, size, batch_size, seconds)
         rows.append(("synthetic, read and augmented", size, n, rate, math.nan))
         del mapped
-    if dataset is not None:
-        real = load_dataset(dataset, root)
+    if real is not None:
         rate = _read_rate(real, size, batch_size, seconds)
         rows.append((f"{real.name}, read and augmented", size, len(real), rate, math.nan))
     with tempfile.TemporaryDirectory() as folder:
         for count in counts:
-            before = _own_mb()
+            before = resident_memory().own
             grey = _grey_faces(count, Path(folder) / "grey.npy")
             rate = _read_rate(grey, 56, batch_size, seconds)
-            rows.append(("grey, read and augmented", 56, count, rate, _own_mb() - before))
+            rows.append(("grey, read and augmented", 56, count, rate, resident_memory().own - before))
             del grey
     return pd.DataFrame(rows, columns=["what", "px", "faces", "faces_per_s", "own_mb"])
 
 
 def _grey_faces(n: int, path: Path) -> FaceSet:
-    """Faces of 56 px without a pixel on the disk, as a file of zeros that was never written."""
+    """Faces of 56 px in a sparse file: all zeros, and not a pixel on the disk."""
     np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(n, 3, 56, 56)).flush()
-    storage = torch.from_numpy(np.load(path, mmap_mode="c"))
-    nobody = torch.full((n,), -1)
-    splits = np.full(n, "train")
-    return FaceSet(storage, torch.arange(n) % 2, ("neutral", "happiness"), splits, nobody, "grey", f"grey-{n}")
+    labels, subjects, splits = torch.arange(n) % 2, torch.full((n,), -1), np.full(n, "train")
+    return FaceSet(_mapped(path), labels, ("neutral", "happiness"), splits, subjects, "grey", f"grey-{n}")
 
 
 def _memory_mapped(faces: FaceSet, path: Path) -> FaceSet:
+    """The same faces, with their pixels in a file."""
     np.save(path, faces.images.numpy())
-    # Copy-on-write, which torch takes without a warning; nothing is written.
-    storage = torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
-    return FaceSet(
-        storage, faces.labels, faces.classes, faces.splits, faces.subjects, faces.name, faces.fingerprint
-    )
+    return dataclasses.replace(faces, storage=_mapped(path), rows=torch.arange(len(faces)), regions=None)
+
+
+def _mapped(path: Path) -> torch.Tensor:
+    # Copy-on-write, which torch takes without a warning. Nothing is written.
+    return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
 
 
 def _read_rate(faces: FaceSet, size: int, batch_size: int, seconds: float) -> float:
@@ -97,18 +100,11 @@ def _read_rate(faces: FaceSet, size: int, batch_size: int, seconds: float) -> fl
     loader = Loader(faces, batch_size=batch_size, size=size, augmentation=SCRATCH_AUGMENTATION)
     for _ in zip(range(2), loader, strict=False):
         pass
-    seen, epoch, began = 0, 0, time.perf_counter()
+    seen, epoch, start = 0, 0, time.perf_counter()
     while True:
         loader.set_epoch(epoch)
         for batch in loader:
             seen += len(batch)
-            if (passed := time.perf_counter() - began) > seconds:
+            if (passed := time.perf_counter() - start) > seconds:
                 return seen / passed
         epoch += 1
-
-
-def _own_mb() -> float:
-    """This process's resident memory but for pages of files, in MB; NaN where the system does not tell."""
-    status = Path("/proc/self/status")
-    found = re.search(r"^RssAnon:\s+(\d+) kB", status.read_text(), re.M) if status.exists() else None
-    return int(found[1]) / 1024 if found else math.nan

@@ -1,4 +1,4 @@
-"""What the metric losses cost, beside a training step of the network that they are for."""
+"""The cost of the metric losses, relative to a training step of the network that uses them."""
 
 import functools
 import statistics
@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from fer_lab._progress import progress as progress_bar
-from fer_lab.bench.models import BATCHES, code_of, in_own_process, measurable_device, times_of
+from fer_lab.bench.models import BATCHES, Job, check_device, in_own_process, times_of
 
 
 def bench_losses(
@@ -20,38 +20,28 @@ def bench_losses(
     device: str = "auto",
     progress: bool | None = None,
 ) -> pd.DataFrame:
-    """What the metric losses cost: forward and backward, beside a training step of the paper-size network.
+    """The cost of the metric losses: forward and backward, relative to a training step at paper size.
 
-    The step is of "triplet_center", by the default path and at the batch of `BATCHES`, scaled to `batch`:
+    The step is that of "triplet_center", by the default path and at the batch of `BATCHES`, scaled to `batch`:
     on two cores a step of 512 takes a minute and 20 GB. All losses run in float32.
 
     Args:
         batch, classes, dim: B, C and D.
         seconds: how long each loss is timed, after warming up.
         device: "auto", "cpu", "cuda" or "mps".
-        progress: show a bar; None shows one where somebody can see it.
+        progress: show a bar; None shows one at a terminal and in a live notebook.
 
     Returns:
-        A row a loss: loss, batch, classes, dim, ms (median), share_of_step.
+        A row for each loss: loss, batch, classes, dim, ms (median), share_of_step.
 
     Raises:
         ValueError: sizes for which there is no loss.
         RuntimeError: the step could not be measured.
     """
-    device = measurable_device(device)
+    device = check_device(device)
     steps = loss_steps(batch, classes, dim, device)
-    job = {
-        "model": "triplet_center",
-        "code": code_of("triplet_center"),
-        "size": "paper",
-        "mode": "train",
-        "path": "default",
-        "batch": BATCHES[device]["paper"],
-        "seconds": seconds,
-        "device": device,
-        "threads": torch.get_num_threads(),
-    }
-    step_ms = in_own_process(job)["ms_per_step"] * batch / job["batch"]
+    job = Job("triplet_center", "paper", "train", "default", BATCHES[device]["paper"], seconds, device)
+    step_ms = in_own_process(job)["ms_per_step"] * batch / job.batch
     rows = []
     for name, step in progress_bar(steps.items(), "losses", shown=progress):
         for _ in range(2):
@@ -75,7 +65,7 @@ def loss_steps(batch: int, classes: int, dim: int, device: str = "cpu") -> dict[
     )
     labels = torch.randint(classes, (batch,), generator=generator).to(device)
     centers = torch.rand(classes, dim, generator=generator).to(device).requires_grad_()
-    losses = {
+    losses: dict[str, Callable[[], torch.Tensor]] = {
         "cross_entropy": lambda: torch.nn.functional.cross_entropy(logits, labels),
         "center": lambda: center_loss(x, labels, centers, weights),
     }

@@ -1,9 +1,10 @@
-"""What this machine can do: images a second, memory, FLOPs and share of peak of every model; what losses cost.
+"""Images a second, memory, FLOPs and share of the machine's peak of every model.
 
-Each model is measured in a process of its own (`python -m fer_lab.bench.models`), so that one
-measurement does not hide the memory of another. Another program on the same cores changes every number.
+Each model is measured in a process of its own (`python -m fer_lab.bench`), so that one measurement does not
+hide the memory of another. Other programs on the same cores change every number.
 """
 
+import dataclasses
 import json
 import math
 import os
@@ -14,7 +15,9 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import torch
@@ -26,12 +29,13 @@ from fer_lab.data.faces import FaceBatch
 from fer_lab.data.loader import KINDS
 from fer_lab.models import create_model, list_models
 from fer_lab.models.inference import fuse
-from fer_lab.models.method import SIZES, Method, method_class, register_method
+from fer_lab.models.layers import evaluating
+from fer_lab.models.method import SIZES, Method, method_class
 
 MODES = ("train", "inference")
 # plain: fp32, eager, contiguous. default: channels_last, bf16 autocast where precision "auto" gives that, and
-# for inference the fused form. compiled: default, and torch.compile; only where it is asked for, since its
-# first step takes up to a minute and more.
+# for inference the fused form. compiled: default with torch.compile; only on request, since its first step
+# takes a minute or more.
 PATHS = ("plain", "default")
 EVERY_PATH = (*PATHS, "compiled")
 BATCHES = {
@@ -40,19 +44,23 @@ BATCHES = {
     "cuda": {"tiny": 1024, "paper": 256},
 }
 COLUMNS = (
-    "model",
-    "size",
-    "mode",
-    "path",
-    "batch",
-    "images_per_s",
-    "ms_per_step",
-    "peak_mb",
-    "gflop_per_image",
-    "share_of_peak",
-    "parameters_m",
-    "first_step_s",
+    *("model", "size", "mode", "path", "batch"),
+    *("images_per_s", "ms_per_step", "peak_mb", "gflop_per_image", "share_of_peak"),
+    *("parameters_m", "first_step_s"),
 )
+
+
+@dataclass(frozen=True)
+class Job:
+    """One measurement: which model, how it runs, examples a step, and how long it is timed."""
+
+    model: str
+    size: str
+    mode: str
+    path: str
+    batch: int
+    seconds: float
+    device: str
 
 
 def bench_models(
@@ -70,20 +78,20 @@ def bench_models(
 
     Args:
         models: names; None is all of them.
-        sizes: of those that the models come in; a model without one of them is left out of its rows.
+        sizes: sizes to measure; a model is left out of the sizes that it does not have.
         modes, paths: from `MODES`, `EVERY_PATH`.
         batch: examples a step; None takes what suits the device and size.
         seconds: how long each row is timed, after warming up; at least three steps.
         device: "auto", "cpu", "cuda" or "mps".
-        progress: show a bar; None shows one where somebody can see it.
+        progress: show a bar; None shows one at a terminal and in a live notebook.
 
     Returns:
         A row for each combination, with the columns `COLUMNS`:
         images_per_s counts images, of which a quadruplet has four; ms_per_step is the median step;
         peak_mb is what the model and its steps add to the process (to the GPU's memory there; NaN where
         the system does not tell); gflop_per_image is 2 × multiply-adds, backward pass included in training;
-        share_of_peak is against `dense_peak` at the same precision, NaN where other programs slowed that down
-        so much that the share would be above 1; parameters_m counts the millions of
+        share_of_peak is against `dense_peak` at the same precision, NaN where other programs slowed the peak
+        down so much that the share would be above 1; parameters_m counts the millions of
         parameters that take part (see `count_parameters`); first_step_s is the slowest of the first three
         steps, which torch.compile makes long.
 
@@ -92,44 +100,35 @@ def bench_models(
         RuntimeError: a measurement that failed; the message ends with its last line.
     """
     models = list_models() if models is None else list(models)
-    there = {name: method_class(name).sizes for name in models}
-    every = tuple(dict.fromkeys(size for name in models for size in there[name]))
-    for given, known in ((sizes, every), (modes, MODES), (paths, EVERY_PATH)):
+    sizes_of = {name: method_class(name).sizes for name in models}
+    every_size = tuple(dict.fromkeys(size for name in models for size in sizes_of[name]))
+    for given, known in ((sizes, every_size), (modes, MODES), (paths, EVERY_PATH)):
         if wrong := [value for value in given if value not in known]:
             raise ValueError(f"expected some of {', '.join(known)}, got {', '.join(map(repr, wrong))}")
     if batch is not None and batch < 2:
-        raise ValueError(f"a batch must have at least 2 examples, as batch normalisation asks for; got {batch}")
-    device = measurable_device(device)
+        raise ValueError(f"batch normalisation needs a batch of at least 2 examples, got {batch}")
+    device = check_device(device)
+    batches = BATCHES[device]
     jobs = [
-        {
-            "model": name,
-            "code": code_of(name),
-            "size": size,
-            "mode": mode,
-            "path": path,
-            "batch": batch or BATCHES[device]["tiny" if size == "tiny" else "paper"],
-            "seconds": seconds,
-            "device": device,
-            "threads": torch.get_num_threads(),
-        }
+        Job(name, size, mode, path, batch or batches["tiny" if size == "tiny" else "paper"], seconds, device)
         for name in models
         for size in sizes
-        if size in there[name]
+        if size in sizes_of[name]
         for mode in modes
         for path in paths
     ]
     bar = progress_bar(jobs, "bench", shown=progress)
-    table = pd.DataFrame([{**job, **in_own_process(job)} for job in bar])
-    # Each process measured the peak too; the best of them is the one that other programs disturbed least.
+    table = pd.DataFrame([{**dataclasses.asdict(job), **in_own_process(job)} for job in bar])
+    # Each process measured the peak too; other programs disturbed the best of them least.
     peak = table.groupby("path")["peak_gflops"].transform("max")
     share = table["images_per_s"] * table["gflop_per_image"] / peak
-    # More than all there is: the peak was measured while something else ran, and is none.
+    # A share above 1 says that the peak was measured while something else ran.
     table["share_of_peak"] = share.where(share <= 1)
     return table[list(COLUMNS)]
 
 
 def dense_peak(precision: str = "fp32", device: str = "cpu", *, seconds: float = 1.0) -> float:
-    """The machine's own practical peak in GFLOP/s: the fastest of two dense products, each run for `seconds`/2.
+    """The machine's practical peak in GFLOP/s: the faster of two dense products, each run for `seconds`/2.
 
     One is a product of two large square matrices, the other a 3×3 convolution. They come from different
     libraries, and neither is the faster one everywhere: on a processor with AVX-512 by AMD, MKL multiplies
@@ -137,55 +136,56 @@ def dense_peak(precision: str = "fp32", device: str = "cpu", *, seconds: float =
 
     Args:
         precision: "fp32" or "bf16".
+        device: "cpu", "cuda" or "mps".
+        seconds: time for both together.
     """
     kind = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     n, batch, channels, side = (2048, 8, 128, 28) if device == "cpu" else (8192, 256, 256, 56)
 
     def numbers(*shape: int) -> torch.Tensor:
-        made = torch.rand(shape, device=device).to(kind)
-        return made.to(memory_format=torch.channels_last) if made.ndim == 4 else made
+        tensor = torch.rand(shape, device=device).to(kind)
+        return tensor.to(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
 
     a, b = numbers(n, n), numbers(n, n)
     images, kernels = numbers(batch, channels, side, side), numbers(channels, channels, 3, 3)
     products = (
         (2 * n**3, lambda: a @ b),
-        # Only places whose 3×3 neighbourhood is whole, so that there is no product with padding to count.
+        # No padding, so that every place has its whole 3×3 neighbourhood and each product counts.
         (2 * batch * (3 * channels * (side - 2)) ** 2, lambda: torch.conv2d(images, kernels)),
     )
     with torch.inference_mode():
         return max(flop / min(times_of(product, device, seconds / 2)) for flop, product in products) / 1e9
 
 
-def code_of(name: str) -> str:
-    """Where a model's class lies, so that a new process finds one registered by the reader too."""
-    cls = method_class(name)
-    return f"{cls.__module__}:{cls.__qualname__}"
+def in_own_process(job: Job) -> dict[str, float]:
+    """What `measure` gives, measured in a new process.
 
-
-def in_own_process(job: dict) -> dict:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)}
+    Raises:
+        RuntimeError: the measurement failed; the message ends with its last line.
+    """
+    cls = method_class(job.model)
+    # With the path of its class, the new process also finds a method that the reader registered.
+    order = {"code": f"{cls.__module__}:{cls.__qualname__}", "threads": torch.get_num_threads()}
     done = subprocess.run(
-        [sys.executable, "-m", "fer_lab.bench.models", json.dumps(job)],
+        [sys.executable, "-m", "fer_lab.bench", json.dumps(dataclasses.asdict(job) | order)],
         capture_output=True,
         text=True,
-        env=environment,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)},
     )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"killed, code {done.returncode}; too little memory?"])[-1]
-        raise RuntimeError(f"measuring {job['model']} {job['size']} {job['mode']} {job['path']} failed: {last}")
+        raise RuntimeError(f"measuring {job.model} {job.size} {job.mode} {job.path} failed: {last}")
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def measure(job: dict) -> dict:
+def measure(job: Job) -> dict[str, float]:
     """One row of `bench_models`, measured in this process, and `dense_peak` under the same conditions."""
-    device, mode, batch = job["device"], job["mode"], job["batch"]
-    torch.set_num_threads(job["threads"])
-    register_method(job["model"], job["code"])
-    plain = job["path"] == "plain"
-    before = _resident_mb()[0]
+    device, mode, batch = job.device, job.mode, job.batch
+    plain = job.path == "plain"
+    before = resident_memory().now
 
     torch.manual_seed(0)
-    model = create_model(job["model"], size=job["size"]).to(device).train(mode == "train")
+    model = create_model(job.model, size=job.size).to(device).train(mode == "train")
     model.to(memory_format=torch.contiguous_format if plain else torch.channels_last)
     if mode == "inference" and not plain:
         model = fuse(model)
@@ -195,11 +195,11 @@ def measure(job: dict) -> dict:
         make_step(model, mode, 2, device)()
     step = make_step(model, mode, batch, device, bf16=precision == "bf16")
     method = "training_losses" if mode == "train" else "forward"
-    with tensor_float_32(device, not plain), compiled(model, method, job["path"] == "compiled"):
+    with tensor_float_32(device, not plain), compiled(model, method, job.path == "compiled"):
         first = max(times_of(step, device, 0.0))
-        median = statistics.median(times_of(step, device, job["seconds"]))
-        dense = dense_peak(precision, device, seconds=job["seconds"] / 2)
-    peak = torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else _resident_mb()[1] - before
+        median = statistics.median(times_of(step, device, job.seconds))
+        dense = dense_peak(precision, device, seconds=job.seconds / 2)
+    peak = torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else resident_memory().peak - before
     return {
         "images_per_s": batch * group / median,
         "ms_per_step": median * 1000,
@@ -207,29 +207,30 @@ def measure(job: dict) -> dict:
         "gflop_per_image": counter.get_total_flops() / (2 * group) / 1e9,
         "first_step_s": first,
         "peak_gflops": dense,
-        # Of the model as it was made: fusing has put some of them together.
-        "parameters_m": count_parameters(create_model(job["model"], size=job["size"]), mode) / 1e6,
+        # A new model, since fusing joins some parameters.
+        "parameters_m": count_parameters(create_model(job.model, size=job.size), mode) / 1e6,
     }
 
 
 def count_parameters(model: Method, mode: str) -> int:
     """How many parameters take part: all of them in training, at inference those that the logits depend on.
 
-    QCS's cross branch, say, is there for training alone. The model, on the CPU, is left in eval mode.
+    QCS's cross branch, for example, takes part in training alone. The model must be on the CPU; all its
+    parameters take gradients afterwards.
     """
     parameters = list(model.parameters())
     if mode == "train":
         return sum(p.numel() for p in parameters)
-    model.eval().requires_grad_(True)
-    logits = model(torch.zeros(1, 3, model.image_size, model.image_size))
-    found = torch.autograd.grad(logits.sum(), parameters, allow_unused=True)
-    return sum(p.numel() for p, gradient in zip(parameters, found, strict=True) if gradient is not None)
+    with evaluating(model.requires_grad_(True)):
+        logits = model(torch.zeros(1, 3, model.image_size, model.image_size))
+    gradients = torch.autograd.grad(logits.sum(), parameters, allow_unused=True)
+    return sum(p.numel() for p, gradient in zip(parameters, gradients, strict=True) if gradient is not None)
 
 
 def make_step(
     model: Method, mode: str, batch: int, device: str = "cpu", *, bf16: bool = False
 ) -> Callable[[], None]:
-    """A function that does one step on the same random faces each time.
+    """A function that does one step, on the same random faces each time.
 
     Training is forward, backward and SGD with momentum; inference is `forward` alone.
     """
@@ -255,7 +256,7 @@ def make_step(
     return train
 
 
-def random_batch(model: Method, batch: int, device: str = "cpu") -> FaceBatch:
+def random_batch(model: Method, batch: int, device: torch.device | str = "cpu") -> FaceBatch:
     """Noise in the shape that the method trains on; positives share the anchor's class, negatives do not."""
     group = KINDS[model.batch_kind]
     side = model.image_size
@@ -267,8 +268,12 @@ def random_batch(model: Method, batch: int, device: str = "cpu") -> FaceBatch:
     return FaceBatch(torch.randn(shape, device=device), labels, indices)
 
 
-def measurable_device(device: str) -> str:
-    """Raise ValueError for a device that is not here or cannot be measured; "auto" becomes the best one."""
+def check_device(device: str) -> str:
+    """The device that is measured; "auto" becomes the best one.
+
+    Raises:
+        ValueError: a device that is not here or cannot be measured.
+    """
     if device == "auto":
         return best_device()
     if device not in BATCHES:
@@ -280,7 +285,8 @@ def measurable_device(device: str) -> str:
 
 def times_of(step: Callable[[], object], device: str, seconds: float) -> list[float]:
     """Seconds of each call, for `seconds` in all and at least three calls."""
-    times, began = [], time.perf_counter()
+    times: list[float] = []
+    began = time.perf_counter()
     while len(times) < 3 or time.perf_counter() - began < seconds:
         start = time.perf_counter()
         step()
@@ -289,22 +295,26 @@ def times_of(step: Callable[[], object], device: str, seconds: float) -> list[fl
     return times
 
 
-def _resident_mb() -> tuple[float, float]:
-    """(now, high-water mark) of this process's resident memory in MB; NaN where the system does not tell."""
+class Memory(NamedTuple):
+    """Resident memory in MB: all of it, the most that it has been, and without pages of files."""
+
+    now: float = math.nan
+    peak: float = math.nan
+    own: float = math.nan
+
+
+def resident_memory() -> Memory:
+    """This process's memory; NaN where the system does not tell."""
     status = Path("/proc/self/status")
     if status.exists():
-        # Not getrusage: its mark is inherited from the process that started this one.
-        found = dict(re.findall(r"^(VmRSS|VmHWM):\s+(\d+) kB", status.read_text(), re.M))
-        if len(found) == 2:
-            return int(found["VmRSS"]) / 1024, int(found["VmHWM"]) / 1024
+        # Not getrusage: a process inherits its mark from the process that started it.
+        kilobytes = dict(re.findall(r"^(VmRSS|VmHWM|RssAnon):\s+(\d+) kB", status.read_text(), re.M))
+        if len(kilobytes) == 3:
+            return Memory(*(int(kilobytes[key]) / 1024 for key in ("VmRSS", "VmHWM", "RssAnon")))
     try:
         import resource
     except ImportError:
-        return math.nan, math.nan
+        return Memory()
     # Bytes on macOS, kilobytes elsewhere.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-    return peak, peak
-
-
-if __name__ == "__main__":
-    print(json.dumps(measure(json.loads(sys.argv[1]))))
+    return Memory(peak, peak)

@@ -1,15 +1,14 @@
-"""TODO."""
+"""A step that does not fit into memory, and a batch size that does."""
 
 import copy
 
 import torch
 
+from fer_lab.bench import random_batch
 from fer_lab.data.faces import FaceBatch
-from fer_lab.data.loader import KINDS, Loader
-from fer_lab.models.method import Method
-from fer_lab.models.recipes import Recipe
-from fer_lab.parallel.collectives import alone, batchnorm_together
-from fer_lab.training.steps import make_optimizer
+from fer_lab.parallel import alone
+from fer_lab.training.state import TrainingState
+from fer_lab.training.steps import base_optimizer, make_optimizer, take_step
 
 
 class BatchTooLargeError(ValueError):
@@ -17,54 +16,45 @@ class BatchTooLargeError(ValueError):
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch ran out of memory, on whatever device."""
-    said = str(error).lower()
-    return (
-        isinstance(error, torch.OutOfMemoryError) or "out of memory" in said or "can't allocate memory" in said
-    )
+    """True if torch ran out of memory, on any device."""
+    message = str(error).lower()
+    lacking = "out of memory" in message or "can't allocate memory" in message
+    return isinstance(error, torch.OutOfMemoryError) or lacking
 
 
-def attempt(fabric, model, step, batch: FaceBatch, recipe: Recipe) -> dict[str, torch.Tensor] | None:
-    """A step's loss terms; None where the memory ran out."""
+def attempt(state: TrainingState, batch: FaceBatch) -> dict[str, torch.Tensor] | None:
+    """Take a step → its loss terms, or None where the memory ran out."""
     try:
-        with batchnorm_together(model):
-            return step(fabric, model, batch, recipe)
+        return take_step(state.fabric, state.wrapped, state.optimizer, batch, state.recipe)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-    # Here and not above: what the failed step had made is free only when its error is.
+    # Not inside `except`: the tensors of the failed step are freed only when its error is.
     return None
 
 
-def too_large(fabric, model: Method, step, loader: Loader, recipe: Recipe) -> BatchTooLargeError:
-    """The error for a batch that does not fit: its size, and one that does, found by halving it.
+def too_large(state: TrainingState) -> BatchTooLargeError:
+    """The error for a batch that does not fit: its size, and a size that fits, found by halving.
 
-    The training is over: what the optimiser kept is dropped, to make room.
+    The training is over: the optimiser's state is dropped, to make room.
     """
+    model, loader, device = state.model, state.loader, state.fabric.device
     model.zero_grad(set_to_none=True)
-    for optimizer in (step.optimizer, getattr(step.optimizer, "base_optimizer", step.optimizer)):
+    for optimizer in (state.optimizer, base_optimizer(state.optimizer)):
         optimizer.state.clear()
-    # A copy, whose gradients call nobody: those of a model in several processes would wait for the others.
-    trial = copy.deepcopy(model)
-    take = type(step)(make_optimizer(trial, recipe))
-    shares, share = [], loader.batch_size // loader.world_size
-    while share >= 4:  # BatchNorm needs two of something
-        share //= 2
-        shares.append(share)
-    # The other processes may be well, and wait elsewhere.
+    # A copy of the model has no hooks on its gradients: the hooks would wait for the other processes.
+    trial = copy.copy(state)
+    trial.wrapped = copy.deepcopy(model)
+    trial.optimizer = make_optimizer(trial.wrapped, state.recipe)
+    fits, share = 0, loader.batch_size // loader.world_size
+    # The other processes may have room enough, and take no part in the trials.
     with alone():
-        trials = ((n, attempt(fabric, trial, take, _blank(model, n, fabric.device), recipe)) for n in shares)
-        fits = next((n * loader.world_size for n, terms in trials if terms is not None), 0)
-    what = {"single": "faces", "pair": "pairs", "quadruplet": "quadruplets"}[model.batch_kind]
+        while share >= 4 and not fits:  # BatchNorm needs two examples
+            share //= 2
+            if attempt(trial, random_batch(model, share, device)) is not None:
+                fits = share * loader.world_size
+    examples = {"single": "faces", "pair": "pairs", "quadruplet": "quadruplets"}[model.batch_kind]
     advice = f"{fits} do: set batch_size={fits}" if fits else "nor does a smaller one: take a smaller model"
     return BatchTooLargeError(
-        f"a batch of {loader.batch_size} {what} does not fit into the memory of {fabric.device}; {advice}"
+        f"a batch of {loader.batch_size} {examples} does not fit into the memory of {device}; {advice}"
     )
-
-
-def _blank(model: Method, n: int, device: torch.device) -> FaceBatch:
-    """Grey examples, as much work as any."""
-    shape = (n,) if model.batch_kind == "single" else (n, KINDS[model.batch_kind])
-    labels = torch.zeros(shape, dtype=torch.long, device=device)
-    images = torch.zeros(*shape, 3, model.image_size, model.image_size, device=device)
-    return FaceBatch(images, labels, labels)

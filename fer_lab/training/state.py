@@ -1,75 +1,183 @@
-"""TODO."""
+"""TrainingState: everything that a training changes, and the checkpoint that keeps it."""
 
 import logging
 import os
-from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 
 from fer_lab._device import best_device, resolve_precision
 from fer_lab.data.faces import FaceSet
+from fer_lab.data.loader import Loader
 from fer_lab.models.method import Method
 from fer_lab.models.recipes import Recipe
-from fer_lab.models.weights import CheckpointError
+from fer_lab.models.weights import CheckpointError, model_card
 from fer_lab.runs import Run
+from fer_lab.training.steps import base_optimizer, make_optimizer, make_schedule
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
-def _average(model: Method, recipe: Recipe):
-    if not recipe.ema_decay:
-        return None
-    from timm.utils import ModelEmaV3
+class TrainingState:
+    """Everything that a training changes, built for a model, faces and a recipe.
 
-    # Warm-up: the average follows closely at first, or it would remember the random start for long.
-    return ModelEmaV3(model, decay=recipe.ema_decay, use_warmup=True)
+    The model moves to Fabric's device.
+
+    Attributes:
+        fabric: device, precision, and the other processes.
+        recipe: how the model is trained.
+        identity: model, recipe and faces as plain data; a checkpoint belongs to the training with the same.
+        model: the method itself.
+        wrapped: the method as Fabric runs it; gradients are averaged over the processes.
+        loader: batches of the training faces.
+        optimizer: the recipe's optimiser, inside SAM where the recipe has it.
+        schedule: changes the learning rate.
+        average: running average of the weights; None where the recipe has none.
+        history: a row for each epoch done.
+
+    Raises:
+        ValueError: several processes and fewer faces than a batch.
+    """
+
+    def __init__(self, fabric: "Fabric", model: Method, train: FaceSet, recipe: Recipe):
+        self.fabric = fabric
+        self.recipe = recipe
+        self.identity = {
+            **{key: model_card(model)[key] for key in ("method", "num_classes", "size", "options")},
+            "recipe": recipe.to_dict(),
+            "dataset": train.name,
+            "fingerprint": train.fingerprint,
+        }
+        self.model = model.to(fabric.device).to(memory_format=torch.channels_last)
+        self.loader = Loader(
+            train,
+            batch_size=recipe.batch_size,
+            size=model.image_size,
+            kind=model.batch_kind,
+            sampler=recipe.sampler,
+            negatives=recipe.negatives,
+            augmentation=recipe.augmentation,
+            seed=recipe.seed,
+            device=fabric.device,
+            color_order=model.color_order,
+            soft_targets=recipe.soft_targets and train.votes is not None,
+            label_smoothing=recipe.label_smoothing,
+            drop_last=True,
+            epoch_fraction=recipe.epoch_fraction,
+            rank=fabric.global_rank,
+            world_size=fabric.world_size,
+        )
+        if fabric.world_size > 1 and self.loader.examples < recipe.batch_size:
+            raise ValueError(
+                f"{self.loader.examples} faces an epoch are less than a batch of {recipe.batch_size}, which "
+                "several processes share evenly; take a smaller batch"
+            )
+        self.optimizer = make_optimizer(model, recipe)
+        self.schedule = make_schedule(base_optimizer(self.optimizer), recipe, steps_per_epoch=len(self.loader))
+        self.average = None
+        if recipe.ema_decay:
+            from timm.utils import ModelEmaV3
+
+            # Warm-up: at first the average follows closely, or the random start would stay in it for long.
+            self.average = ModelEmaV3(model, decay=recipe.ema_decay, use_warmup=True)
+        self.history: list[dict[str, Any]] = []
+        wrapped = fabric.setup_module(model, move_to_device=False)
+        wrapped.mark_forward_method("training_losses")
+        # Fabric's wrapper answers as the method does.
+        self.wrapped = cast(Method, wrapped)
+
+    @property
+    def epoch(self) -> int:
+        """The number of epochs done."""
+        return len(self.history)
+
+    @property
+    def kept(self) -> Method:
+        """The model with the weights that are evaluated and kept: the average, where there is one."""
+        return self.model if self.average is None else cast(Method, self.average.module)
+
+    def reduce(self, number: torch.Tensor, operation: Literal["sum", "mean"]) -> float:
+        """The sum or mean of a number over the processes."""
+        return float(cast(torch.Tensor, self.fabric.all_reduce(number, reduce_op=operation)))
+
+    def checkpoint(self) -> dict[str, Any]:
+        """The state as plain data and tensors, for `Run.save_checkpoint`."""
+        return {
+            "identity": self.identity,
+            "epoch": self.epoch,
+            "model": self.model.state_dict(),
+            "optimizer": base_optimizer(self.optimizer).state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "average": None if self.average is None else self.average.module.state_dict(),
+            "history": self.history,
+        }
+
+    def restore(self, checkpoint: dict[str, Any], run: Run) -> None:
+        """Continue from what `checkpoint` gave and the run's folder kept.
+
+        Raises:
+            ValueError: it belongs to another training.
+            CheckpointError: it does not hold what this training needs.
+        """
+        base = base_optimizer(self.optimizer)
+        try:
+            stored = dict(checkpoint["identity"])
+            changed = [key for key, value in self.identity.items() if stored.get(key) != value]
+            if not changed:
+                self.model.load_state_dict(checkpoint["model"])
+                base.load_state_dict(checkpoint["optimizer"])
+                self.optimizer.param_groups = base.param_groups
+                self.schedule.load_state_dict(checkpoint["schedule"])
+                if self.average is not None:
+                    self.average.module.load_state_dict(checkpoint["average"])
+                self.history = [dict(row) for row in checkpoint["history"]]
+                if self.epoch != checkpoint["epoch"]:
+                    raise ValueError(f"epoch {checkpoint['epoch']}, but {self.epoch} rows of history")
+        # Dictionaries, torch's modules and its optimisers each raise errors of their own.
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}".split("\n")[0]
+            raise CheckpointError(
+                f"{run.folder / 'checkpoint.pt'} does not fit this training ({reason}); delete it to train "
+                "from the start"
+            ) from error
+        for key in changed:
+            raise ValueError(
+                f"{run.folder} holds a training with another {key} ({stored.get(key)!r}, now "
+                f"{self.identity[key]!r}); choose another folder, or start from the beginning with resume=False"
+            )
+
+    def finish(self) -> None:
+        """Give the model the weights that are kept, in eval mode on the CPU."""
+        if self.average is not None:
+            self.model.load_state_dict(self.average.module.state_dict())
+        self.model.to("cpu").to(memory_format=torch.contiguous_format).eval()
 
 
-def _fabric(device: str, precision: str):
-    try:
-        from lightning_fabric import Fabric
-    except ImportError:
-        from lightning.fabric import Fabric
-
-    logging.getLogger(Fabric.__module__.split(".")[0]).setLevel(logging.WARNING)
-    device = best_device() if device == "auto" else device
-    plugin = {"fp32": "32-true", "bf16": "bf16-mixed"}[resolve_precision(precision, device)]
-    processes = {"devices": 1}
-    if torch.distributed.is_torchelastic_launched():
-        here, all_of_them = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
-        processes = {"devices": here, "num_nodes": all_of_them // here, "strategy": "ddp"}
-    fabric = Fabric(accelerator=device, precision=plugin, **processes)
-    fabric.launch()
-    return fabric
-
-
-def _check_classes(model: Method, train: FaceSet, valid: FaceSet | None) -> None:
-    for faces in (train, valid):
+def check_classes(model: Method, *sets: FaceSet | None) -> None:
+    """Raise ValueError where a set of faces has another number of classes than the model."""
+    for faces in sets:
         if faces is not None and faces.num_classes != model.num_classes:
             raise ValueError(
                 f"{faces.name} has {faces.num_classes} classes ({', '.join(faces.classes)}), "
                 f"the model {model.num_classes}; create it with num_classes={faces.num_classes}"
             )
-    model.classes = tuple(train.classes)
 
 
-@contextmanager
-def _fitting(run: Run):
-    """Say so where a checkpoint is whole and yet holds something else than a training's state."""
+def make_fabric(device: str, precision: str) -> "Fabric":
+    """Fabric on a device ("auto" is the best one), with the other processes where torchrun started this one."""
     try:
-        yield
-    # Dictionaries, torch's modules and its optimisers each raise errors of their own.
-    except Exception as error:
-        reason = str(error).split("\n")[0]
-        raise CheckpointError(
-            f"{run.folder / 'checkpoint.pt'} does not fit this training ({type(error).__name__}: {reason}); "
-            "delete it to train from the start"
-        ) from error
+        from lightning_fabric import Fabric
+    except ImportError:  # the same class, as the package `lightning` has it
+        from lightning.fabric import Fabric  # type: ignore[no-redef]
 
-
-def _check_same(wanted: dict, found: dict, run: Run) -> None:
-    """A checkpoint goes on only as the training that it is."""
-    for key, value in wanted.items():
-        if found.get(key) != value:
-            raise ValueError(
-                f"{run.folder} holds a training with another {key} ({found.get(key)!r}, now {value!r}); "
-                "choose another folder, or start anew with resume=False"
-            )
+    logging.getLogger(Fabric.__module__.split(".")[0]).setLevel(logging.WARNING)
+    device = best_device() if device == "auto" else device
+    settings: dict[str, Any] = {"devices": 1}
+    if torch.distributed.is_torchelastic_launched():
+        here, everywhere = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
+        settings = {"devices": here, "num_nodes": everywhere // here, "strategy": "ddp"}
+    settings["precision"] = {"fp32": "32-true", "bf16": "bf16-mixed"}[resolve_precision(precision, device)]
+    fabric = Fabric(accelerator=device, **settings)
+    fabric.launch()
+    return fabric

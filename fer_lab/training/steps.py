@@ -1,6 +1,8 @@
-"""One step of training: forward, backward, the optimiser; plain or sharpness-aware, and whether it fits."""
+"""One step of training: forward, backward, and the optimiser, plain or sharpness-aware; and its losses."""
 
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -9,57 +11,58 @@ from fer_lab.data.faces import FaceBatch
 from fer_lab.models.method import Method
 from fer_lab.models.recipes import Recipe
 
-
-class StepPlain:
-    """One optimiser step on one batch."""
-
-    def __init__(self, optimizer: torch.optim.Optimizer):
-        self.optimizer = optimizer
-
-    def __call__(self, fabric, model, batch: FaceBatch, recipe: Recipe) -> dict[str, torch.Tensor]:
-        losses = _losses(fabric, model, batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        _backward(fabric, model, losses["total"], recipe)
-        self.optimizer.step()
-        return losses
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+    from pytorch_optimizer import SAM
 
 
-class StepSAM:
-    """Sharpness-aware minimisation (Foret et al., arXiv 2010.01412): climb by ρ, take the gradient there.
+class TrainingDivergedError(ValueError):
+    """A loss term that is not finite; the message has step, term and learning rate."""
 
-    BatchNorm's running statistics are updated in the first pass alone: the second sees moved weights that
-    are about to be undone.
+
+def take_step(
+    fabric: "Fabric", model: Method, optimizer: torch.optim.Optimizer, batch: FaceBatch, recipe: Recipe
+) -> dict[str, torch.Tensor]:
+    """One optimiser step on one batch → its loss terms before the step, without their gradients.
+
+    Where the recipe has a `sam_rho`, sharpness-aware minimisation (Foret et al., arXiv 2010.01412): climb by ρ
+    along the gradient, and step from the first weights by the gradient found up there.
     """
-
-    def __init__(self, optimizer: torch.optim.Optimizer):
-        self.optimizer = optimizer
-
-    def __call__(self, fabric, model, batch: FaceBatch, recipe: Recipe) -> dict[str, torch.Tensor]:
-        losses = _losses(fabric, model, batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        _backward(fabric, model, losses["total"], recipe, clip=False)
-        self.optimizer.first_step(zero_grad=True)
+    sam = cast("SAM", optimizer) if recipe.sam_rho else None
+    losses = _losses(fabric, model, batch)
+    optimizer.zero_grad(set_to_none=True)
+    fabric.backward(losses["total"])
+    if sam is not None:
+        sam.first_step(zero_grad=True)
+        # The second pass sees moved weights that are about to be undone.
         with batchnorm_statistics_off(model):
-            _backward(fabric, model, _losses(fabric, model, batch)["total"], recipe)
-        self.optimizer.second_step(zero_grad=False)
-        return losses
-
-
-def _losses(fabric, model, batch: FaceBatch) -> dict[str, torch.Tensor]:
-    # On one device Fabric hands a marked method through without its precision.
-    with fabric.autocast():
-        return model.training_losses(batch)
-
-
-def _backward(fabric, model, loss: torch.Tensor, recipe: Recipe, clip: bool = True) -> None:
-    fabric.backward(loss)
-    if clip and recipe.clip_norm:
+            fabric.backward(_losses(fabric, model, batch)["total"])
+    if recipe.clip_norm:
         nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+    if sam is not None:
+        sam.second_step(zero_grad=False)
+    else:
+        optimizer.step()
+    return {name: loss.detach() for name, loss in losses.items()}
+
+
+def _losses(fabric: "Fabric", model: Method, batch: FaceBatch) -> dict[str, torch.Tensor]:
+    try:
+        # On one device Fabric runs a marked method without its precision.
+        with fabric.autocast():
+            return model.training_losses(batch)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ValueError(
+            f"BatchNorm has nothing to compare in a batch of {len(batch)}; set batch_size to 2 or more, "
+            "and have as many faces"
+        ) from error
 
 
 @contextmanager
-def batchnorm_statistics_off(model: nn.Module):
-    """Leave every BatchNorm's running statistics as they are while the block runs."""
+def batchnorm_statistics_off(model: nn.Module) -> Iterator[None]:
+    """Keep the running statistics of every BatchNorm unchanged while the block runs."""
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     momenta = [m.momentum for m in norms]
     try:
@@ -75,7 +78,7 @@ def make_optimizer(model: Method, recipe: Recipe) -> torch.optim.Optimizer:
     """The recipe's optimiser over the model's parameter groups, inside SAM where `sam_rho` is above 0."""
     groups = model.parameter_groups(recipe)
     kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
-    settings = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
+    settings: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
     if recipe.optimizer == "sgd":
         settings["momentum"] = recipe.momentum
     if recipe.sam_rho:
@@ -85,6 +88,11 @@ def make_optimizer(model: Method, recipe: Recipe) -> torch.optim.Optimizer:
     return kind(groups, **settings)
 
 
+def base_optimizer(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """The optimiser inside SAM, which has the momentum and the learning rate; another optimiser is its own."""
+    return getattr(optimizer, "base_optimizer", optimizer)
+
+
 def make_schedule(
     optimizer: torch.optim.Optimizer, recipe: Recipe, steps_per_epoch: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
@@ -92,7 +100,7 @@ def make_schedule(
     schedulers = torch.optim.lr_scheduler
     if recipe.schedule == "one_cycle":
         total = recipe.epochs * steps_per_epoch + 1
-        # Where the way up would end with the first step, torch divides by its length of zero.
+        # torch divides by the length of the way up minus one step, which may be zero.
         nothing_up = abs(recipe.warmup * total - 1) < 1e-9
         return schedulers.OneCycleLR(
             optimizer,
@@ -104,3 +112,24 @@ def make_schedule(
     if recipe.schedule == "step":
         return schedulers.StepLR(optimizer, recipe.step_epochs, recipe.gamma)
     return schedulers.ExponentialLR(optimizer, recipe.gamma if recipe.schedule == "exponential" else 1.0)
+
+
+def read_losses(steps: list[tuple[float, dict[str, torch.Tensor]]], last: int) -> dict[str, float]:
+    """Sums of the loss terms of some steps, transferred from the device at once.
+
+    Args:
+        steps: (learning rate, loss terms) of consecutive steps.
+        last: number of the last of them in the training, from 1.
+
+    Raises:
+        TrainingDivergedError: a term is not finite.
+    """
+    names = list(steps[0][1])
+    table = torch.stack([torch.stack([losses[name].float() for name in names]) for _, losses in steps]).cpu()
+    for row, column in (~table.isfinite()).nonzero().tolist():
+        raise TrainingDivergedError(
+            f"step {last - len(steps) + 1 + row}: {names[column]} is {float(table[row, column])} at learning "
+            f"rate {steps[row][0]:.2g}; lower the learning rate, set clip_norm, or look at the faces of that "
+            "batch"
+        )
+    return dict(zip(names, table.double().sum(0).tolist(), strict=True))

@@ -60,14 +60,14 @@ def test_the_faces_that_are_read_have_the_size_asked_for(monkeypatch):
 
 
 def test_a_large_set_stays_on_the_disk(tmp_path):
-    before = data._own_mb()
+    before = data.resident_memory().own
     if math.isnan(before):
         pytest.skip("this system does not tell")
     # 565 MB of pixels, of which not one takes room.
     grey = data._grey_faces(60_000, tmp_path / "grey.npy")
     assert grey.storage.nbytes == 60_000 * 3 * 56 * 56
     assert len(next(iter(data.Loader(grey, batch_size=64, size=56)))) == 64
-    assert data._own_mb() - before < 100
+    assert data.resident_memory().own - before < 100
     assert (tmp_path / "grey.npy").stat().st_blocks * 512 < 10 * 2**20
 
 

@@ -1,5 +1,6 @@
 """Speeds are never asserted: they belong to the machine. What is counted, and how, is."""
 
+import dataclasses
 import math
 import subprocess
 import sys
@@ -11,7 +12,6 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from fer_lab.bench import losses
 from fer_lab.bench import models as speed
 from fer_lab.models import create_model, method
 from fer_lab.models.method import Method
@@ -39,18 +39,8 @@ class Four(Method):
 
 
 def measured(**changes):
-    job = {
-        "model": "baseline",
-        "code": "fer_lab.models.baseline:Baseline",
-        "size": "tiny",
-        "mode": "inference",
-        "path": "plain",
-        "batch": 2,
-        "seconds": 0.01,
-        "device": "cpu",
-        "threads": 1,
-    }
-    return speed.measure(job | changes)
+    job = speed.Job("baseline", "tiny", "inference", "plain", batch=2, seconds=0.01, device="cpu")
+    return speed.measure(dataclasses.replace(job, **changes))
 
 
 def test_the_table_has_a_row_for_each_combination():
@@ -68,7 +58,7 @@ def test_share_of_peak_is_against_the_best_peak_of_the_same_path(monkeypatch):
     measured = []
 
     def one(job):
-        measured.append((job["model"], job["size"], job["batch"]))
+        measured.append((job.model, job.size, job.batch))
         return {
             "images_per_s": 10.0,
             "ms_per_step": 1.0,
@@ -76,7 +66,7 @@ def test_share_of_peak_is_against_the_best_peak_of_the_same_path(monkeypatch):
             "gflop_per_image": 2.0,
             "parameters_m": 1.0,
             "first_step_s": 1.0,
-            "peak_gflops": peaks[job["mode"], job["path"]],
+            "peak_gflops": peaks[job.mode, job.path],
         }
 
     monkeypatch.setattr("fer_lab.bench.models.in_own_process", one)
@@ -124,7 +114,7 @@ def test_only_parameters_that_act_are_counted(name, idle):
 def test_qcs_at_inference_is_its_base_network():
     base = create_model("qcs", form="none")
     assert speed.count_parameters(create_model("qcs"), "inference") == sum(p.numel() for p in base.parameters())
-    assert measured(model="qcs", code="fer_lab.models.qcs:QCS")["parameters_m"] == pytest.approx(
+    assert measured(model="qcs")["parameters_m"] == pytest.approx(
         sum(p.numel() for p in base.parameters()) / 1e6
     )
 
@@ -146,7 +136,7 @@ def test_a_method_of_quadruplets_is_counted_by_the_image(path, mode, monkeypatch
         "fer_lab.bench.models.resolve_precision", lambda precision, device: precision.replace("auto", "bf16")
     )
     monkeypatch.setattr("fer_lab.bench.models.times_of", lambda step, device, seconds: [step(), 4.0][1:] * 3)
-    row = measured(model="four", code=f"{__name__}:Four", mode=mode, path=path, batch=6)
+    row = measured(model="four", mode=mode, path=path, batch=6)
     training = mode == "train"
     # The data need no gradient, so the backward pass costs one product more, that of the weights.
     assert row["gflop_per_image"] == pytest.approx((1 + training) * 2 * 12 * 2 / 1e9)
@@ -198,17 +188,18 @@ def test_memory_grows_by_what_is_allocated():
     program = """
 import torch
 from fer_lab.bench import models as speed
-before = speed._resident_mb()
+before = speed.resident_memory()
 kept = torch.ones(16 * 2**20)
-print(*before, *speed._resident_mb(), kept.nbytes)
+after = speed.resident_memory()
+print(before.now, after.now, after.peak, kept.nbytes)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    before, _, after, mark, size = map(float, done.stdout.split())
-    if math.isnan(mark):
+    before, after, peak, size = map(float, done.stdout.split())
+    if math.isnan(peak):
         pytest.skip("this system does not tell")
     assert size == 64 * 2**20
-    assert mark >= after
-    assert mark - before > 60
+    assert peak >= after
+    assert peak - before > 60
 
 
 @pytest.mark.parametrize("faster", [0, 1])
@@ -243,51 +234,6 @@ def test_no_layer_beats_the_peak():
     assert min(rates) < 1.25
 
 
-# ---------------------------------------------------------------- losses
-
-
-def test_every_loss_is_timed_beside_a_step_of_its_batch(monkeypatch):
-    jobs = []
-
-    def one(job):
-        jobs.append(job)
-        return {"ms_per_step": 80.0}
-
-    monkeypatch.setattr("fer_lab.bench.losses.in_own_process", one)
-    monkeypatch.setattr("fer_lab.bench.losses.times_of", lambda step, device, seconds: [step(), 0.002][1:] * 3)
-    table = losses.bench_losses(32, 4, 6, device="cpu", progress=False)
-    assert [(j["model"], j["size"], j["mode"], j["path"], j["batch"]) for j in jobs] == [
-        ("triplet_center", "paper", "train", "default", 16)
-    ]
-    negatives = ("hardest", "predicted", "semi", "fully")
-    named = [f"{name}, {hinge}" for hinge in ("dimension", "vector") for name in negatives]
-    assert table["loss"].tolist() == ["cross_entropy", "center", *named]
-    assert table[["batch", "classes", "dim"]].drop_duplicates().values.tolist() == [[32, 4, 6]]
-    assert table["ms"].unique().tolist() == [2.0]
-    # A step of 16 takes 80 ms, one of 32 twice that.
-    assert table["share_of_step"].unique().tolist() == [2.0 / 160]
-
-
-def test_a_loss_is_stepped_forward_and_backward(monkeypatch):
-    reached = []
-    backward = torch.Tensor.backward
-    monkeypatch.setattr(torch.Tensor, "backward", lambda loss: (backward(loss), reached.append(loss.item()))[0])
-    steps = losses.loss_steps(8, 3, 5)
-    for step in steps.values():
-        step()
-        step()
-    assert len(reached) == 2 * len(steps)
-    assert all(value > 0 for value in reached)
-    # The same faces each time, and gradients that do not pile up.
-    assert reached[::2] == reached[1::2]
-
-
-def test_a_loss_of_no_classes_is_refused_before_anything_runs(monkeypatch):
-    monkeypatch.setattr("fer_lab.bench.losses.in_own_process", lambda job: pytest.fail("a measurement ran"))
-    with pytest.raises(ValueError, match="at least 2 classes"):
-        losses.bench_losses(8, 1, 5, device="cpu")
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -299,7 +245,7 @@ def test_a_loss_of_no_classes_is_refused_before_anything_runs(monkeypatch):
     ],
 )
 def test_a_wrong_request_is_refused_before_anything_runs(arguments, message, monkeypatch):
-    monkeypatch.setattr("fer_lab.bench.losses.in_own_process", lambda job: pytest.fail("a measurement ran"))
+    monkeypatch.setattr("fer_lab.bench.models.in_own_process", lambda job: pytest.fail("a measurement ran"))
     with pytest.raises(ValueError, match=message):
         speed.bench_models(**arguments)
 
@@ -315,4 +261,4 @@ def test_a_measurement_that_fails_is_named(code, stderr, message, monkeypatch):
     done = subprocess.CompletedProcess([], code, stdout="", stderr=stderr)
     monkeypatch.setattr(speed.subprocess, "run", lambda *_, **__: done)
     with pytest.raises(RuntimeError, match=message):
-        speed.in_own_process({"model": "dan", "size": "tiny", "mode": "train", "path": "plain"})
+        speed.in_own_process(speed.Job("dan", "tiny", "train", "plain", 2, 0.01, "cpu"))

@@ -5,7 +5,8 @@ import torch
 from helpers import together
 
 from fer_lab.models.dan import partition_loss
-from fer_lab.parallel.collectives import alone, batchnorm_together, count_processes, mean_over_processes
+from fer_lab.parallel import alone, batchnorm_together, collectives, mean_over_processes
+from fer_lab.parallel.collectives import count_processes
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
 
@@ -74,7 +75,6 @@ def test_one_process_computes_as_if_nothing_were_there():
 
 
 def test_batchnorms_are_put_back_whatever_happens(monkeypatch):
-
     monkeypatch.setattr("fer_lab.parallel.collectives.count_processes", lambda: 2)
     own = type("Own", (torch.nn.BatchNorm2d,), {})
     model = torch.nn.Sequential(torch.nn.BatchNorm1d(3), torch.nn.BatchNorm2d(3), own(3))
@@ -82,7 +82,8 @@ def test_batchnorms_are_put_back_whatever_happens(monkeypatch):
 
     def fail():
         with batchnorm_together(model):
-            assert [type(module).__name__ for module in model] == ["_Together1d", "_Together2d", "Own"]
+            kinds = [type(module).__name__ for module in model]
+            assert kinds == ["_Shared1d", "_Shared2d", "Own"]
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
@@ -91,8 +92,15 @@ def test_batchnorms_are_put_back_whatever_happens(monkeypatch):
     assert [dict(module.__dict__) for module in model] == before
 
 
-def test_batchnorms_in_eval_mode_are_as_ever(monkeypatch):
+def test_the_form_for_gpus_computes_alone_as_if_there_were_no_others():
+    x = torch.randn(4, 3, 2, 2)
+    plain, shared = torch.nn.BatchNorm2d(3), torch.nn.BatchNorm2d(3)
+    shared.__class__ = collectives._SharedOnGPU
+    assert torch.equal(shared(x), plain(x))
+    assert torch.equal(shared.running_mean, plain.running_mean)
 
+
+def test_batchnorms_in_eval_mode_use_their_running_statistics(monkeypatch):
     monkeypatch.setattr("fer_lab.parallel.collectives.count_processes", lambda: 2)
     norm = torch.nn.BatchNorm2d(3).eval()
     norm.running_mean += 1

@@ -5,10 +5,9 @@ import pytest
 import torch
 from helpers.reference import assert_agrees
 
-from fer_lab.bench.models import random_batch
+from fer_lab.bench import random_batch
 from fer_lab.models import Recipe, create_model, list_models
-from fer_lab.training.memory import is_out_of_memory
-from fer_lab.training.steps import StepPlain, StepSAM, batchnorm_statistics_off, make_optimizer, make_schedule
+from fer_lab.training.steps import batchnorm_statistics_off, make_optimizer, make_schedule, take_step
 
 
 def test_sam_agrees_with_the_reference():
@@ -76,28 +75,14 @@ def test_a_training_of_a_few_steps_has_a_schedule(epochs, steps, warmup):
     assert optimizer.param_groups[0]["lr"] < 1e-5
 
 
-@pytest.mark.parametrize(
-    ("error", "lacking"),
-    [
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), True),
-        (RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), True),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), True),
-        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
-    ],
-)
-def test_which_errors_are_of_memory(error, lacking):
-    assert is_out_of_memory(error) is lacking
-
-
 @pytest.mark.parametrize("sam_rho", [0.0, 0.05])
 @pytest.mark.parametrize("name", list_models())
 def test_a_step_never_reads_a_number_from_the_device(name, sam_rho):
     # The meta device has shapes and no numbers: what would make a GPU wait raises there.
     model = create_model(name).to("meta").train()
     recipe = Recipe(epochs=1, batch_size=4, lr=0.1, sam_rho=sam_rho, clip_norm=1.0)
-    step = (StepSAM if sam_rho else StepPlain)(make_optimizer(model, recipe))
     fabric = SimpleNamespace(autocast=nullcontext, backward=torch.Tensor.backward)
-    terms = step(fabric, model, random_batch(model, 4, "meta"), recipe)
+    terms = take_step(fabric, model, make_optimizer(model, recipe), random_batch(model, 4, "meta"), recipe)
     assert {value.device.type for value in terms.values()} == {"meta"}
     with pytest.raises(RuntimeError, match="meta"):
         terms["total"].item()

@@ -19,10 +19,10 @@ POLL = 0.2
 
 
 def count_devices(device: str = "auto") -> tuple[int, str]:
-    """How many devices one process each can have here, and what they are.
+    """The number of devices here, each for one process, and what they are ("GPUs", "processor cores", …).
 
     Args:
-        device: "auto" counts GPUs where there are any, else processor cores, as "cuda" and "cpu" do.
+        device: "auto" counts GPUs where there are any, else processor cores; "cuda" and "cpu" count one kind.
     """
     gpus = torch.cuda.device_count()
     if device == "cuda" or (device == "auto" and gpus):
@@ -34,7 +34,11 @@ def count_devices(device: str = "auto") -> tuple[int, str]:
 
 
 def check_devices(devices: int, device: str = "auto") -> None:
-    """Raise ValueError, saying what there is, where there are not so many devices."""
+    """Check that this machine has the requested number of devices.
+
+    Raises:
+        ValueError: fewer devices than requested; the message has their number.
+    """
     there, kind = count_devices(device)
     if not 1 <= devices <= there:
         raise ValueError(f"there {'is' if there == 1 else 'are'} {there} {kind} here, not {devices}")
@@ -45,13 +49,14 @@ def launch(
 ) -> None:
     """Run `python -m ARGUMENTS` in several processes that know of each other, and wait for them.
 
-    Each gets cores ÷ devices threads, and its rank in the environment, where Fabric finds it. They are quiet:
-    what they print is shown only where they fail.
+    Each process gets cores ÷ devices threads, and its rank in the environment, where Fabric finds it. Their
+    output is shown only where one fails.
 
     Args:
-        devices: how many processes.
-        arguments: a module and its arguments. Its `main` should be wrapped in torch's `record`, or a failure is
-            told by its exit code alone, and begin with `stop_with_launcher`, or it outlives a killed launcher.
+        devices: number of processes.
+        arguments: a module and its arguments. Wrap the module's `main` in torch's `record`, so that a failure
+            reports its message and not only an exit code. Let `main` begin with `stop_with_launcher`, so that
+            it ends when the launcher is killed.
         device: as in `count_devices`.
         on_poll: called several times a second meanwhile.
 
@@ -63,60 +68,61 @@ def launch(
     threads = str(max(1, count_devices("cpu")[0] // devices))
     source = str(Path(__file__).resolve().parents[2])
     with tempfile.TemporaryDirectory(prefix="fer_lab-launch-") as scratch:
-        failure, said = Path(scratch) / "error.json", Path(scratch) / "said.txt"
+        failure, output = Path(scratch) / "error.json", Path(scratch) / "output.txt"
         environment = os.environ | {
             "OMP_NUM_THREADS": threads,
             "MKL_NUM_THREADS": threads,
             "OMP_WAIT_POLICY": "PASSIVE",
             "FER_LAB_QUIET": "1",
-            # torch.distributed.run hands the first failure on in this file.
+            # torch.distributed.run writes the first failure into this file.
             "TORCHELASTIC_ERROR_FILE": str(failure),
             "PYTHONPATH": os.pathsep.join(filter(None, (source, os.environ.get("PYTHONPATH")))),
         }
-        starter = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
-        with open(said, "w+b") as log:
-            process = subprocess.Popen(
-                [sys.executable, *starter, "--nproc-per-node", str(devices), "-m", *arguments],
+        torchrun = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
+        with (
+            open(output, "wb") as log,
+            subprocess.Popen(
+                [sys.executable, *torchrun, "--nproc-per-node", str(devices), "-m", *arguments],
                 env=environment,
-                # The other end closes when this process ends, however it does; see `stop_with_launcher`.
+                # The other end closes when this process ends, even by a signal; see `stop_with_launcher`.
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-            )
+            ) as process,
+        ):
             try:
                 while process.poll() is None:
                     time.sleep(POLL)
                     on_poll()
             finally:
-                # It ends the processes that it has started.
+                # torchrun ends the processes that it has started.
                 process.terminate()
                 process.wait()
-                process.stdin.close()
         if process.returncode:
-            raise RuntimeError(_reason(failure, said.read_text(errors="replace"), process.returncode))
+            raise RuntimeError(_reason(failure, output.read_text(errors="replace"), process.returncode))
 
 
 def stop_with_launcher() -> None:
-    """End this process, which `launch` started, soon after the one that launched it, even a killed one."""
+    """End this process, which `launch` started, soon after its launcher ends, even if that was killed."""
     threading.Thread(target=_stop_at_end_of_input, daemon=True).start()
 
 
 def _stop_at_end_of_input() -> None:
-    # Not through sys.stdin, whose lock a thread that waits would hold when Python ends.
+    # os.read and not sys.stdin: a waiting thread would hold sys.stdin's lock when Python ends.
     while os.read(0, 1):
         pass
     os._exit(1)
 
 
-def _reason(failure: Path, said: str, code: int) -> str:
-    """What the first process that failed had to say."""
+def _reason(failure: Path, output: str, code: int) -> str:
+    """The message of the first process that failed, or its exit code and the end of the output."""
     try:
         message = json.loads(failure.read_text())["message"]
         text = message["message"] if isinstance(message, dict) else message
     except (OSError, ValueError, KeyError, TypeError):
-        # From there on the starter speaks of itself.
-        words = re.split(r"^.*torch/distributed/elastic/", said, maxsplit=1, flags=re.MULTILINE)[0]
-        died = re.search(r"\(exitcode: (-?\d+)\)", said)
+        # The rest is torchrun's own traceback.
+        words = re.split(r"^.*torch/distributed/elastic/", output, maxsplit=1, flags=re.MULTILINE)[0]
+        died = re.search(r"\(exitcode: (-?\d+)\)", output)
         code = int(died[1]) if died else code
         why = ", killed; by a lack of memory?" if code == -signal.SIGKILL else ""
         return f"a process ended with code {code}{why}: {words.strip()[-2000:]}"

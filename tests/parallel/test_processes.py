@@ -9,13 +9,13 @@ import time
 
 import pytest
 
-from fer_lab.parallel.launch import check_devices, count_devices, launch
+from fer_lab.parallel import check_devices, count_devices, launch
 
 PROGRAM = """
 import os, sys, time
 from pathlib import Path
 from torch.distributed.elastic.multiprocessing.errors import record
-from fer_lab.parallel.launch import stop_with_launcher
+from fer_lab.parallel import stop_with_launcher
 
 @record
 def main(folder, what):
@@ -40,7 +40,8 @@ def program(tmp_path, monkeypatch):
     """A folder with `program.py`, which can be launched, on a machine of four cores."""
     (tmp_path / "program.py").write_text(textwrap.dedent(PROGRAM))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr("fer_lab.parallel.launch.count_devices", lambda device="auto": (4, "processor cores"))
+    four = (4, "processor cores")
+    monkeypatch.setattr("fer_lab.parallel.processes.count_devices", lambda device="auto": four)
     return tmp_path
 
 
@@ -75,7 +76,7 @@ def test_of_a_process_that_said_nothing_the_end_of_its_output_is_told(program):
 
 
 def test_the_processes_end_with_a_launcher_that_is_killed(program):
-    code = "from fer_lab.parallel import launch as m; m.count_devices = lambda device='auto': (4, '')"
+    code = "from fer_lab.parallel import processes as m; m.count_devices = lambda device='auto': (4, '')"
     code += f"; m.launch(2, ['program', {str(program)!r}, 'sleep'])"
     launcher = subprocess.Popen([sys.executable, "-c", code])
     deadline = time.time() + 100
