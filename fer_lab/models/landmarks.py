@@ -1,23 +1,19 @@
-"""The 68 landmarks: a network that finds them, trained on rendered faces whose landmarks are known.
+"""The 68 landmarks that POSTER's second stream was learned for: their loss, their error, finding them in faces.
 
-POSTER's second stream is such a network. The authors' weights are on no package index, so the tiny one is
-trained here, by the command that its card names, and ships with the package.
+The loss is the wing loss (Feng et al., CVPR 2018, https://arxiv.org/abs/1711.06753), which takes small errors
+as seriously as large ones. Errors are in percent of the distance between the outer corners of the eyes (points
+37 and 46 of the iBUG order, counted from 1), as is usual since the 300-W challenge.
 
-The loss is the wing loss (Feng et al., CVPR 2018, arXiv 1711.06753), which takes small errors as seriously
-as large ones. Errors are in percent of the distance between the outer corners of the eyes (points 37 and 46
-of the iBUG order, counted from 1), as is usual since the 300-W challenge.
+The network itself is `trunks.MobileFaceNet`, and fer_lab/experiments/landmarks.py trains it.
 """
 
-import json
 import math
-from pathlib import Path
 
-import safetensors
 import torch
 
 from fer_lab.data.augmentation import prepare
 from fer_lab.data.faces import FaceSet
-from fer_lab.models.poster import LANDMARK_WEIGHTS
+from fer_lab.models.layers import evaluating
 from fer_lab.models.trunks import MobileFaceNet
 
 # Index in the iBUG order, counted from 0, of the eyes' outer corners.
@@ -49,7 +45,7 @@ def wing_loss(
         curve: ε, how sharp the tip is.
 
     Raises:
-        ValueError: shapes that differ.
+        ValueError: the two shapes differ.
     """
     if predicted.shape != truth.shape:
         raise ValueError(f"expected points of one shape, got {list(predicted.shape)} and {list(truth.shape)}")
@@ -59,7 +55,7 @@ def wing_loss(
 
 
 def landmark_error(predicted: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """Mean distance of a face's 68 points from the truth, in % of the distance of its eyes' outer corners.
+    """Mean distance of a face's 68 points from the truth, in % of the distance between its eyes' outer corners.
 
     Args:
         predicted, truth: [B,68,2], in the same unit.
@@ -73,15 +69,14 @@ def landmark_error(predicted: torch.Tensor, truth: torch.Tensor) -> torch.Tensor
     if predicted.shape != truth.shape or truth.ndim != 3 or tuple(truth.shape[1:]) != (68, 2):
         raise ValueError(f"expected points [B,68,2] twice, got {list(predicted.shape)} and {list(truth.shape)}")
     left, right = (truth[:, corner] for corner in OUTER_CORNERS)
-    apart = (left - right).norm(dim=1)
-    return 100 * (predicted - truth).norm(dim=2).mean(1) / apart
+    return 100 * (predicted - truth).norm(dim=2).mean(1) / (left - right).norm(dim=1)
 
 
 def truth_of(faces: FaceSet) -> torch.Tensor:
     """Known landmarks as shares 0…1 of the image's side, [N,68,2].
 
     Raises:
-        ValueError: faces whose landmarks are not known, as of all photographs.
+        ValueError: the landmarks are not known, as in all photographs.
     """
     if faces.landmarks is None:
         raise ValueError(f"{faces.name} has no landmarks; only rendered faces do")
@@ -95,21 +90,16 @@ def predict_landmarks(
     """Landmarks of every face, in order, [N,68,2] as shares 0…1 of the image's side.
 
     Args:
-        net: is in eval mode meanwhile; every module gets its own mode back.
-        mirrored: look at the mirror images, and bring the points back to the faces as they are.
+        net: runs in eval mode; afterwards every module has its own mode back.
+        mirrored: run it on the mirror images, and mirror the points back onto the faces.
     """
-    modes = [(module, module.training) for module in net.modules()]
-    net.eval()
     device = next(net.parameters()).device
-    found = []
-    try:
+    batches = []
+    with evaluating(net):
         for rows in torch.arange(len(faces)).split(batch_size):
             images = prepare(faces.take(rows), net.image_size)
-            found.append(net.points((images.flip(3) if mirrored else images).to(device)).float().cpu())
-    finally:
-        for module, training in modes:
-            module.training = training
-    points = torch.cat(found)
+            batches.append(net.points((images.flip(3) if mirrored else images).to(device)).float().cpu())
+    points = torch.cat(batches)
     if mirrored:
         points = points[:, list(MIRRORED)]
         points[..., 0] = 1 - points[..., 0]
@@ -117,44 +107,9 @@ def predict_landmarks(
 
 
 def mirror_disagreement(net: MobileFaceNet, faces: FaceSet) -> torch.Tensor:
-    """How far a face's points lie from those found in its mirror image, [N], in % as in `landmark_error`.
+    """Distance of a face's points from those predicted on its mirror image, [N], in % as in `landmark_error`.
 
-    It needs no truth, so it can be had for photographs. It is no error: a network that always gives the same
-    symmetric face agrees with itself. But one that disagrees is wrong at least once.
+    It needs no truth, so it can be measured on photographs. It is not an error: a network that always predicts
+    the same symmetric face agrees with itself. But a network that disagrees is wrong at least once.
     """
     return landmark_error(predict_landmarks(net, faces, mirrored=True), predict_landmarks(net, faces))
-
-
-def read_landmark_card(path: str | Path = LANDMARK_WEIGHTS) -> dict:
-    """The card of weights that `ship_landmarks` wrote.
-
-    Raises:
-        ValueError: no such file, or no card in it.
-    """
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            return json.loads((file.metadata() or {})["fer_lab"])
-    except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
-        raise ValueError(
-            f"{path} has no card of landmark weights ({error}); `fer-lab landmarks` writes one"
-        ) from error
-
-
-def card_text(card: dict) -> str:
-    """A card as Markdown."""
-    scores = "\n".join(f"| {name.replace('_', ' ')} | {value:.2f} % |" for name, value in card["score"].items())
-    learned, measured = (
-        ", ".join(f"{name} {value}" for name, value in card[key].items())
-        for key in ("learned_from", "measured_on")
-    )
-    return (
-        f"# 68 landmarks, {card['network']}\n\n"
-        "Half-precision weights of POSTER's landmark stream at tiny size, made by\n\n"
-        f"```\n{card['command']}\n```\n\n"
-        f"Learned from rendered faces: {learned}.\n\n"
-        f"Measured on other rendered people: {measured}.\n\n"
-        "In % of the distance between the outer corners of the eyes:\n\n"
-        f"| | |\n| --- | --- |\n{scores}\n\n"
-        "**Limits.** It has never seen a photograph. The mirror disagreement says how far it contradicts "
-        "itself; on photographs, whose landmarks nobody has marked here, nothing else is known of it.\n"
-    )

@@ -1,13 +1,17 @@
-"""The files that trained models travel in: safetensors with a card that says how to build the model.
+"""The files that trained models travel in, and the small ones that come with the package.
 
-safetensors has no checksum, so the card carries a digest of the weights and of itself: a flipped bit is an
-error and not a slightly worse model.
+A file is safetensors with a card in its header, which says how to build the model. safetensors has no checksum,
+so the card carries a digest of the weights and of itself: a flipped bit is an error, not a worse model.
+
+POSTER's landmark network travels in the same way. It is not a `Method`: its card names 0 classes, and
+`load_weights` fills a network that the caller has built.
 """
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -15,21 +19,41 @@ import torch
 
 import fer_lab
 from fer_lab._files import atomic_path
-from fer_lab.models.method import Method, create_model
+from fer_lab.models.method import IMAGE_SIZES, Method, create_model, list_models
+from fer_lab.models.trunks import MobileFaceNet
 
 FORMAT = 1
-# No model here has more classes, heads or centers; one whose card says so would be built until memory ends.
+# No model here has more classes, heads or centers. Without a limit, a card could ask for more than the memory.
 LARGEST = 1024
 # What safetensors and torch raise between them on damaged or foreign bytes.
 _UNREADABLE = (safetensors.SafetensorError, OSError, ValueError, TypeError, RuntimeError, LookupError)
 
+# The folders of the weights that ship, the preferred one first; each is named after its training data.
+SHIPPED = ("ferplus", "synthetic")
+SHIPPED_FOLDER = Path(__file__).parents[1] / "weights"
+# What a card calls the landmark network, and its weights at tiny size, made by `fer-lab landmarks`.
+LANDMARK_NETWORK = "mobilefacenet"
+LANDMARK_WEIGHTS = SHIPPED_FOLDER / "synthetic" / "landmarks.safetensors"
+LIMITS = {
+    "synthetic": "Learned from drawings alone. It shows how the method works on rendered faces; on photographs "
+    "its answers mean little.",
+    LANDMARK_NETWORK: "It has never seen a photograph. The mirror disagreement measures how far it contradicts "
+    "itself. On photographs nothing else is known of it, because nobody has marked landmarks there.",
+    "": "Learned from photographs whose labels are apparent expressions as annotators named them. Rare classes "
+    "are recognised far worse than frequent ones. Not for decisions about people.",
+}
+
 
 class CheckpointError(ValueError):
-    """A file of weights or training state that is damaged, foreign, or another model's."""
+    """A file of weights or training state that is damaged, foreign, or of another model."""
 
 
-def model_card(model: Method) -> dict:
+def model_card(model: Method | MobileFaceNet) -> dict[str, Any]:
     """What is needed to build the model again: method, size, num_classes, options, classes, color_order."""
+    if isinstance(model, MobileFaceNet):
+        size = next(name for name, side in IMAGE_SIZES.items() if side == model.image_size)
+        card = {"method": LANDMARK_NETWORK, "size": size, "num_classes": 0, "options": {}, "classes": []}
+        return {**card, "color_order": "RGB"}
     return {
         "method": model.name,
         "size": model.size,
@@ -40,32 +64,33 @@ def model_card(model: Method) -> dict:
     }
 
 
-def save_model(model: Method, path: str | Path, *, half: bool = False, **card) -> None:
+def save_model(model: Method | MobileFaceNet, path: str | Path, *, half: bool = False, **card: Any) -> None:
     """Write weights and buffers as safetensors, with `model_card` and `card` as one JSON string in its header.
 
     Args:
         half: store floating-point tensors as float16, for small files that ship.
-        card: plain data to keep beside them (data, command, seed, score, …).
+        card: plain data to keep with them (data, command, seed, score, …).
 
     Raises:
         ValueError: a number that float16 cannot hold, or a card that is not plain data.
         DiskFullError: no space.
     """
-    tensors, aliases, places = {}, {}, {}
+    tensors: dict[str, torch.Tensor] = {}
+    aliases: dict[str, str] = {}
+    first_names: dict[object, str] = {}
     for name, tensor in model.state_dict().items():
         # safetensors refuses tensors that share memory: tied weights are stored once, under the first name.
         place = (tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else name
-        if place in places:
-            aliases[name] = places[place]
+        if place in first_names:
+            aliases[name] = first_names[place]
             continue
-        places[place] = name
+        first_names[place] = name
         small = half and tensor.is_floating_point()
         kind = torch.float16 if small else tensor.dtype
         tensors[name] = tensor.detach().to("cpu", kind, copy=True).contiguous()
         if small and not torch.equal(tensors[name].isfinite(), tensor.detach().cpu().isfinite()):
             raise ValueError(f"{name} has numbers beyond ±65,504, too large for float16; use half=False")
-    card = {**card, **model_card(model), "format": FORMAT, "fer_lab": fer_lab.__version__}
-    card["aliases"] = aliases
+    card = {**card, **model_card(model), "format": FORMAT, "fer_lab": fer_lab.__version__, "aliases": aliases}
     _check_card(card)
     try:
         card["sha256"] = _digest(card, tensors)
@@ -76,8 +101,8 @@ def save_model(model: Method, path: str | Path, *, half: bool = False, **card) -
         safetensors.torch.save_file(tensors, temporary, metadata=header)
 
 
-def _digest(card: dict, tensors: dict[str, torch.Tensor]) -> str:
-    """SHA-256 of a card, but for the digest in it, and of its tensors' names, types, shapes and bytes."""
+def _digest(card: dict[str, Any], tensors: dict[str, torch.Tensor]) -> str:
+    """SHA-256 of a card without its digest, and of its tensors' names, types, shapes and bytes."""
     card = {key: value for key, value in card.items() if key != "sha256"}
     digest = hashlib.sha256(json.dumps(card, sort_keys=True).encode())
     for name in sorted(tensors):
@@ -87,17 +112,17 @@ def _digest(card: dict, tensors: dict[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-def read_card(path: str | Path) -> dict:
+def read_card(path: str | Path) -> dict[str, Any]:
     """The card of a file written by `save_model`, without its weights.
 
     Raises:
         FileNotFoundError: no such file.
-        CheckpointError: not safetensors, or no card of ours in it.
+        CheckpointError: the file is not safetensors, or it has no usable card.
     """
     return _read_weights(Path(path), tensors=False)[0]
 
 
-def _read_weights(path: Path, tensors: bool = True) -> tuple[dict, dict[str, torch.Tensor]]:
+def _read_weights(path: Path, tensors: bool = True) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; expected a .safetensors file written by fer_lab")
     try:
@@ -106,12 +131,12 @@ def _read_weights(path: Path, tensors: bool = True) -> tuple[dict, dict[str, tor
             state = {name: file.get_tensor(name) for name in file.keys()} if tensors else {}  # noqa: SIM118
     except _UNREADABLE as error:
         raise CheckpointError(
-            f"{path} is no readable safetensors file ({error}); copy it again or make it anew"
+            f"{path} is not a readable safetensors file ({error}); copy it again or write it again"
         ) from error
     if text is None:
         raise CheckpointError(
             f"{path} has no fer_lab card, so its method is unknown; authors' checkpoints are read by "
-            "fer_lab.models.authors.loading.load_official"
+            "fer_lab.models.authors.load_official"
         )
     try:
         card = json.loads(text)
@@ -122,13 +147,15 @@ def _read_weights(path: Path, tensors: bool = True) -> tuple[dict, dict[str, tor
         if _digest(card, state) != card.get("sha256"):
             raise CheckpointError(f"{path} is damaged: its content does not match its checksum; copy it again")
         for alias, name in card["aliases"].items():
-            state[alias] = state.get(name)
+            if name not in state:
+                raise CheckpointError(f"{path} has an unusable card: {alias} shares {name}, which is missing")
+            state[alias] = state[name]
     return card, state
 
 
-def _check_card(card: dict) -> None:
+def _check_card(card: dict[str, Any]) -> None:
     if card.get("format") != FORMAT:
-        raise ValueError(f"format {card.get('format')!r}, this fer_lab reads {FORMAT}")
+        raise ValueError(f"its format is {card.get('format')!r}, this fer_lab reads format {FORMAT}")
     kinds = {"method": str, "size": str, "num_classes": int, "options": dict, "classes": list, "aliases": dict}
     for key, kind in kinds.items():
         if not isinstance(card.get(key), kind):
@@ -139,20 +166,20 @@ def _check_card(card: dict) -> None:
         raise ValueError(f"color_order should be RGB or BGR, is {card.get('color_order')!r}")
     if not all(isinstance(name, str) for name in card["aliases"].values()):
         raise ValueError(f"aliases should be names, are {card['aliases']}")
-    large = {"num_classes": card["num_classes"], **card["options"]}
-    if large := [f"{name} = {value}" for name, value in large.items() if _is_large(value)]:
+    numbers = {"num_classes": card["num_classes"], **card["options"]}
+    if large := [f"{name} = {value}" for name, value in numbers.items() if _is_large(value)]:
         raise ValueError(f"{', '.join(large)[:200]} is beyond {LARGEST:,}")
-    if reserved := {"name", "num_classes", "size"} & set(card["options"]):
+    if reserved := {"name", "num_classes", "size", "pretrained"} & set(card["options"]):
         raise ValueError(f"options must not have {sorted(reserved)}")
 
 
-def _is_large(value) -> bool:
+def _is_large(value: object) -> bool:
     if isinstance(value, dict | list):
         return any(map(_is_large, value.values() if isinstance(value, dict) else value))
     return isinstance(value, int | float) and abs(value) > LARGEST
 
 
-def load_weights(model: Method, path: str | Path) -> dict:
+def load_weights(model: Method | MobileFaceNet, path: str | Path) -> dict[str, Any]:
     """Copy weights into a model of the same method, size and class count, tensor for tensor.
 
     Returns:
@@ -160,59 +187,122 @@ def load_weights(model: Method, path: str | Path) -> dict:
 
     Raises:
         FileNotFoundError: no such file.
-        CheckpointError: a damaged or foreign file, or another model's; nothing was copied.
+        CheckpointError: the file is damaged, foreign, or of another model; nothing was copied.
     """
     path = Path(path)
     card, state = _read_weights(path)
-    check_identity(card, model_card(model), ("method", "num_classes", "size"), path, "the model")
-    if card["classes"] != list(model.classes) and sorted(card["classes"]) == sorted(model.classes):
-        raise CheckpointError(f"{path} orders its classes {card['classes']}, the model {list(model.classes)}")
+    identity = model_card(model)
+    check_identity(card, identity, ("method", "num_classes", "size"), path, "the model")
+    classes = identity["classes"]
+    if card["classes"] != classes and sorted(card["classes"]) == sorted(classes):
+        raise CheckpointError(f"{path} orders its classes {card['classes']}, the model {classes}")
     own = model.state_dict()
-    wrong = [f"{name} is missing" for name in own if state.get(name) is None]
+    wrong = [f"{name} is missing" for name in own if name not in state]
     wrong += [f"{name} is unknown" for name in state if name not in own]
     for name, tensor in own.items():
-        if state.get(name) is not None and state[name].shape != tensor.shape:
+        if name in state and state[name].shape != tensor.shape:
             wrong.append(f"{name} is {list(state[name].shape)}, expected {list(tensor.shape)}")
     if wrong:
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise CheckpointError(f"{path} does not fit {model.name}: {'; '.join(wrong[:5])}{more}")
+        raise CheckpointError(f"{path} does not fit {identity['method']}: {'; '.join(wrong[:5])}{more}")
     model.load_state_dict(state)
     return card
 
 
 def load_model(path: str | Path) -> Method:
-    """Build the model that `save_model` wrote, in eval mode on the CPU; its card is `model.card`.
+    """Build the method that `save_model` wrote, in eval mode on the CPU.
 
     Raises:
         FileNotFoundError: no such file.
-        CheckpointError: a damaged or foreign file, or a card that describes no model of this package.
+        CheckpointError: the file is damaged or foreign, or its card describes no method of this package.
     """
     card = read_card(path)
     try:
         model = create_model(card["method"], card["num_classes"], card["size"], **card["options"])
-    # The card came with the file, and what a constructor makes of odd options is anyone's guess.
+    # The card came with the file, and a constructor may raise anything on odd options.
     except Exception as error:
         raise CheckpointError(f"{path} describes a model that cannot be built: {error}") from error
     model.classes = tuple(card["classes"])
     model.color_order = card["color_order"]
-    model.card = load_weights(model, path)
+    load_weights(model, path)
     return model.eval()
 
 
-def check_identity(found: dict, expected: dict, keys: Sequence[str], path: Path, owner: str) -> None:
-    """Compare what both sides know of `keys`.
+def check_identity(
+    card: Mapping[str, Any], expected: Mapping[str, Any], keys: Sequence[str], path: Path, owner: str
+) -> None:
+    """Compare those of `keys` that both sides have.
 
     Raises:
-        CheckpointError: they differ; the message names both.
+        CheckpointError: they differ; the message names both, as `path` and `owner`.
     """
     for key in keys:
-        if key not in found or key not in expected:
+        if key not in card or key not in expected:
             continue
         # Through JSON, which turns tuples into lists.
-        theirs, ours = (json.loads(json.dumps(side[key], default=str)) for side in (found, expected))
+        theirs, ours = (json.loads(json.dumps(side[key], default=str)) for side in (card, expected))
         if theirs != ours:
             name = key.replace("_", " ")
             raise CheckpointError(
-                f"{path} is of {name} {found[key]!r}, but {owner} is of {name} {expected[key]!r}; "
+                f"{path} is of {name} {card[key]!r}, but {owner} is of {name} {expected[key]!r}; "
                 "use the file that belongs to it, or a new folder"
             )
+
+
+def shipped_weights(name: str, trained_on: str | None = None) -> Path:
+    """The weights of a method that come with the package.
+
+    Args:
+        trained_on: "ferplus" or "synthetic"; None takes the first of `SHIPPED` that has the method.
+
+    Raises:
+        ValueError: the package has no weights of this method.
+    """
+    for kind in (trained_on,) if trained_on else SHIPPED:
+        if (path := SHIPPED_FOLDER / kind / f"{name}.safetensors").exists():
+            return path
+    there = sorted({path.stem for path in SHIPPED_FOLDER.glob("*/*.safetensors")} & set(list_models()))
+    others = f", or --model one of {', '.join(there)}" if there else ""
+    raise ValueError(f"no weights come with {name}; give --weights FILE{others}")
+
+
+def shipped_models(trained_on: str) -> list[str]:
+    """Names of the methods in one of the folders of `SHIPPED`, in the book's order."""
+    return [name for name in list_models() if (SHIPPED_FOLDER / trained_on / f"{name}.safetensors").exists()]
+
+
+def is_shipped_name(path: Path) -> bool:
+    """True if `path` names a method that ships ("dan", "synthetic/dan") and there is no such file or folder."""
+    kind, name = path.parent.as_posix(), path.name
+    return not path.exists() and name in list_models() and kind in (".", *SHIPPED)
+
+
+def card_text(card: Mapping[str, Any]) -> str:
+    """The card of shipped weights as Markdown: data, command, seed, score, limits."""
+    if card["method"] == LANDMARK_NETWORK:
+        outputs, limits = "68 landmarks", LIMITS[LANDMARK_NETWORK]
+        learned, measured = (
+            ", ".join(f"{name} {value}" for name, value in card[key].items())
+            for key in ("learned_from", "measured_on")
+        )
+        origin = (
+            f"Learned from rendered faces (fingerprint `{card['fingerprint']}`): {learned}.\n\n"
+            f"Measured once on other rendered people: {measured}.\n\n"
+            "In % of the distance between the outer corners of the eyes:"
+        )
+    else:
+        outputs = f"{card['num_classes']} classes ({', '.join(card['classes'])})"
+        limits = LIMITS.get(card["dataset"], LIMITS[""])
+        apart = ", whose people appear nowhere in training" if card["dataset"] == "synthetic" else ""
+        origin = (
+            f"Measured once on the {card['faces']:,} {card['split']} faces of the same set "
+            f"(fingerprint `{card['fingerprint']}`){apart}:"
+        )
+    scores = "\n".join(
+        f"| {name.replace('_', ' ')} | {value:.3f} |" for name, value in card["score"].items() if value == value
+    )
+    return (
+        f"# {card['method']}, {card['size']}, trained on {card['dataset']}\n\n"
+        f"Half-precision weights for {outputs}, seed {card['seed']}, made by\n\n```\n{card['command']}\n```\n\n"
+        f"{origin}\n\n| | |\n| --- | --- |\n{scores}\n\n**Limits.** {limits}\n"
+    )

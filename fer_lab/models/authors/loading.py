@@ -6,23 +6,21 @@ file; every tensor of the model that the file should fill is filled. Files are r
 """
 
 import pickle
-import re
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import safetensors.torch
 import torch
 
-from fer_lab.data.expressions import from_canonical, order_of
-from fer_lab.models.authors.dan import _dan_name, _resnet_name
-from fer_lab.models.authors.poster import check_poster, face_ir50_name, face_landmark_name, poster_name
-from fer_lab.models.authors.qcs import check_qcs, qcs_name, read_with_recorders
-from fer_lab.models.baseline import Baseline
-from fer_lab.models.dan import DAN
+from fer_lab.data.expressions import from_canonical
+from fer_lab.models.authors.dan import dan_naming
+from fer_lab.models.authors.naming import Naming, State
+from fer_lab.models.authors.poster import poster_naming
+from fer_lab.models.authors.qcs import qcs_naming, read_with_recorders
+from fer_lab.models.authors.trunks import trunk_naming
 from fer_lab.models.method import Method
-from fer_lab.models.poster import POSTER
-from fer_lab.models.qcs import QCS
 
 # Keys under which authors keep the state dict inside a checkpoint file.
 CONTAINERS = ("model_state_dict", "state_dict", "model", "net")
@@ -30,15 +28,15 @@ CONTAINERS = ("model_state_dict", "state_dict", "model", "net")
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What a file gave.
+    """What a checkpoint filled.
 
     Attributes:
         used: our names of the tensors that were filled.
-        ignored: the file's names that have no place in the model, with the reason.
-        untouched: our names that the file does not speak of (a trunk's file leaves the head alone).
-        order: the label order the file's head was declared to have, or None.
-        color_order: "RGB" or "BGR" where the file's origin says so; the model keeps it, and everything that
-            feeds it pictures goes by that.
+        ignored: the checkpoint's names that have no place in the model, with the reason.
+        untouched: our names that the checkpoint does not have (a trunk's file has no head).
+        order: the label order that was declared for the checkpoint's head, or None.
+        color_order: "RGB" or "BGR" where the checkpoint's origin tells it. The model keeps it, and everything
+            that feeds images to the model follows it.
     """
 
     used: tuple[str, ...]
@@ -50,9 +48,8 @@ class LoadReport:
     def __str__(self) -> str:
         lines = [f"{len(self.used)} tensors loaded"]
         if self.ignored:
-            lines.append(
-                f"{len(self.ignored)} ignored: " + ", ".join(f"{k} ({v})" for k, v in self.ignored.items())
-            )
+            reasons = ", ".join(f"{name} ({reason})" for name, reason in self.ignored.items())
+            lines.append(f"{len(self.ignored)} ignored: {reasons}")
         if self.untouched:
             shown = ", ".join(sorted({name.split(".")[0] for name in self.untouched}))
             lines.append(f"{len(self.untouched)} of ours left as they were, in {shown}")
@@ -68,16 +65,14 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a file that is no checkpoint, or one that holds more than tensors and plain data.
+        ValueError: the file is not a checkpoint, or it holds more than tensors and plain data.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            content = load_file(path)
+            content: object = safetensors.torch.load_file(path)
         else:
             content = _read_pickled(path)
     except Exception as error:  # torch raises half a dozen unrelated types here
@@ -86,13 +81,13 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
             f"{path} cannot be read as a weights-only checkpoint ({reason}). "
             "A file that would have to run code to load is refused."
         ) from error
-    return unwrap_state_dict(content, str(path))
+    return _state_dict_in(content, str(path))
 
 
 def _read_pickled(path: Path) -> object:
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            # torch stores tensors as they are; a compressed one may unpack to any size.
+            # torch stores tensors uncompressed; a compressed one may unpack to any size.
             if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
                 raise ValueError("compressed, which torch does not do")
     try:
@@ -101,19 +96,11 @@ def _read_pickled(path: Path) -> object:
         return read_with_recorders(path)
 
 
-def unwrap_state_dict(content: object, origin: str = "checkpoint") -> dict[str, torch.Tensor]:
-    """Find the state dict in what a checkpoint file holds.
-
-    Raises:
-        ValueError: nothing in it looks like a state dict.
-    """
+def _state_dict_in(content: object, origin: str = "checkpoint") -> dict[str, torch.Tensor]:
     if isinstance(content, Mapping):
-        for key in CONTAINERS:
-            if isinstance(content.get(key), Mapping):
-                content = content[key]
-                break
-    found = content.items() if isinstance(content, Mapping) else ()
-    state = {k: v for k, v in found if isinstance(k, str) and isinstance(v, torch.Tensor)}
+        content = next((content[key] for key in CONTAINERS if isinstance(content.get(key), Mapping)), content)
+    items = content.items() if isinstance(content, Mapping) else ()
+    state = {k: v for k, v in items if isinstance(k, str) and isinstance(v, torch.Tensor)}
     if not state:
         raise ValueError(
             f"{origin} holds no state dict; expected name → tensor, bare or under {', '.join(CONTAINERS)}"
@@ -121,9 +108,7 @@ def unwrap_state_dict(content: object, origin: str = "checkpoint") -> dict[str, 
     return {k.removeprefix("module."): v for k, v in state.items()}
 
 
-def load_official(
-    model: Method, source: Mapping[str, torch.Tensor] | str | Path, order: str | None = None
-) -> LoadReport:
+def load_official(model: Method, source: State | str | Path, order: str | None = None) -> LoadReport:
     """Fill a model from a checkpoint in its authors' names.
 
     Args:
@@ -138,20 +123,58 @@ def load_official(
         What was used, ignored and left. The model is changed only if everything fits.
 
     Raises:
+        FileNotFoundError: no such file.
         ValueError: a tensor that is neither known nor on the list of those without effect, one that is
             missing, or one whose shape is not the model's (both shapes are named).
+
+    Example:
+        >>> model = create_model("dan", size="paper")
+        >>> print(load_official(model, "dan_rafdb.pth", order="rafdb"))
     """
-    state = read_state_dict(source) if isinstance(source, str | Path) else unwrap_state_dict(source)
-    rename, head, part = _renaming(model, state)
+    state = read_state_dict(source) if isinstance(source, str | Path) else _state_dict_in(source)
+    naming = _naming_of(model, state)
+    filled, ignored = _rename(state, naming, model)
+    own = list(model.state_dict())
+    # Old files have no batch counters; they only matter for a BatchNorm without momentum.
+    expected = {name for name in own if name.startswith(naming.part)} - {"centers"}
+    missing = [name for name in expected - filled.keys() if not name.endswith("num_batches_tracked")]
+    if missing:
+        raise ValueError(f"the checkpoint lacks {len(missing)} tensors: {', '.join(sorted(missing)[:8])}")
+    if order is not None:
+        if not naming.head:
+            raise ValueError("order was given, but the checkpoint has no expression classifier to permute")
+        table = from_canonical(order, model.num_classes)
+        filled |= {name: filled[name][table] for name in naming.head}
+    model.load_state_dict(filled, strict=False)
+    model.color_order = naming.color_order or model.color_order
+    return LoadReport(
+        used=tuple(filled),
+        ignored=ignored,
+        untouched=tuple(name for name in own if name not in filled),
+        order=order,
+        color_order=naming.color_order,
+    )
+
+
+def _naming_of(model: Method, state: State) -> Naming:
+    for kind in (dan_naming, poster_naming, qcs_naming, trunk_naming):
+        if (naming := kind(model, state)) is not None:
+            return naming
+    raise ValueError(
+        f"no known checkpoint has these names: {', '.join(list(state)[:4])}, …; expected DAN, POSTER, QCS, "
+        "DCS, a face ResNet-18, a face IR-50 or a MobileFaceNet for landmarks"
+    )
+
+
+def _rename(state: State, naming: Naming, model: Method) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """(our name → tensor that fits; their name → reason to ignore it)."""
     own = model.state_dict()
     filled: dict[str, torch.Tensor] = {}
     ignored: dict[str, str] = {}
     refused: list[str] = []
     for name, tensor in state.items():
-        target = rename(name)
-        if target is None:
-            refused.append(name)
-        elif target.startswith("#"):
+        target = naming.rename(name)
+        if target is not None and target.startswith("#"):
             ignored[name] = target[1:]
         elif target not in own:
             refused.append(name)
@@ -164,71 +187,4 @@ def load_official(
             filled[target] = tensor
     if refused:
         raise ValueError(f"{len(refused)} tensors have no place in {model.name}: {', '.join(refused[:8])}")
-    expected = {name for name in own if name.startswith(part)}
-    # Old files have no batch counters; they only matter for a BatchNorm without momentum.
-    missing = [n for n in expected - filled.keys() if not n.endswith("num_batches_tracked") and n != "centers"]
-    if missing:
-        raise ValueError(f"the checkpoint lacks {len(missing)} tensors: {', '.join(sorted(missing)[:8])}")
-    if order is not None:
-        if not head:
-            raise ValueError("order was given, but the checkpoint has no expression classifier to permute")
-        if len(order_of(order, model.num_classes)) != model.num_classes:
-            raise ValueError(f"{order} does not have {model.num_classes} classes")
-        table = from_canonical(order, model.num_classes)
-        for name in head:
-            filled[name] = filled[name][table]
-    model.load_state_dict(filled, strict=False)
-    color_order = None
-    if isinstance(model, POSTER) and head:
-        # Only their RAF-DB model maps over the tokens, and only their RAF-DB code reads BGR.
-        color_order = model.color_order = "BGR" if model.token_mix else "RGB"
-    return LoadReport(
-        used=tuple(filled),
-        ignored=ignored,
-        untouched=tuple(name for name in own if name not in filled),
-        order=order,
-        color_order=color_order,
-    )
-
-
-def _renaming(model: Method, state: Mapping) -> tuple[Callable[[str], str | None], tuple[str, ...], str]:
-    """(their name → ours, "#reason" to ignore it, None to refuse it; our names of the head's rows; the prefix
-    of what the file must fill)."""
-    if any(name.startswith("cat_head") for name in state):
-        if not isinstance(model, DAN):
-            raise ValueError(f"this is a DAN checkpoint; {model.name} cannot take it")
-        count = 1 + max(int(m[1]) for n in state if (m := re.match(r"cat_head(\d+)\.", n)))
-        if count != len(model.heads):
-            raise ValueError(f"the checkpoint has {count} attention heads, this DAN has {len(model.heads)}")
-        rows = ("fusion.fc.weight", "fusion.fc.bias")
-        return (
-            _dan_name,
-            rows + tuple(f"fusion.norm.{k}" for k in ("weight", "bias", "running_mean", "running_var")),
-            "",
-        )
-    if "conv1.weight" in state and any(name.startswith("layer1.") for name in state):
-        if not isinstance(model, DAN | Baseline):
-            raise ValueError(f"this is a ResNet-18 checkpoint; {model.name} has no ResNet-18 trunk")
-        return _resnet_name, (), "trunk."
-    if any(name.startswith("pyramid_fuse.") for name in state):
-        check_poster(model, state)
-        return poster_name, ("classify.weight", "classify.bias"), ""
-    if any(name.startswith("VIT_base.") for name in state):
-        check_qcs(model, state)
-        rows = [
-            f"{branch}.classify.{kind}" for branch in ("base", "cross_branch") for kind in ("weight", "bias")
-        ]
-        return qcs_name, tuple(rows), ""
-    if "input_layer.0.weight" in state:
-        if not (isinstance(model, POSTER | QCS) and model.size != "tiny"):
-            raise ValueError(f"an IR-50: {model.name} ({model.size}) has no such trunk")
-        return face_ir50_name, (), "trunk."
-    if "conv_6_sep.conv.weight" in state:
-        if not (isinstance(model, POSTER) and model.size != "tiny" and model.landmarks is not None):
-            raise ValueError(f"a MobileFaceNet: {model.name} ({model.size}) has no such landmark stream")
-        return face_landmark_name, (), "landmarks."
-    shown = ", ".join(list(state)[:4])
-    raise ValueError(
-        f"no known checkpoint has these names: {shown}, …; expected DAN, POSTER, QCS, DCS, a face "
-        "ResNet-18, a face IR-50 or a MobileFaceNet for landmarks"
-    )
+    return filled, ignored

@@ -1,33 +1,32 @@
-"""The names in QCS's and DCS's checkpoints → ours, and reading those files, which hold more than tensors.
-
-`qcs_name` takes a name of theirs and gives ours, "#reason" for a tensor that is ignored, or None for a name
-that it does not know.
-"""
+"""The names in QCS's and DCS's checkpoints, and reading those files, which hold more than tensors."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from fer_lab.models.authors.poster import IR_UNIT
+from fer_lab.models.authors.naming import Naming, State, inside
+from fer_lab.models.authors.trunks import IR50
 from fer_lab.models.method import Method
 from fer_lab.models.qcs import QCS
 
 _IDLE = "#never acts in the authors' model"
-_REST = {"conv1": "reduce.0", "conv2": "reduce.1", "conv3": "reduce.2"}
-# Later versions of their code call the embeddings by numbers.
-for _i, _names in enumerate((("embed_q", "embed_1"), ("embed_k", "embed_2"), ("embed_v", "embed_3"))):
-    _REST |= dict.fromkeys(_names, f"embed_taps.{_i}")
-_CLASSIFIER = {
-    "cls_token": "class_token",
-    "pos_embed": "positions",
-    "se_block.linear1": "gate.squeeze",
-    "se_block.linear2": "gate.excite",
-    "head.linear": "classify",
-    "norm": "norm",
+_BETWEEN = {
+    "conv1": "reduce.0",
+    "conv2": "reduce.1",
+    "conv3": "reduce.2",
+    "embed_q": "embed_taps.0",
+    "embed_k": "embed_taps.1",
+    "embed_v": "embed_taps.2",
+    # Later versions of their code call the embeddings by numbers.
+    "embed_1": "embed_taps.0",
+    "embed_2": "embed_taps.1",
+    "embed_3": "embed_taps.2",
 }
+_CROSS = {name: name for name in ("theta", "norm1", "norm2", "proj")} | {"mlp.fc1": "mlp.0", "mlp.fc2": "mlp.3"}
 _BLOCK = {
     "norm1": "norm1",
     "norm2": "norm2",
@@ -35,54 +34,39 @@ _BLOCK = {
     "attn.proj": "attention.proj",
     "mlp.fc1": "mlp.0",
     "mlp.fc2": "mlp.3",
+    "conv": _IDLE,
+}
+_CLASSIFIER = {
+    "cls_token": "class_token",
+    "pos_embed": "positions",
+    "se_block.linear1": "gate.squeeze",
+    "se_block.linear2": "gate.excite",
+    "head.linear": "classify",
+    "norm": "norm",
+    **dict.fromkeys(("patch_embed", "eca_block", "CON1", "IRLinear1", "IRLinear2"), _IDLE),
 }
 
 
-def qcs_name(name: str) -> str | None:
-    """A name in a checkpoint of QCS or DCS."""
-    if m := re.fullmatch(r"ir_back\.(.+)", name):
-        return _trunk_name(m[1])
-    if m := re.fullmatch(r"VIT_(base|cross)\.(.+)", name):
-        return _classifier_name("base" if m[1] == "base" else "cross_branch", m[2])
-    if name.startswith("fusion.classifier."):
-        return _IDLE
-    if m := re.fullmatch(r"cross_attention_([123])\.(theta|(?:norm[12]|proj|mlp\.fc[12])\.\w+)", name):
-        inner = m[2].replace("mlp.fc1", "mlp.0").replace("mlp.fc2", "mlp.3")
-        return f"cross.{int(m[1]) - 1}.{inner}"
-    if m := re.fullmatch(r"(conv[123]|embed_[qkv123])\.(.+)", name):
-        # A single convolution may stand in a list of one, or under "proj".
-        inner = m[2].removeprefix("proj.")
-        single = m[1][-1] not in "q1" or m[1].startswith("conv")
-        return f"{_REST[m[1]]}.{inner.removeprefix('0.') if single else inner}"
-    return None
+def qcs_names(depth: int) -> dict[str, str]:
+    """The table of names of QCS and DCS whose classifiers have `depth` blocks."""
+    names = {"fusion.classifier": _IDLE, **inside("ir_back.", "trunk.", IR50)}
+    for theirs, ours in _BETWEEN.items():
+        names |= {theirs: ours, f"{theirs}.proj": ours}
+        # A single convolution may be in a list of one; those of the first embedding are two.
+        if ours != "embed_taps.0":
+            names |= {f"{theirs}.0": ours, f"{theirs}.proj.0": ours}
+    for i in range(3):
+        names |= inside(f"cross_attention_{i + 1}.", f"cross.{i}.", _CROSS)
+    classifier = dict(_CLASSIFIER)
+    for i in range(depth):
+        classifier |= inside(f"blocks.{i}.", f"blocks.{i}.", _BLOCK)
+    return names | inside("VIT_base.", "base.", classifier) | inside("VIT_cross.", "cross_branch.", classifier)
 
 
-def _trunk_name(name: str) -> str | None:
-    if name.startswith("output_layer."):
-        return "#IR-50's output for identities, which never acts here"
-    if m := re.fullmatch(r"input_layer\.([0-2]\..+)", name):
-        return f"trunk.stem.{m[1]}"
-    if m := re.fullmatch(r"body([123])\.(\d+)\.(shortcut_layer|res_layer)\.([0-4])\.(.+)", name):
-        inner = f"shortcut.{m[4]}" if m[3] == "shortcut_layer" else IR_UNIT[int(m[4])]
-        return f"trunk.stages.{int(m[1]) - 1}.{m[2]}.{inner}.{m[5]}"
-    return None
-
-
-def _classifier_name(branch: str, name: str) -> str | None:
-    if re.match(r"(patch_embed|eca_block|CON1|IRLinear[12])\.|blocks\.\d+\.conv\.", name):
-        return _IDLE
-    if name in _CLASSIFIER:
-        return f"{branch}.{_CLASSIFIER[name]}"
-    place, _, kind = name.rpartition(".")
-    if place in _CLASSIFIER:
-        return f"{branch}.{_CLASSIFIER[place]}.{kind}"
-    if (m := re.fullmatch(r"blocks\.(\d+)\.(.+)", place)) and m[2] in _BLOCK:
-        return f"{branch}.blocks.{m[1]}.{_BLOCK[m[2]]}.{kind}"
-    return None
-
-
-def check_qcs(model: Method, state: Mapping) -> None:
-    """Raise ValueError, with what to change, for a checkpoint of QCS or DCS that is not of this model."""
+def qcs_naming(model: Method, state: State) -> Naming | None:
+    """The names in a checkpoint of QCS or DCS; None for another one, ValueError if the model cannot take it."""
+    if not any(name.startswith("VIT_base.") for name in state):
+        return None
     if not isinstance(model, QCS):
         raise ValueError(f"this is a QCS or DCS checkpoint; {model.name} cannot take it")
     theirs = "qcs" if "cross_attention_1.theta" in state else "dcs"
@@ -93,17 +77,19 @@ def check_qcs(model: Method, state: Mapping) -> None:
         raise ValueError(
             f"this is a {theirs.upper()} checkpoint and the model is {ours}; use create_model({theirs!r}, …)"
         )
+    rows = [f"{branch}.classify.{kind}" for branch in ("base", "cross_branch") for kind in ("weight", "bias")]
+    return Naming(qcs_names(len(model.base.blocks)), head=tuple(rows))
 
 
 class _Inert:
-    """Stands for a class of a checkpoint's author: holds what the file says and does nothing."""
+    """Takes the place of a class of a checkpoint's author: holds what the file says and does nothing."""
 
 
 def read_with_recorders(path: Path) -> object:
-    """What a checkpoint holds that keeps the training script's recorder objects beside its tensors.
+    """What a checkpoint holds that keeps the training script's recorder objects next to its tensors.
 
-    Still a weights-only load: every class named like a recorder is replaced by one without code, and besides
-    it nothing is admitted but NumPy's arrays.
+    Still a weights-only load: a class without code replaces every class that is named like a recorder, and
+    apart from them only NumPy's arrays are admitted.
 
     Raises:
         Exception: whatever torch raises for a file that would have to run other code.
@@ -111,9 +97,9 @@ def read_with_recorders(path: Path) -> object:
     wanted = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     recorders = [name for name in wanted if re.fullmatch(r"[\w.]*\.?Recorder\w*", name)]
     dtypes = [type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "b1")]
-    reconstruct = np.empty(0).__reduce__()[0]
-    arrays = [np.ndarray, np.dtype, *dtypes, reconstruct]
+    reconstruct: Any = np.empty(0).__reduce__()[0]
+    admitted: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [np.ndarray, np.dtype, *dtypes]
     # NumPy 2 moved the function; files written before it use the old name.
-    arrays.append((reconstruct, "numpy.core.multiarray._reconstruct"))
-    with torch.serialization.safe_globals([*arrays, *((_Inert, name) for name in recorders)]):
+    admitted += [reconstruct, (reconstruct, "numpy.core.multiarray._reconstruct")]
+    with torch.serialization.safe_globals([*admitted, *((_Inert, name) for name in recorders)]):
         return torch.load(path, map_location="cpu", weights_only=True)

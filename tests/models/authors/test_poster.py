@@ -1,11 +1,11 @@
 import pytest
 import torch
-from helpers.reference import assert_agrees, images, normal, official_state
+from helpers.reference import assert_agrees, images, official_state
 
 from fer_lab.data.expressions import from_canonical
 from fer_lab.models import create_model
-from fer_lab.models.authors.loading import load_official
-from fer_lab.models.authors.poster import face_ir50_name, ir50_name, mobilefacenet_name, poster_name
+from fer_lab.models.authors import load_official
+from fer_lab.models.authors.poster import poster_naming
 from fer_lab.models.weights import load_model, save_model
 
 
@@ -105,57 +105,25 @@ def test_a_checkpoint_of_another_model_changes_nothing(state, options, change, m
     assert model.color_order == "RGB"
 
 
-def test_the_two_networks_that_it_starts_from(state):
-    ir50 = {k.removeprefix("ir_back."): v for k, v in state.items() if k.startswith("ir_back.")}
-    ir50["body.21.res_layer.1.weight"] = normal(0, 4, 4)
-    mobile = {k.removeprefix("face_landback."): v for k, v in state.items() if k.startswith("face_landback.")}
-    model = create_model("poster", 8, "small")
-    head = model.classify.weight.clone()
-    first = load_official(model, ir50)
-    assert "body.21.res_layer.1.weight" in first.ignored
-    assert {name.split(".")[0] for name in first.used} == {"trunk"}
-    second = load_official(model, {"state_dict": mobile})
-    assert {name.split(".")[0] for name in second.used} == {"landmarks"}
-    torch.testing.assert_close(
-        model.trunk.stages[2][13].conv2.weight, state["ir_back.body.20.res_layer.3.weight"], rtol=0, atol=0
-    )
-    torch.testing.assert_close(
-        model.landmarks.head.linear.weight, state["face_landback.output_layer.linear.weight"], rtol=0, atol=0
-    )
-    torch.testing.assert_close(model.classify.weight, head, rtol=0, atol=0)
-    assert model.color_order == "RGB"
-
-
 def test_files_for_other_models(state):
-    tiny = create_model("poster")
     with pytest.raises(ValueError, match="POSTER checkpoint"):
         load_official(create_model("dan"), state)
-    with pytest.raises(ValueError, match="IR-50"):
-        load_official(tiny, {"input_layer.0.weight": normal(0, 64, 3, 3, 3)})
-    with pytest.raises(ValueError, match="MobileFaceNet"):
-        load_official(tiny, {"conv_6_sep.conv.weight": normal(0, 512, 128, 1, 1)})
 
 
 @pytest.mark.parametrize(
-    ("rename", "name", "ours"),
+    ("name", "ours"),
     [
-        (ir50_name, "body.0.res_layer.2.weight", "stages.0.0.activation.weight"),
-        (ir50_name, "body.7.shortcut_layer.1.bias", "stages.2.0.shortcut.1.bias"),
-        (ir50_name, "body.7.res_layer.5.bias", None),
-        (face_ir50_name, "body.3.res_layer.0.bias", "trunk.stages.1.0.norm1.bias"),
-        (face_ir50_name, "elsewhere", None),
-        (mobilefacenet_name, "conv_4.model.5.conv_dw.prelu.weight", "stages.1.6.depthwise.activation.weight"),
-        (mobilefacenet_name, "conv_45.project.bn.bias", "stages.2.0.project.norm.bias"),
-        (mobilefacenet_name, "conv_7.project.bn.bias", None),
-        (poster_name, "pyramid_fuse.blocks.2.upsample_s.weight", "steps.2.widen.1.weight"),
+        ("pyramid_fuse.blocks.2.upsample_s.weight", "steps.2.widen.1.weight"),
         (
-            poster_name,
             "pyramid_fuse.blocks.2.block_m.attn_lm.kv.bias",
             "steps.2.blocks.1.landmark_attention.kv.bias",
         ),
-        (poster_name, "pyramid_fuse.blocks.2.block_m.attn_x.kv.bias", None),
-        (poster_name, "head.other.weight", None),
+        ("pyramid_fuse.blocks.2.block_m.attn_x.kv.bias", None),
+        ("pyramid_fuse.blocks.4.upsample_s.weight", None),
+        ("ir_back.body.7.shortcut_layer.1.bias", "trunk.stages.2.0.shortcut.1.bias"),
+        ("face_landback.conv_45.project.bn.bias", "landmarks.stages.2.0.project.norm.bias"),
+        ("head.other.weight", None),
     ],
 )
-def test_names(rename, name, ours):
-    assert rename(name) == ours
+def test_names(state, loaded, name, ours):
+    assert poster_naming(loaded[0], state).rename(name) == ours

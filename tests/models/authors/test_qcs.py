@@ -11,9 +11,10 @@ import torch
 from helpers.reference import official_state
 
 from fer_lab.models import create_model
-from fer_lab.models.authors.loading import load_official, read_state_dict
-from fer_lab.models.authors.poster import IR_UNIT
-from fer_lab.models.authors.qcs import qcs_name
+from fer_lab.models.authors import load_official
+from fer_lab.models.authors.loading import read_state_dict
+from fer_lab.models.authors.naming import Naming
+from fer_lab.models.authors.qcs import qcs_names
 
 
 @pytest.fixture(scope="module")
@@ -27,14 +28,16 @@ def model():
 
 
 def test_newer_names_of_the_embeddings_load_alike(state):
+    rename = Naming(qcs_names(depth=8)).rename
     for old, new in (("embed_q", "embed_1"), ("embed_k", "embed_2"), ("embed_v", "embed_3")):
         for name in [name for name in state if name.startswith(old)]:
-            assert qcs_name(name) == qcs_name(name.replace(old, new))
-    assert qcs_name("embed_q.1.weight") == "embed_taps.0.1.weight"
-    assert qcs_name("embed_2.0.bias") == "embed_taps.1.bias"
-    assert qcs_name("embed_v.proj.weight") == "embed_taps.2.weight"
-    assert qcs_name("embed_q.7") is not None
-    assert qcs_name("decoder.weight") is None
+            assert rename(name) == rename(name.replace(old, new)) is not None
+    assert rename("embed_q.1.weight") == "embed_taps.0.1.weight"
+    assert rename("embed_2.0.bias") == "embed_taps.1.bias"
+    assert rename("embed_v.proj.weight") == "embed_taps.2.weight"
+    assert rename("VIT_cross.blocks.7.mlp.fc2.bias") == "cross_branch.blocks.7.mlp.3.bias"
+    assert rename("VIT_cross.blocks.7.conv.weight").startswith("#")
+    assert rename("decoder.weight") is None
 
 
 def test_eight_classes_and_their_extra_classifier(state):
@@ -52,29 +55,6 @@ def test_eight_classes_and_their_extra_classifier(state):
     assert model.cross_branch.classify.bias.tolist() == theirs[[0, 1, 3, 2, 6, 5, 4, 7]].tolist()
     with pytest.raises(ValueError, match=r"is \[8, 768\] in the checkpoint.*\[7, 768\]"):
         load_official(create_model("qcs", 7, "paper"), eight)
-
-
-def test_a_face_recognition_trunk_loads_and_leaves_the_rest(model):
-    units = (3, 4, 14)
-    state = {}
-    for name, value in model.trunk.state_dict().items():
-        place, _, rest = name.partition(".")
-        if place == "stem":
-            state[f"input_layer.{rest}"] = value + 1
-            continue
-        stage, unit, inner = rest.split(".", 2)
-        part, _, kind = inner.rpartition(".")
-        their = part.replace("shortcut", "shortcut_layer")
-        if part in IR_UNIT:
-            their = f"res_layer.{IR_UNIT.index(part)}"
-        state[f"body.{sum(units[: int(stage)]) + int(unit)}.{their}.{kind}"] = value + 1
-    before = model.base.classify.weight.clone()
-    report = load_official(model, state)
-    assert len(report.used) == len(model.trunk.state_dict())
-    torch.testing.assert_close(model.trunk.stages[2][5].conv2.weight, state["body.12.res_layer.3.weight"])
-    torch.testing.assert_close(model.base.classify.weight, before)
-    with pytest.raises(ValueError, match=r"qcs \(tiny\) has no such trunk"):
-        load_official(create_model("qcs"), state)
 
 
 def test_another_form_is_refused_with_the_way_out(state):

@@ -1,7 +1,10 @@
-"""What a training starts from: files of ours, authors' checkpoints, the trunk of another model."""
+"""What a training starts from, and authors' checkpoints as files of ours."""
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from torch import nn
 
 from fer_lab.models.authors.loading import LoadReport, load_official
 from fer_lab.models.method import Method, create_model
@@ -12,7 +15,7 @@ def start_from_weights(model: Method, path: Path, order: str = "") -> str:
     """Fill a model from a file of ours, or from a checkpoint in its authors' names.
 
     Args:
-        path: `.safetensors` are ours; all else is what `official.load_official` reads, a model or its trunk.
+        path: `.safetensors` is a file of ours; `load_official` reads every other one, of a model or its trunk.
         order: the data set whose label order the head of an authors' checkpoint has; "" leaves it as it is.
 
     Returns:
@@ -20,7 +23,7 @@ def start_from_weights(model: Method, path: Path, order: str = "") -> str:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a file that does not fit; an order for a file of ours, whose head is canonical.
+        ValueError: the file does not fit, or there is an order for a file of ours, whose head is canonical.
     """
     if path.suffix != ".safetensors":
         return str(load_official(model, path, order or None))
@@ -37,7 +40,7 @@ def convert(
     model: str,
     size: str = "paper",
     num_classes: int = 7,
-    options: Mapping[str, object] | None = None,
+    options: Mapping[str, Any] | None = None,
     order: str = "",
 ) -> LoadReport:
     """Write an authors' checkpoint as a file of ours, which everything here opens: evaluate, predict, explorer.
@@ -45,13 +48,13 @@ def convert(
     Args:
         checkpoint: in its authors' names.
         out: safetensors with a card.
-        model, size, num_classes, options: what the checkpoint is of, as `create_model` takes them.
+        model, size, num_classes, options: the model that the checkpoint is of, as `create_model` takes them.
         order: the data set whose label order its head has; "" leaves it as it is.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a target that is not .safetensors; a checkpoint that does not fit, or is of a trunk alone,
-            with which nothing could be predicted.
+        ValueError: `out` is not .safetensors; the checkpoint does not fit, or is of a trunk alone, which cannot
+            predict anything.
     """
     if out.suffix != ".safetensors":
         raise ValueError(f"weights are written as .safetensors, got {out.name!r}")
@@ -74,11 +77,13 @@ def start_from_trunk(model: Method, trained: Method) -> None:
     Raises:
         ValueError: one of the two has no trunk, or their trunks differ.
     """
-    if not (hasattr(model, "trunk") and hasattr(trained, "trunk")):
+    own, source = (getattr(method, "trunk", None) for method in (model, trained))
+    if not (isinstance(own, nn.Module) and isinstance(source, nn.Module)):
         raise ValueError(f"{model.name} and {trained.name} must both have a trunk to hand one over")
-    own, given = model.trunk.state_dict(), trained.trunk.state_dict()
-    if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in given.items()}:
+    if {k: v.shape for k, v in own.state_dict().items()} != {
+        k: v.shape for k, v in source.state_dict().items()
+    }:
         raise ValueError(
             f"the trunks of {trained.name} ({trained.size}) and {model.name} ({model.size}) differ"
         )
-    model.trunk.load_state_dict(given)
+    own.load_state_dict(source.state_dict())

@@ -8,8 +8,7 @@ from typer.testing import CliRunner
 
 from fer_lab import cli
 from fer_lab.models import create_model
-from fer_lab.models.authors.convert import convert, start_from_trunk, start_from_weights
-from fer_lab.models.authors.loading import load_official
+from fer_lab.models.authors import convert, load_official, start_from_trunk, start_from_weights
 from fer_lab.models.weights import load_model, read_card, save_model
 
 # method → size, options, and which of the authors' names and shapes

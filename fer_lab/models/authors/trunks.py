@@ -1,0 +1,63 @@
+"""The names in the trained networks from which the papers start.
+
+ResNet-18 (DAN) and IR-50 (POSTER, QCS) were trained to recognise faces, MobileFaceNet (POSTER) to find 68
+landmarks. Checkpoints of the papers contain IR-50 and MobileFaceNet, too.
+"""
+
+from fer_lab.models.authors.naming import Naming, State, inside
+from fer_lab.models.baseline import Baseline
+from fer_lab.models.dan import DAN
+from fer_lab.models.method import Method
+from fer_lab.models.poster import POSTER
+from fer_lab.models.qcs import QCS
+
+RESNET18 = {part: part for part in ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")}
+RESNET18 |= dict.fromkeys(("fc", "feature"), "#a classifier of identities, not of expressions")
+
+IR_UNIT = ("norm1", "conv1", "activation", "conv2", "norm2")
+_IR_UNIT = {"shortcut_layer": "shortcut"} | {f"res_layer.{i}": part for i, part in enumerate(IR_UNIT)}
+IR50 = {"input_layer": "stem", "output_layer": "#IR-50's output for identities, which never acts here"}
+for _stage, (_first, _count) in enumerate(((0, 3), (3, 4), (7, 14))):
+    for _unit in range(_count):
+        # QCS's files count the units of each stage apart, all others count them through.
+        for _theirs in (f"body.{_first + _unit}.", f"body{_stage + 1}.{_unit}."):
+            IR50 |= inside(_theirs, f"stages.{_stage}.{_unit}.", _IR_UNIT)
+
+_CONV_NORM = {"conv": "conv", "bn": "norm", "prelu": "activation"}
+_MOBILE_UNIT = (
+    inside("conv.", "spread.", _CONV_NORM)
+    | inside("conv_dw.", "depthwise.", _CONV_NORM)
+    | inside("project.", "project.", _CONV_NORM)
+)
+MOBILEFACENET = (
+    inside("conv1.", "stem.0.", _CONV_NORM)
+    | inside("conv2_dw.", "stem.1.", _CONV_NORM)
+    | inside("conv_6_sep.", "last.", _CONV_NORM)
+    | inside("output_layer.conv_6_dw.", "head.depthwise.", _CONV_NORM)
+    | {"output_layer.linear": "head.linear", "output_layer.bn": "head.norm"}
+)
+for _stage, (_down, _count) in enumerate((("conv_23", 4), ("conv_34", 6), ("conv_45", 2))):
+    MOBILEFACENET |= inside(f"{_down}.", f"stages.{_stage}.0.", _MOBILE_UNIT)
+    for _unit in range(_count):
+        _theirs = f"conv_{_stage + 3}.model.{_unit}."
+        MOBILEFACENET |= inside(_theirs, f"stages.{_stage}.{_unit + 1}.", _MOBILE_UNIT)
+
+
+def trunk_naming(model: Method, state: State) -> Naming | None:
+    """The names in a file of one of the three; None for another file, ValueError if the model lacks it."""
+    if "layer1.0.conv1.weight" in state:
+        if not isinstance(model, DAN | Baseline):
+            raise ValueError(f"this is a ResNet-18 checkpoint; {model.name} has no ResNet-18 trunk")
+        return Naming(inside("", "trunk.", RESNET18), part="trunk.")
+    if "input_layer.0.weight" in state:
+        if not isinstance(model, POSTER | QCS) or model.size == "tiny":
+            raise ValueError(f"this is an IR-50 checkpoint; {model.name} ({model.size}) has no such trunk")
+        last = {f"body.{unit}": "#IR-50's last stage, which is not used" for unit in (21, 22, 23)}
+        return Naming(inside("", "trunk.", IR50 | last), part="trunk.")
+    if "conv_6_sep.conv.weight" in state:
+        if not isinstance(model, POSTER) or model.size == "tiny" or model.landmarks is None:
+            raise ValueError(
+                f"this is a MobileFaceNet checkpoint; {model.name} ({model.size}) has no such landmark stream"
+            )
+        return Naming(inside("", "landmarks.", MOBILEFACENET), part="landmarks.")
+    return None
