@@ -1,7 +1,12 @@
-"""TODO."""
+"""Every interval and adjusted p-value of the book: bootstrap over faces, Student's t over seeds, exact shares.
+
+All intervals are at `LEVEL`. Faces and seeds answer different questions. An interval over faces is about other
+faces like these for one trained model. An interval over seeds is about another training of the same method.
+"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,7 +15,47 @@ LEVEL = 0.95
 _PIECE = 4_000_000
 
 
-def _resample(features: np.ndarray, resamples: int, seed: int):
+class Bootstrap(NamedTuple):
+    """M statistics of a sample (value [M]), BCa intervals (low, high [M]), and R resamples (drawn [R,M]).
+
+    NaN where the sample or a resample does not have the statistic.
+    """
+
+    value: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    drawn: np.ndarray
+
+
+def bootstrap(
+    features: np.ndarray,
+    statistics: Callable[[np.ndarray], np.ndarray],
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Bootstrap:
+    """Statistics of sums over faces with BCa intervals; all statistics share the same resampled faces.
+
+    Example:
+        A share [1] of N faces: `bootstrap(right[:, None], lambda sums: sums / len(right))`
+
+    Args:
+        features: [N,F], what each face adds to the sums.
+        statistics: sums [R,F] → M numbers for each, [R,M].
+        resamples: R, how often N faces are drawn with replacement.
+        seed: of the draw.
+
+    Raises:
+        ValueError: fewer than 100 resamples.
+    """
+    total = features.sum(0, keepdims=True, dtype=np.float64)
+    value = statistics(total)[0]
+    drawn = np.concatenate([statistics(sums) for sums in _resample(features, resamples, seed)])
+    low, high = _bca(value, drawn, statistics(total - features))
+    return Bootstrap(value, low, high, drawn)
+
+
+def _resample(features: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarray]:
     """Yield sums of features over faces drawn with replacement, [r,F] a piece, `resamples` in all."""
     n = len(features)
     if resamples < 100:
@@ -24,28 +69,23 @@ def _resample(features: np.ndarray, resamples: int, seed: int):
         yield times.astype(np.float32) @ features
 
 
-def _intervals(values: np.ndarray, drawn: np.ndarray, left_out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """BCa intervals of M statistics (Efron, JASA 1987; Efron & Tibshirani 1993, eqs. 14.9, 14.14 and 14.15).
+def _bca(value: np.ndarray, drawn: np.ndarray, left_out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Low and high [M] of BCa intervals (Efron, JASA 1987; Efron & Tibshirani 1993, eqs. 14.9, 14.14, 14.15).
 
     Args:
-        values: [M], on the whole sample.
-        drawn: [R,M], on the resamples; NaN where a resample does not have the statistic.
-        left_out: [N,M], with one face left out.
-
-    Returns:
-        low [M], high [M]; NaN where the value is.
+        left_out: [N,M], the statistics with one face left out; the rest as in `Bootstrap`.
     """
     from scipy.stats import norm
 
-    low, high = np.full_like(values, np.nan), np.full_like(values, np.nan)
-    for i in np.flatnonzero(np.isfinite(values)):
+    low, high = np.full_like(value, np.nan), np.full_like(value, np.nan)
+    for i in np.flatnonzero(np.isfinite(value)):
         sample, jackknife = drawn[:, i], left_out[:, i]
         sample, jackknife = sample[~np.isnan(sample)], jackknife[~np.isnan(jackknife)]
         if np.ptp(sample) == 0:
-            low[i] = high[i] = values[i]
+            low[i] = high[i] = value[i]
             continue
-        # Ties count half: on few faces many resamples give the very value.
-        below = ((sample < values[i]).mean() + (sample <= values[i]).mean()) / 2
+        # Ties count half: on few faces many resamples give exactly the value of the sample.
+        below = ((sample < value[i]).mean() + (sample <= value[i]).mean()) / 2
         bias = norm.ppf(np.clip(below, 0.5 / len(sample), 1 - 0.5 / len(sample)))
         spread = jackknife.mean() - jackknife
         scale = (spread**2).sum()
@@ -55,34 +95,103 @@ def _intervals(values: np.ndarray, drawn: np.ndarray, left_out: np.ndarray) -> t
     return low, high
 
 
+def mean_interval(
+    values: Sequence[float] | np.ndarray, *, resamples: int = 1000, seed: int = 0
+) -> tuple[float, float, float]:
+    """(mean, low, high) of one number a face by `bootstrap`, without NaNs; equal numbers get no width.
+
+    Raises:
+        ValueError: fewer than 100 resamples.
+    """
+    x = np.asarray(values, dtype=float)
+    x = x[~np.isnan(x)]
+    if len(x) < 2 or np.ptp(x) == 0:
+        mean = float(x.mean()) if len(x) else math.nan
+        return mean, mean, mean
+    features = np.column_stack([x, np.ones(len(x))])
+    result = bootstrap(features, lambda sums: sums[:, :1] / sums[:, 1:], resamples=resamples, seed=seed)
+    return float(result.value[0]), float(result.low[0]), float(result.high[0])
+
+
+def reflected_interval(value: float, drawn: np.ndarray) -> tuple[float, float]:
+    """(low, high) = 2·value − quantile, cut at 0, for a statistic ≥ 0 that resampling biases upwards.
+
+    The expected calibration error is one: a resample has a larger error than the sample it is drawn from.
+
+    Args:
+        value: on the whole sample.
+        drawn: [R], on the resamples.
+    """
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return max(2 * value - float(high), 0.0), max(2 * value - float(low), 0.0)
+
+
 def binomial_interval(right: int, total: int) -> tuple[float, float]:
-    """Exact 95 % interval (Clopper & Pearson, 1934) of a share of which `right` of `total` were seen."""
+    """(low, high) of the share `right` / `total`, exact (Clopper & Pearson, Biometrika 26, 1934)."""
     from scipy.stats import binomtest
 
-    return tuple(binomtest(right, total).proportion_ci(LEVEL, method="exact"))
+    ends = binomtest(right, total).proportion_ci(LEVEL, method="exact")
+    return ends.low, ends.high
+
+
+def seed_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float, float]:
+    """(mean, low, high) of one number a seed, by Student's t; a single seed has no interval (NaN)."""
+    from scipy import stats
+
+    x = np.asarray(values, dtype=float)
+    mean, n = float(x.mean()), len(x)
+    if n < 2:
+        return mean, math.nan, math.nan
+    half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1) * x.std(ddof=1) / math.sqrt(n))
+    return mean, mean - half, mean + half
+
+
+class PairedDifference(NamedTuple):
+    """Mean difference of two methods over n seeds, its Student's t interval, and the paired t-test's p-value.
+
+    low, high and p are NaN for a single seed. The test is two-sided.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p: float
+    n: int
+
+
+def paired_difference(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -> PairedDifference:
+    """Difference a − b of two methods that were trained with the same seeds, paired by seed.
+
+    Args:
+        a, b: one number a seed, in the same order of seeds.
+
+    Raises:
+        ValueError: no seeds, or not as many in a as in b.
+    """
+    from scipy import stats
+
+    if len(a) != len(b) or not len(a):
+        raise ValueError(f"expected one value of each method for every seed, got {len(a)} and {len(b)}")
+    x = np.asarray(a, dtype=float) - np.asarray(b, dtype=float)
+    difference, low, high = seed_interval(x)
+    n = len(x)
+    if n < 2:
+        return PairedDifference(difference, low, high, math.nan, n)
+    error = float(x.std(ddof=1)) / math.sqrt(n)
+    # Without spread, t is 0 / 0 for equal methods and infinite for others.
+    p = float(2 * stats.t.sf(abs(difference) / error, n - 1)) if error else float(difference == 0)
+    return PairedDifference(difference, low, high, p, n)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted for their number, so that one false alarm among all of them is as rare as in one test.
+    """p-values adjusted for how many there are: one false alarm in all of them is as rare as in a single test.
 
     Holm, A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 6, 1979:
     the i-th smallest of n is multiplied by n − i + 1, and none becomes smaller than one before it.
     """
-    p_values = np.asarray(p_values, dtype=float)
-    order = np.argsort(p_values, kind="stable")
-    scaled = p_values[order] * np.arange(len(p_values), 0, -1)
+    p = np.asarray(p_values, dtype=float)
+    order = np.argsort(p, kind="stable")
+    scaled = p[order] * np.arange(len(p), 0, -1)
     adjusted = np.empty_like(scaled)
     adjusted[order] = np.minimum(1.0, np.maximum.accumulate(scaled))
     return adjusted.tolist()
-
-
-def seed_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float, float]:
-    """(mean, low, high) of one number a seed, by Student's t; a single seed has no interval (NaN)."""
-    from scipy import stats
-
-    values = np.asarray(values, dtype=float)
-    mean, n = float(values.mean()), len(values)
-    if n < 2:
-        return mean, math.nan, math.nan
-    half = float(stats.t.ppf((1 + confidence) / 2, n - 1) * values.std(ddof=1) / math.sqrt(n))
-    return mean, mean - half, mean + half

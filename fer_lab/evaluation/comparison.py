@@ -1,4 +1,4 @@
-"""Several models on the same faces: differences, robustness against the renderer's knobs, error by group."""
+"""Several models on the same faces: paired differences, McNemar's test, and accuracy by group of faces."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,9 +6,61 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from fer_lab.evaluation.metrics import OVERALL, _features, _scores
-from fer_lab.intervals import _intervals, _resample, binomial_interval, holm
-from fer_lab.runs import Predictions
+from fer_lab.evaluation.metrics import OVERALL, accuracy_row, face_features, scores_of_sums
+from fer_lab.intervals import bootstrap, holm
+from fer_lab.runs.predictions import Predictions
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models on the same faces.
+
+    Attributes:
+        table: metric (accuracy, mean_class_recall), first, second, difference (first − second), low, high.
+        only_first, only_second: faces that only one of the two has right.
+        p_value: exact McNemar, two-sided: how likely such an unequal split of these faces is by chance.
+    """
+
+    table: pd.DataFrame
+    only_first: int
+    only_second: int
+    p_value: float
+
+
+def compare(first: Predictions, second: Predictions, *, resamples: int = 1000, seed: int = 0) -> Comparison:
+    """Difference of two models with a paired bootstrap (both on the same resampled faces), and McNemar's test.
+
+    The result is about these two trained models. Whether one method is better than another takes several
+    seeds of each: see `fer_lab.intervals.paired_difference`.
+
+    Raises:
+        ValueError: predictions on different faces, or none.
+    """
+    from scipy.stats import binomtest
+
+    same = first.fingerprint == second.fingerprint and first.classes == second.classes
+    pairs = ((np.asarray(first.rows), np.asarray(second.rows)), (first.labels, second.labels))
+    if not same or not all(np.array_equal(one, other) for one, other in pairs):
+        raise ValueError(
+            f"predictions are on different faces: {first.name} {first.fingerprint} ({len(first)}) and "
+            f"{second.name} {second.fingerprint} ({len(second)}); predict with both models on one set"
+        )
+    c, metrics = len(first.classes), 2
+
+    def both_and_difference(sums: np.ndarray) -> np.ndarray:
+        a, b = (scores_of_sums(half, c)[:, :metrics] for half in np.split(sums, 2, axis=1))
+        return np.concatenate([a, b, a - b], axis=1)
+
+    features = np.concatenate([face_features(first), face_features(second)], axis=1)
+    result = bootstrap(features, both_and_difference, resamples=resamples, seed=seed)
+    columns = dict(zip(("first", "second", "difference"), np.split(result.value, 3), strict=True))
+    low, high = result.low[2 * metrics :], result.high[2 * metrics :]
+    table = pd.DataFrame({"metric": OVERALL[:metrics], **columns, "low": low, "high": high})
+    only_first = int((first.correct & ~second.correct).sum())
+    only_second = int((second.correct & ~first.correct).sum())
+    discordant = only_first + only_second
+    p_value = float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
+    return Comparison(table, only_first, only_second, p_value)
 
 
 def differences(
@@ -28,10 +80,10 @@ def differences(
         raise ValueError(f"expected {reference!r} and at least one other model, got {', '.join(predictions)}")
     tables, p_values = [], []
     for name in others:
-        found = compare(predictions[name], predictions[reference], resamples=resamples, seed=seed)
-        counts = {"only_it": found.only_first, "only_reference": found.only_second}
-        tables.append(found.table.rename(columns={"first": "value"}).assign(model=name, **counts))
-        p_values.append(found.p_value)
+        pair = compare(predictions[name], predictions[reference], resamples=resamples, seed=seed)
+        counts = {"only_it": pair.only_first, "only_reference": pair.only_second}
+        tables.append(pair.table.rename(columns={"first": "value"}).assign(model=name, **counts))
+        p_values.append(pair.p_value)
     for table, p_value in zip(tables, holm(p_values), strict=True):
         table["p_value"] = p_value
     columns = ["model", "metric", "value", "difference", "low", "high", "only_it", "only_reference", "p_value"]
@@ -50,80 +102,16 @@ def accuracy_by_group(predictions: Mapping[str, Predictions], groups: Mapping[st
         order, those of a pandas Categorical in its own; a group without faces is left out.
 
     Raises:
-        ValueError: values that are not one for each face.
+        ValueError: not one value for each face.
     """
     rows = []
     for name, values in groups.items():
         order = pd.Series(values).astype("category").cat.remove_unused_categories().cat.categories
-        values = np.asarray(values)
-        for model, found in predictions.items():
-            if len(values) != len(found):
-                raise ValueError(f"{name} has {len(values)} values for {len(found)} faces")
+        of_face = np.asarray(values)
+        for model, one in predictions.items():
+            if len(of_face) != len(one):
+                raise ValueError(f"{name} has {len(of_face)} values for {len(one)} faces")
             for group in order:
-                right = found.correct[values == group]
-                low, high = binomial_interval(int(right.sum()), len(right))
-                row = {"property": name, "group": group, "model": model, "faces": len(right)}
-                rows.append({**row, "value": float(right.mean()), "low": low, "high": high})
+                row = {"property": name, "group": group, "model": model}
+                rows.append({**row, **accuracy_row(one.correct[of_face == group])})
     return pd.DataFrame(rows)
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Two models on the same faces.
-
-    Attributes:
-        table: metric (accuracy, mean_class_recall), first, second, difference (first − second), low, high.
-        only_first, only_second: faces that only one of the two has right.
-        p_value: exact McNemar, two-sided: how likely so unequal a split of these faces is by chance.
-    """
-
-    table: pd.DataFrame
-    only_first: int
-    only_second: int
-    p_value: float
-
-
-def compare(first: Predictions, second: Predictions, *, resamples: int = 1000, seed: int = 0) -> Comparison:
-    """Difference of two models with a paired bootstrap (both on the same resampled faces), and McNemar's test.
-
-    It speaks of these two trained models. Whether a method is better than another is a question to several
-    seeds of each.
-
-    Raises:
-        ValueError: predictions on different faces, or none.
-    """
-    from scipy.stats import binomtest
-
-    same = first.fingerprint == second.fingerprint and first.classes == second.classes
-    if (
-        not same
-        or not np.array_equal(first.rows, second.rows)
-        or not np.array_equal(first.labels, second.labels)
-    ):
-        raise ValueError(
-            f"predictions are on different faces: {first.name} {first.fingerprint} ({len(first)}) and "
-            f"{second.name} {second.fingerprint} ({len(second)}); predict with both models on one set"
-        )
-    c, metrics = len(first.classes), 2
-    features = np.concatenate([_features(first), _features(second)], axis=1)
-
-    def both(sums: np.ndarray) -> np.ndarray:
-        halves = np.split(sums, 2, axis=1)
-        return np.stack([_scores(half, c)[:, :metrics] for half in halves])
-
-    def difference(sums: np.ndarray) -> np.ndarray:
-        a, b = both(sums)
-        return a - b
-
-    whole = features.sum(0, keepdims=True, dtype=np.float64)
-    a, b = both(whole)[:, 0]
-    drawn = np.concatenate([difference(sums) for sums in _resample(features, resamples, seed)])
-    low, high = _intervals(a - b, drawn, difference(whole - features))
-    table = pd.DataFrame(
-        {"metric": OVERALL[:metrics], "first": a, "second": b, "difference": a - b, "low": low, "high": high}
-    )
-    only_first = int((first.correct & ~second.correct).sum())
-    only_second = int((second.correct & ~first.correct).sum())
-    discordant = only_first + only_second
-    p_value = float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
-    return Comparison(table, only_first, only_second, p_value)

@@ -1,12 +1,11 @@
-"""How an embedding is built: how tight its classes are, how far apart, and how much attention maps overlap.
+"""Embeddings: how tight their classes are, how far apart, and how they look on a plane.
 
-None of these numbers has an interval over faces in the results store: what they vary with is the training's
-seed. `over_seeds` gives the interval that answers that.
+None of these numbers has an interval over faces in the results store, because they vary with the training's
+seed. The store gives intervals over seeds.
 """
 
 import math
 import warnings
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,12 +16,14 @@ from fer_lab.data.faces import REGIONS, FaceSet
 from fer_lab.data.loader import Loader
 from fer_lab.explanation.maps import mass_in_regions, mean_pairwise_cosine
 from fer_lab.models.inference import in_order
+from fer_lab.models.layers import evaluating
 from fer_lab.models.method import Method
+from fer_lab.models.qcs import QCS
 from fer_lab.models.triplet_center import TripletCenter
 
-# The silhouette compares every face with every other one; beyond this many, so many are drawn.
+# The silhouette compares every face with every other one. Of larger sets, this many faces are drawn.
 SILHOUETTE_FACES = 4000
-# How often every face is given other partners before its cross similarity map is measured.
+# How often every face gets new partners for measuring its cross similarity map.
 MASS_DRAWS = 4
 
 
@@ -35,7 +36,7 @@ def _points(embeddings: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.
 
 
 class Scatter(NamedTuple):
-    """Mean squared distance of embeddings to their class mean, of those to the overall mean, and the ratio."""
+    """Mean squared distance of faces to their class mean, of class means to the overall mean, and the ratio."""
 
     within: float
     between: float
@@ -43,12 +44,12 @@ class Scatter(NamedTuple):
 
 
 def within_between_scatter(embeddings: np.ndarray, labels: np.ndarray) -> Scatter:
-    """How tight the classes are against how far apart: Fisher's criterion by traces, lower is better.
+    """How tight the classes are relative to their distances: Fisher's criterion by traces, lower is better.
 
     With class means μ_c of n_c faces each and the overall mean μ:
     within = tr S_W = Σ_i ‖x_i − μ_{y_i}‖² / N, between = tr S_B = Σ_c n_c ‖μ_c − μ‖² / N
     (Fukunaga, Introduction to Statistical Pattern Recognition, 1990, section 10.2). The ratio does not
-    change with the embedding's scale; with one value it says nothing of any single pair of classes.
+    change with the embedding's scale. As a single number, it says nothing about any one pair of classes.
 
     Args:
         embeddings: [N,D].
@@ -70,16 +71,15 @@ def within_between_scatter(embeddings: np.ndarray, labels: np.ndarray) -> Scatte
 
 
 class Separation(NamedTuple):
-    """Every class against the centers; NaN for a class without faces.
+    """Every class relative to the class centers; NaN for a class without faces.
 
     Attributes:
         scatter: [C] root mean squared distance of a class's faces to its center, in `unit`s.
-        margin: [C] how much nearer its faces are to their own center than to the nearest wrong one, mean
-            over the faces, in `unit`s; below 0 the typical face lies with another class.
-        nearest: [C,C] share of a class's faces (row) whose nearest wrong center is that of the column.
+        margin: [C] how much nearer a class's faces are to their own center than to the nearest wrong one,
+            mean over the faces, in `unit`s; below 0 the typical face is nearer to another class.
+        nearest: [C,C] share of a class's faces (row) whose nearest wrong center is the column's class.
         centers: [C,D] as given, or the means of the classes; NaN for a class without faces.
-        unit: root mean squared distance of all faces to their mean, so that the scale of an embedding does
-            not matter.
+        unit: root mean squared distance of all faces to their mean; it removes the embedding's scale.
     """
 
     scatter: np.ndarray
@@ -100,8 +100,8 @@ def separation(
         embeddings: [N,D].
         labels: int [N], 0…C−1.
         num_classes: C.
-        centers: [C,D]; None takes the classes' means, which flatters a class of few faces: they pull their
-            own mean towards themselves.
+        centers: [C,D]; None takes the classes' means. They flatter a class of few faces, each of which
+            pulls its class mean towards itself.
 
     Raises:
         ValueError: sizes that do not match, labels outside the classes, or fewer than two classes.
@@ -140,9 +140,8 @@ def separation(
 def silhouette(embeddings: np.ndarray, labels: np.ndarray) -> float:
     """Mean silhouette of the faces, −1…1 (Rousseeuw, J. Comput. Appl. Math. 20, 1987), by scikit-learn.
 
-    For each face (b − a) / max(a, b): a is its mean distance to its own class, b that to the nearest other
-    class. Frequent classes weigh more. Of more than `SILHOUETTE_FACES` faces, so many are drawn with a fixed
-    seed.
+    For each face (b − a) / max(a, b): a is its mean distance to its own class, b the one to the nearest other
+    class. Frequent classes weigh more. Of larger sets, `SILHOUETTE_FACES` faces are drawn with a fixed seed.
 
     Raises:
         ValueError: sizes that do not match, a single class, or only classes of one face.
@@ -158,21 +157,18 @@ def silhouette(embeddings: np.ndarray, labels: np.ndarray) -> float:
     return float(silhouette_score(x, y))
 
 
-def rare_classes(labels: np.ndarray | torch.Tensor, classes: Sequence[str]) -> tuple[str, ...]:
-    """Classes with less than half of an equal share of the faces, such as RAF-DB's fear, disgust and anger."""
-    counts = np.bincount(np.asarray(labels), minlength=len(classes))
-    return tuple(name for name, n in zip(classes, counts, strict=True) if n < counts.sum() / (2 * len(classes)))
+def embedding_metrics(
+    model: Method, faces: FaceSet, embeddings: np.ndarray, *, batch_size: int = 256
+) -> pd.DataFrame:
+    """How a model's embeddings and attention maps are spread, in the columns of `evaluate` without intervals.
 
-
-def structure(model: Method, faces: FaceSet, embeddings: np.ndarray, *, batch_size: int = 256) -> pd.DataFrame:
-    """What a model makes of a set beyond right and wrong, in the columns of `evaluation.evaluate`.
-
-    "within_between" is the ratio of `within_between_scatter` for its embeddings, "silhouette" as there;
-    "nearest_center_margin" and "class_scatter", for every class and as the mean over classes, those of
-    `separation` from the classes' means; "head_overlap", for a model with several attention maps over the
-    face, the mean of `mean_pairwise_cosine` over the faces; "map_mass", for a model that compares faces and
-    faces whose truth is known, the share of its cross similarity maps on the places that the acting units
-    moved, and "map_mass_chance", what an even map would get.
+    - "within_between": the ratio of `within_between_scatter`; "silhouette": see there.
+    - "nearest_center_margin" and "class_scatter": `separation` from the classes' means, for every class and
+      as the mean over classes.
+    - "head_overlap", for a model with several attention maps over the face: the mean over faces of
+      `mean_pairwise_cosine`.
+    - "map_mass", for a model that compares faces, on rendered faces: the share of its cross similarity maps
+      on the places that the acting units moved. "map_mass_chance": the share that an even map would have.
 
     Args:
         embeddings: [N,D] of these faces, as `predict(…, embeddings=True)` gives them.
@@ -199,22 +195,19 @@ def _head_overlap(model: Method, faces: FaceSet, batch_size: int) -> float | Non
     if not model.has_face_maps:
         return None
     loader = in_order(model, faces, device=next(model.parameters()).device, batch_size=batch_size)
-    was_training = model.training
-    model.eval()
     overlaps = []
-    with torch.no_grad():
+    with evaluating(model), torch.no_grad():
         for batch in loader:
             maps = next(iter(model.attention_maps(batch.images).values()))
             if maps.shape[1] < 2:
                 break
             overlaps.append(mean_pairwise_cosine(maps).cpu())
-    model.train(was_training)
     return float(torch.cat(overlaps).mean()) if overlaps else None
 
 
 def _map_mass(model: Method, faces: FaceSet) -> tuple[float, float] | None:
-    """Mean over anchors that move something, drawn with partners `MASS_DRAWS` times, and over the scales."""
-    if getattr(model, "cross", None) is None or faces.regions is None:
+    """(map_mass, map_mass_chance), the mean over scales, draws of partners, and anchors that move something."""
+    if not isinstance(model, QCS) or model.cross is None or faces.regions is None:
         return None
     # A class with a single face has no partner for it.
     paired = faces.class_counts() > 1
@@ -223,31 +216,28 @@ def _map_mass(model: Method, faces: FaceSet) -> tuple[float, float] | None:
     faces = faces.subset(paired[faces.labels])
     device = next(model.parameters()).device
     loader = Loader(faces, batch_size=64, size=model.image_size, kind=model.batch_kind, device=device)
-    was_training = model.training
-    model.eval()
-    found = []
-    with torch.no_grad():
+    shares = []
+    with evaluating(model), torch.no_grad():
         for draw in range(MASS_DRAWS):
             loader.set_epoch(draw)
             for batch in loader:
                 moved = faces.region_masks(batch.indices[:, 0])[:, [REGIONS.index("moved")]].to(device)
                 acting = moved.flatten(1).any(1)
-                if not acting.any():  # the last, small batch may hold neutral faces alone
+                if not acting.any():  # the last, small batch may hold only neutral faces
                     continue
                 maps = model.similarity_maps(batch.images[acting])[:, 0]  # [B,3,7,7], the anchor's
                 share, chance = mass_in_regions(maps, moved[acting])
-                found.append(torch.stack([share.mean(1), chance], 1).flatten(1).cpu())
-    model.train(was_training)
-    mass, chance = torch.cat(found).mean(0).tolist()
+                shares.append(torch.stack([share.mean(1), chance], 1).flatten(1).cpu())
+    mass, chance = torch.cat(shares).mean(0).tolist()
     return mass, chance
 
 
 class Plane(NamedTuple):
-    """What a model with a two-dimensional embedding makes of every place in a window of it.
+    """The answer of a model with a two-dimensional embedding at every point of a grid over a window of it.
 
     Attributes:
-        x, y: [W] and [H], where the places are.
-        decision: int [H,W], the class that would be answered.
+        x, y: [W] and [H], coordinates of the grid.
+        decision: int [H,W], the predicted class.
         silent: bool [C,H,W], where a face of class c would have no triplet-center loss; None without centers.
     """
 
@@ -259,17 +249,17 @@ class Plane(NamedTuple):
 
 @torch.no_grad()
 def plane_of(model: TripletCenter, xy: np.ndarray, steps: int = 160) -> Plane:
-    """Decision regions and margins around points [N,2], and around the centers if there are any.
+    """Decision regions and margins in a window around points [N,2] and, if the model has any, its centers.
 
     Raises:
-        ValueError: an embedding of more than two dimensions.
+        ValueError: an embedding that does not have two dimensions.
     """
     if model.classify.in_features != 2:
-        raise ValueError(f"only two dimensions can be drawn as they are, got {model.classify.in_features}")
-    seen = np.asarray(xy, dtype=np.float32)
+        raise ValueError(f"expected an embedding of two dimensions, got {model.classify.in_features}")
+    inside = np.asarray(xy, dtype=np.float32)
     if model.centers is not None:
-        seen = np.concatenate([seen, model.centers.detach().cpu().numpy()])
-    low, high = seen.min(0), seen.max(0)
+        inside = np.concatenate([inside, model.centers.detach().cpu().numpy()])
+    low, high = inside.min(0), inside.max(0)
     room = 0.06 * (high - low).max() + 1e-6
     x, y = (np.linspace(low[i] - room, high[i] + room, steps) for i in (0, 1))
     across, up = np.meshgrid(x, y)
@@ -278,18 +268,18 @@ def plane_of(model: TripletCenter, xy: np.ndarray, steps: int = 160) -> Plane:
     logits = model.logits(points)
     decision = logits.argmax(1).view(steps, steps).cpu().numpy()
     silent = None
-    if model.metric_loss == "triplet_center":
+    if model.metric_loss == "triplet_center" and (loss := model.triplet_center) is not None:
         every = torch.arange(model.num_classes, device=points.device)
-        losses = [model.triplet_center.per_face(points, label.expand(len(points)), logits) for label in every]
+        losses = [loss.per_face(points, label.expand(len(points)), logits) for label in every]
         silent = (torch.stack(losses).view(-1, steps, steps) == 0).cpu().numpy()
     return Plane(x, y, decision, silent)
 
 
 def umap_embedding(embeddings: np.ndarray | torch.Tensor, seed: int = 0, neighbors: int = 15) -> np.ndarray:
-    """Lay embeddings [N,D] out on a plane by UMAP (McInnes et al., arXiv 1802.03426) → float32 [N,2].
+    """Place embeddings [N,D] on a plane by UMAP (McInnes et al., arXiv 1802.03426) → float32 [N,2].
 
-    The same embeddings and seed give the same points on one machine. Only neighbourhoods mean something:
-    not distances between clusters, and not their sizes. The first call costs about 10 s on two cores.
+    The same embeddings and seed give the same points on one machine. Only neighbourhoods mean something.
+    Distances between clusters and sizes of clusters do not. The first call takes about 10 s on two cores.
 
     Raises:
         ValueError: fewer than four faces, another shape, or values that are not finite.

@@ -1,8 +1,8 @@
-"""Predictions, metrics with 95 % intervals, and comparisons of two models.
+"""Predictions of a model on a set of faces, and metrics of predictions with 95 % intervals.
 
 Every metric is a function of sums over faces (cells of the confusion matrix, calibration bins), so one
 matrix product gives it for a thousand resamples at once. torchmetrics computes one sample at a time and
-costs a second to import; tests hold that both agree, and where they must not:
+costs a second to import. Tests check that both agree, with two intended differences:
 - mean class recall is over the classes that occur in the truth. torchmetrics and scikit-learn also count a
   class that only occurs among the predictions, as a recall of 0. Macro F1 does count such a class.
 - calibration bins are closed on the right, as in the paper. torchmetrics closes them on the left, and
@@ -10,14 +10,16 @@ costs a second to import; tests hold that both agree, and where they must not:
 
 Intervals come from the bootstrap over faces: BCa (Efron, JASA 1987), as in scipy.stats.bootstrap, which
 cannot share resamples between metrics. Faces count as independent, which several pictures of one person
-are not. Two exceptions, both measured:
+are not. Two metrics get another interval, both for measured reasons:
 - calibration error is biased upwards, in a resample more than in the sample. Simulated with 300 faces and
   true errors of 0, 0.02 and 0.08, the percentile interval holds the truth in 0, 0 and 76 % of the cases, BCa
   in 0, 1 and 89 %, and the reflected interval 2·value − quantile, widened to its value, in 54, 82 and 91 %
-  (with 3000 faces 64, 89 and 95 %). The last is used here; near 0 it still promises too much.
-- with every face right (or wrong) all resamples agree and the bootstrap says "no uncertainty": accuracy and
-  recall then get the exact binomial interval of Clopper and Pearson; the other metrics, no width.
+  (with 3000 faces 64, 89 and 95 %). The last is used here. Near 0 it is still too narrow.
+- with every face right (or wrong) all resamples agree, and the bootstrap interval has no width. Accuracy and
+  recall then get the exact binomial interval of Clopper and Pearson; the other metrics keep no width.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -26,16 +28,10 @@ import torch
 from fer_lab._device import best_device
 from fer_lab._progress import progress
 from fer_lab.data.faces import FaceSet
-from fer_lab.intervals import LEVEL, _intervals, _resample, binomial_interval
+from fer_lab.intervals import binomial_interval, bootstrap, reflected_interval
 from fer_lab.models.inference import fuse, in_order
 from fer_lab.models.method import Method
-from fer_lab.runs import Predictions
-
-__all__ = [
-    "confusion_matrix",
-    "evaluate",
-    "predict",
-]
+from fer_lab.runs.predictions import Predictions
 
 BINS = 15
 OVERALL = ("accuracy", "mean_class_recall", "macro_f1", "ece")
@@ -53,9 +49,9 @@ def predict(
     """Class probabilities of every face, in the set's order, in float32.
 
     Args:
-        model: works in eval mode, in the form that `fuse` gives it; its own modes are left alone.
-        faces: resized and ordered (RGB or BGR) as the model asks.
-        device: where to compute; None is the best there is. The model stays where it is.
+        model: runs in eval mode, in the form that `fuse` gives it. Its own modes stay as they are.
+        faces: resized and put in the model's colour order (RGB or BGR).
+        device: where to compute; None is the best device of this machine. The model stays where it is.
         embeddings: also keep `model.embed`, which runs the network a second time.
 
     Raises:
@@ -82,7 +78,7 @@ def predict(
         classes=tuple(faces.classes),
         name=faces.name,
         fingerprint=faces.fingerprint,
-        rows=faces.rows.numpy(),
+        rows=np.asarray(faces.rows),
         embeddings=torch.cat(embedded).numpy() if embeddings else None,
     )
 
@@ -91,7 +87,7 @@ def _check_classes(model: Method, faces: FaceSet) -> None:
     if model.num_classes != faces.num_classes:
         raise ValueError(
             f"{model.name} has {model.num_classes} classes, but {faces.name} has {faces.num_classes}; "
-            "load the faces with num_classes as the model's"
+            "load the faces with the model's num_classes"
         )
     ours, theirs = tuple(model.classes), tuple(faces.classes)
     if ours != theirs and sorted(ours) == sorted(theirs):
@@ -99,15 +95,19 @@ def _check_classes(model: Method, faces: FaceSet) -> None:
 
 
 def confusion_matrix(predictions: Predictions) -> np.ndarray:
-    """Counts int64 [C,C]: rows are the truth, columns what was predicted."""
+    """Counts int64 [C,C]: rows are the truth, columns the predictions."""
     c = len(predictions.classes)
     cells = predictions.labels * c + predictions.predicted
     return np.bincount(cells, minlength=c * c).reshape(c, c)
 
 
-def evaluate(
-    predictions: Predictions, *, resamples: int = 1000, seed: int = 0, interval: bool = True
-) -> pd.DataFrame:
+def rare_classes(labels: np.ndarray | torch.Tensor, classes: Sequence[str]) -> tuple[str, ...]:
+    """Classes with less than half of an equal share of the faces, such as RAF-DB's fear, disgust and anger."""
+    counts = np.bincount(np.asarray(labels), minlength=len(classes))
+    return tuple(name for name, n in zip(classes, counts, strict=True) if n < counts.sum() / (2 * len(classes)))
+
+
+def evaluate(predictions: Predictions, *, resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
     """All metrics as a long table with columns metric, class ("" for all), value, low, high.
 
     accuracy; mean_class_recall over the classes in the truth; macro_f1 over the classes in the truth or
@@ -117,42 +117,54 @@ def evaluate(
     Args:
         resamples: of the faces, with replacement, shared by all metrics.
         seed: of the resampling.
-        interval: False leaves low and high NaN.
 
     Raises:
-        ValueError: no faces.
+        ValueError: no faces, or fewer than 100 resamples.
     """
     c = len(predictions.classes)
-    features = _features(predictions)
-    whole = features.sum(0, keepdims=True, dtype=np.float64)
-    values = _scores(whole, c)[0]
-    low = high = np.full_like(values, np.nan)
-    if interval:
-        drawn = np.concatenate([_scores(sums, c) for sums in _resample(features, resamples, seed)])
-        left_out = _scores(whole - features, c)
-        low, high = _intervals(values, drawn, left_out)
-        ece = OVERALL.index("ece")
-        ends = np.quantile(drawn[:, ece], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        low[ece], high[ece] = np.maximum(2 * values[ece] - ends[::-1], 0)
-        groups = predictions.labels == np.arange(c)[:, None]
-        for i, group in [(0, np.full(len(predictions), True)), *enumerate(groups, start=len(OVERALL))]:
-            if group.any() and values[i] in (0, 1):
-                low[i], high[i] = binomial_interval(int(predictions.correct[group].sum()), int(group.sum()))
-        low, high = np.minimum(low, values), np.maximum(high, values)
+    values, low, high, drawn = bootstrap(
+        face_features(predictions), lambda sums: scores_of_sums(sums, c), resamples=resamples, seed=seed
+    )
+    ece = OVERALL.index("ece")
+    low[ece], high[ece] = reflected_interval(values[ece], drawn[:, ece])
+    groups = predictions.labels == np.arange(c)[:, None]
+    for i, group in [(0, np.full(len(predictions), True)), *enumerate(groups, start=len(OVERALL))]:
+        if group.any() and values[i] in (0, 1):
+            low[i], high[i] = binomial_interval(int(predictions.correct[group].sum()), int(group.sum()))
     return pd.DataFrame(
         {
             "metric": [*OVERALL, *["recall"] * c],
             "class": [*[""] * len(OVERALL), *predictions.classes],
             "value": values,
-            "low": low,
-            "high": high,
+            "low": np.minimum(low, values),
+            "high": np.maximum(high, values),
         }
     )
 
 
-def _features(predictions: Predictions) -> np.ndarray:
-    """What each face adds to the sums, float32 [N, C·C + 15]: its confusion cell, then confidence − correct
-    in its calibration bin."""
+def overall(metrics: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `evaluate`'s table that are about all classes, by metric: columns value, low, high.
+
+    Example:
+        `overall(evaluate(predictions)).value["accuracy"]`
+    """
+    return metrics[metrics["class"] == ""].set_index("metric").drop(columns="class")
+
+
+def accuracy_row(correct: np.ndarray) -> dict[str, float]:
+    """{faces, value, low, high} of bool [N]: their number and accuracy with its exact binomial interval."""
+    low, high = binomial_interval(int(correct.sum()), len(correct))
+    return {"faces": len(correct), "value": float(correct.mean()), "low": low, "high": high}
+
+
+def face_features(predictions: Predictions) -> np.ndarray:
+    """What each face adds to the sums that metrics are made of, float32 [N, C·C + 15].
+
+    First a one in its cell of the confusion matrix, then confidence − correct in its calibration bin.
+
+    Raises:
+        ValueError: no faces.
+    """
     n, c = predictions.probabilities.shape
     if not n:
         raise ValueError(f"there are no predictions on {predictions.name} to evaluate")
@@ -165,26 +177,20 @@ def _features(predictions: Predictions) -> np.ndarray:
     return features
 
 
-def _scores(sums: np.ndarray, c: int) -> np.ndarray:
-    """Metrics [R, 4 + C] from sums of features [R, C·C + 15]: `OVERALL`, then each class's recall."""
+def scores_of_sums(sums: np.ndarray, c: int) -> np.ndarray:
+    """Metrics [R, 4 + C] from sums of `face_features` [R, C·C + 15]: `OVERALL`, then each class's recall."""
     sums = sums.astype(np.float64)
     confusion = sums[:, : c * c].reshape(-1, c, c)
     right = np.diagonal(confusion, axis1=1, axis2=2)
-    truth, said = confusion.sum(2), confusion.sum(1)
+    truth, predicted = confusion.sum(2), confusion.sum(1)
     total = truth.sum(1)
     with np.errstate(invalid="ignore"):
         recall = right / truth
-        f1 = 2 * right / (truth + said)
+        f1 = 2 * right / (truth + predicted)
     overall = [
         right.sum(1) / total,
-        _mean_of_known(recall),
-        _mean_of_known(f1),
+        np.nanmean(recall, axis=1),
+        np.nanmean(f1, axis=1),
         np.abs(sums[:, c * c :]).sum(1) / total,
     ]
     return np.column_stack([*overall, recall])
-
-
-def _mean_of_known(values: np.ndarray) -> np.ndarray:
-    """Mean over axis 1 of what is not NaN."""
-    known = ~np.isnan(values)
-    return np.where(known, values, 0).sum(1) / known.sum(1)

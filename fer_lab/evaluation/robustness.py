@@ -1,12 +1,9 @@
-"""Accuracy on small faces: the same faces with fewer pixels.
-
-A face far from the camera is cropped and enlarged like any other, but has less in it. Here every face is
-shrunk to a share of its side and enlarged again.
-"""
+"""Accuracy on harder faces: with fewer pixels, or with one knob of the renderer turned."""
 
 import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,8 +12,7 @@ import torch.nn.functional as F
 
 from fer_lab.data.faces import FaceSet
 from fer_lab.data.synthetic import SyntheticFaces
-from fer_lab.evaluation.metrics import evaluate, predict
-from fer_lab.intervals import binomial_interval
+from fer_lab.evaluation.metrics import accuracy_row, evaluate, predict
 from fer_lab.models.method import Method
 
 # Percent of the side, as in the book's figures.
@@ -24,13 +20,15 @@ SCALES = (100, 75, 50, 35)
 
 
 def shrunk(faces: FaceSet, percent: int) -> FaceSet:
-    """The same faces with what is left of them at `percent` of their side, in images of the old size.
+    """The same faces shrunk to `percent` of their side and enlarged again to the old size.
+
+    A face far from the camera is cropped and enlarged like any other, but holds less detail.
 
     Args:
         percent: 1…100; 100 gives the faces themselves.
 
     Raises:
-        ValueError: another percentage, or one that leaves less than 4 pixels.
+        ValueError: a percentage out of range, or one that leaves less than 4 pixels.
     """
     small = round(faces.image_size * percent / 100)
     if not 1 <= percent <= 100 or small < 4:
@@ -70,25 +68,25 @@ def accuracy_by_scale(model: Method, faces: FaceSet, percents: Sequence[int] = S
     return pd.concat(rows, ignore_index=True)
 
 
-def robustness(
+def accuracy_by_knob(
     models: Mapping[str, Method],
     settings: Mapping[str, Sequence],
     *,
     num_faces: int = 300,
     seed: int = 0,
-    **knobs,
+    **knobs: Any,
 ) -> pd.DataFrame:
-    """Accuracy of models as one knob of the renderer turns and all others stay.
+    """Accuracy of models while one knob of the renderer turns and all others keep their values.
 
-    The same people, expressions and poses are drawn at every setting. A level that is one number stands for
-    an even one where the knob is a range, as `scale_range` is: all heads of that size.
+    The same people, expressions and poses are drawn at every level. For the knob `scale_range`, which is a
+    range, a level may be one number: all heads have that size.
 
     Args:
         models: name → model; all of one image size and class count.
         settings: knob → levels.
         num_faces: drawn for each level.
-        seed: of the faces; take one that no model was trained on.
-        knobs: of the renderer, the same for all.
+        seed: of the faces. Choose one that no model was trained on.
+        knobs: of the renderer, the same at every level.
 
     Returns:
         A row a knob, level and model: knob, level, model, faces, value (the accuracy), low, high (exact
@@ -109,15 +107,13 @@ def robustness(
         right = {name: predict(model, faces, batch_size=64).correct for name, model in models.items()}
         for i, level in enumerate(levels):
             for name, hits in right.items():
-                here = hits[i * num_faces : (i + 1) * num_faces]
-                low, high = binomial_interval(int(here.sum()), len(here))
-                row = {"knob": knob, "level": level, "model": name, "faces": len(here)}
-                rows.append({**row, "value": float(here.mean()), "low": low, "high": high})
+                row = {"knob": knob, "level": level, "model": name}
+                rows.append({**row, **accuracy_row(hits[i * num_faces : (i + 1) * num_faces])})
     return pd.DataFrame(rows)
 
 
 def _one_after_another(sets: Sequence[FaceSet]) -> FaceSet:
-    """Faces and labels of several drawn sets as one, so that a model is made ready once."""
+    """Faces and labels of several rendered sets in one set, so that `predict` prepares a model only once."""
     images, labels, people = (
         torch.cat([getattr(one, name) for one in sets]) for name in ("storage", "labels", "subjects")
     )

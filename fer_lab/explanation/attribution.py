@@ -1,45 +1,24 @@
-"""Where a model looks: its native maps, captum's attributions, and how much of a map lies where.
+"""Four ways to a map over the face: the model's own attention, and three attributions by captum.
 
 An attention map is what a layer multiplied with. It is not by itself an explanation of the answer (Jain &
-Wallace, arXiv 1902.10186). An attribution asks the answer: GradCAM how it hangs on a layer's features,
-integrated gradients on the pixels, occlusion on patches of the picture. Whether a map is right is a third
-question, for attribution_scores.py.
+Wallace, arXiv 1902.10186). An attribution shows what the answer depends on: for GradCAM a layer's features, for
+integrated gradients the pixels, for occlusion patches of the picture. Whether a map is right is a third
+question: see scores.py.
 
-Everything runs in eval mode, with gradients where they are needed wherever it is called, and leaves the model
-as it was, also after an exception.
+Every function runs in eval mode, switches gradients on if it needs them, and leaves the model as it was, also
+after an exception.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
 
-from fer_lab.explanation.maps import (
-    GRID,
-    mass_in_regions,
-    normalize_for_display,
-    scaled_to_mass,
-    to_grid,
-    upsample,
-)
+from fer_lab.explanation.maps import GRID, scaled_to_mass, to_grid
 from fer_lab.models.layers import evaluating
 from fer_lab.models.method import Method
-
-__all__ = [
-    "GRID",
-    "WAYS",
-    "classes_to_explain",
-    "evaluating",
-    "explain",
-    "grad_cam",
-    "integrated_gradients",
-    "mass_in_regions",
-    "native_maps",
-    "normalize_for_display",
-    "occlusion",
-    "upsample",
-]
 
 WAYS = ("native", "grad_cam", "integrated_gradients", "occlusion")
 # Faces that captum runs at once.
@@ -50,8 +29,8 @@ CHUNK = 128
 def _explaining(
     model: nn.Module, images: torch.Tensor, target: int | torch.Tensor | None
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Eval mode with gradients; yields images that take one and the class to explain, int64 [B]."""
-    # Tensors made under inference_mode can never take a gradient.
+    """Eval mode with gradients; yields images that require one, and the classes to explain, int64 [B]."""
+    # Tensors made under inference_mode can never require a gradient.
     with evaluating(model), torch.inference_mode(False), torch.enable_grad():
         images = images.detach().clone().requires_grad_()
         yield images, classes_to_explain(model, images, target)
@@ -60,13 +39,13 @@ def _explaining(
 def classes_to_explain(
     model: nn.Module, images: torch.Tensor, target: int | torch.Tensor | None = None
 ) -> torch.Tensor:
-    """The class to explain of each face, int64 [B]: the predicted one, or as `target` says.
+    """The class to explain for each face, int64 [B].
 
     Args:
-        target: a class index for all, or one a face int64 [B]; None is each face's predicted class.
+        target: a class index for all faces, or one a face int64 [B]; None is each face's predicted class.
 
     Raises:
-        ValueError: a target that is no class, or not one for each face.
+        ValueError: a target that is not a class, or not one for each face.
     """
     classes = getattr(model, "num_classes", None)
     if target is None or classes is None:
@@ -82,10 +61,6 @@ def classes_to_explain(
     return chosen
 
 
-# ---------------------------------------------------------------------------------------------------------
-# Four ways to a map
-
-
 def explain(
     model: Method,
     images: torch.Tensor,
@@ -93,30 +68,32 @@ def explain(
     *,
     target: int | torch.Tensor | None = None,
     grid: int = GRID,
-    **options,
+    **options: Any,
 ) -> torch.Tensor:
-    """One map a face, by any of `WAYS`, all on the same grid so that none wins by finer pixels.
+    """One map a face, by any of `WAYS`, on a common grid so that no way wins by finer pixels.
 
-    "native" is the first of the model's own maps; where it has several (heads), each is cut at zero and
-    scaled to the same sum, and the maps are averaged. The others are the functions of that name below.
+    "native" is the first entry of the model's own maps. If it has several maps (heads), each is cut at zero and
+    scaled to the same sum, and their mean is returned. The other ways are the functions of that name below.
+
+    Example:
+        `explain(model, prepare(faces.images, model.image_size, model.color_order), "grad_cam")`
 
     Args:
         images: float [B,3,S,S], as the model takes them.
-        target: class index, or one a face int64 [B]; None is each face's predicted class. Native maps take
-            no notice of it.
+        target: class index, or one a face int64 [B]; None is each face's predicted class. An attention map
+            belongs to no class and is the same for every target; see `native_maps`.
         grid: side of the map, in cells; finer maps are averaged over a cell.
         options: of the function behind the way.
 
     Returns:
-        float32 [B,1,grid,grid] in the way's own units, above 0 what speaks for the class; "native" (but for
-        a class activation map) and "grad_cam" know nothing below 0. All zeros for a face where the way
-        finds nothing.
+        float32 [B,1,grid,grid] in the way's own units; values above 0 speak for the class. GradCAM and
+        attention maps have no values below 0. All zeros for a face where the way finds nothing.
 
     Raises:
-        ValueError: an unknown way, and as the function behind the way.
+        ValueError: an unknown way, or as the function behind the way.
     """
     if way == "native":
-        maps = next(iter(native_maps(model, images, **options).values()))
+        maps = next(iter(native_maps(model, images, target, **options).values()))
         if maps.shape[1] > 1:
             maps = scaled_to_mass(maps.clamp(min=0)).mean(1, keepdim=True)
     elif way == "grad_cam":
@@ -130,20 +107,29 @@ def explain(
     return to_grid(maps, grid)
 
 
-def native_maps(model: Method, images: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The model's own attention over the face, in eval mode and without gradients.
+def native_maps(
+    model: Method, images: torch.Tensor, target: int | torch.Tensor | None = None
+) -> dict[str, torch.Tensor]:
+    """The model's own maps over the face, in eval mode and without gradients.
 
     Args:
         images: float [B,3,S,S], as the model takes them.
+        target: class index, or one a face int64 [B], for a model whose map belongs to a class (`class_maps`),
+            such as the baseline's class activation map; None is each face's predicted class. Attention belongs
+            to no class, so other models ignore it.
 
     Returns:
         Name → float32 [B,K,h,w], not normalised.
 
     Raises:
-        ValueError: a model without maps, or with maps of another shape.
+        ValueError: a model without maps, or with maps of another shape; a target that is not a class.
     """
     with evaluating(model), torch.no_grad():
-        maps = model.attention_maps(images)
+        if target is not None and getattr(model, "class_maps", False):
+            options = {"target": classes_to_explain(model, images, target)}
+        else:
+            options = {}
+        maps = model.attention_maps(images, **options)
     if not maps:
         raise ValueError(f"{type(model).__name__} has no attention maps of its own; use grad_cam")
     for name, one in maps.items():
@@ -165,17 +151,16 @@ def grad_cam(
     Args:
         images: float [B,3,S,S].
         target: class index, or one a face int64 [B]; None is each face's predicted class.
-        layer: a module of the model whose output is a grid [B,D,h,w]. None is the model's `last_features`
-            if it names such a module, else its `trunk`; where that gives something else than a grid, or the
-            model has neither, the last module inside that gave one.
-        allow_zero: return maps of zeros, too, instead of raising.
+        layer: a module of the model whose output is a grid [B,D,h,w]. None is the last module to finish that
+            gives one, within the model's `trunk` if it has one, else within the model.
+        allow_zero: return maps of zeros instead of raising.
 
     Returns:
         float32 [B,1,h,w], ≥ 0.
 
     Raises:
-        ValueError: no such layer; one that did not run, ran more than once, gave no grid, or on which the
-            logits do not hang; a target that is no class; faces whose map is zero everywhere.
+        ValueError: a layer that is not in the model or does not give one grid that influences the logits; a
+            target that is not a class; faces whose map is zero everywhere.
     """
     from captum.attr import LayerGradCam
 
@@ -193,56 +178,49 @@ def grad_cam(
 
 
 def _grid_layer(model: nn.Module, images: torch.Tensor, layer: nn.Module | None) -> nn.Module:
-    """The module whose output GradCAM weighs: the one given, or the model's last grid, as `grad_cam` says."""
+    """The module whose output GradCAM weighs: the given one, or the model's last grid, as `grad_cam` says."""
     names = {module: name or type(model).__name__ for name, module in model.named_modules()}
     if layer is not None and layer not in names:
-        raise ValueError(f"the layer is no part of {type(model).__name__}; take one of model.named_modules()")
-    root = layer
-    for name in ("last_features", "trunk"):
-        root = getattr(model, name, None) if root is None else root
-    root = root if isinstance(root, nn.Module) else model
-
-    runs: dict[nn.Module, list] = {}
-    with _outputs(root, runs):
+        raise ValueError(f"the layer is not in {type(model).__name__}; take one of model.named_modules()")
+    trunk = getattr(model, "trunk", None)
+    root = layer if layer is not None else trunk if isinstance(trunk, nn.Module) else model
+    with _outputs_inside(root) as outputs:
         logits = model(images)
-
-    def fault(module: nn.Module) -> str:
-        outputs = runs.get(module, [])
-        if len(outputs) != 1:
-            return f"ran {len(outputs)} times in one pass, expected once"
-        grid = outputs[0]
-        if not isinstance(grid, torch.Tensor) or grid.ndim != 4 or len(grid) != len(images):
-            given = list(grid.shape) if isinstance(grid, torch.Tensor) else type(grid).__name__
-            return f"gave {given}, expected a grid [{len(images)},D,h,w]"
-        if grid[0, 0].numel() < 2:
-            return f"gave {list(grid.shape)}, a single place"
-        found = None
-        if grid.requires_grad and logits.requires_grad:
-            found = torch.autograd.grad(logits.sum(), grid, retain_graph=True, allow_unused=True)[0]
-        return "has no part in the logits" if found is None else ""
-
-    if layer is not None:
-        if reason := fault(layer):
-            raise ValueError(f"layer {names[layer]} {reason}; choose another one")
-        return layer
-    for module in reversed(runs):
-        if not fault(module):
+    if layer is not None and not _can_weigh(outputs.get(layer, []), logits):
+        given = [list(x.shape) if isinstance(x, torch.Tensor) else type(x) for x in outputs.get(layer, [])]
+        raise ValueError(
+            f"layer {names[layer]} must give one grid [{len(images)},D,h,w] that influences the logits, got "
+            f"{given or 'nothing'}; choose another layer"
+        )
+    for module in reversed(outputs):
+        if layer in (None, module) and _can_weigh(outputs[module], logits):
             return module
     raise ValueError(
-        f"{names[root]} gave no grid [B,D,h,w] that the logits hang on; say which layer's output to weigh"
+        f"{names[root]} gave no grid [B,D,h,w] that influences the logits; name the layer whose output to weigh"
     )
 
 
-@contextmanager
-def _outputs(root: nn.Module, runs: dict[nn.Module, list]) -> Iterator[None]:
-    """Collect what every module inside `root` gives, in the order in which they (last) finish."""
+def _can_weigh(outputs: list[Any], logits: torch.Tensor) -> bool:
+    """Whether a module gave, in one pass, one grid [B,D,h,w] of several places that influences the logits."""
+    if len(outputs) != 1 or not isinstance(outputs[0], torch.Tensor) or not logits.requires_grad:
+        return False
+    grid = outputs[0]
+    if grid.ndim != 4 or len(grid) != len(logits) or grid[0, 0].numel() < 2 or not grid.requires_grad:
+        return False
+    return torch.autograd.grad(logits.sum(), grid, retain_graph=True, allow_unused=True)[0] is not None
 
-    def keep(module, _inputs, output):
-        runs[module] = [*runs.pop(module, []), output]
+
+@contextmanager
+def _outputs_inside(root: nn.Module) -> Iterator[dict[nn.Module, list[Any]]]:
+    """Collect what every module inside `root` gives, in the order in which they (last) finish."""
+    outputs: dict[nn.Module, list[Any]] = {}
+
+    def keep(module: nn.Module, _inputs: Any, output: Any) -> None:
+        outputs[module] = [*outputs.pop(module, []), output]
 
     handles = [module.register_forward_hook(keep) for module in root.modules()]
     try:
-        yield
+        yield outputs
     finally:
         for handle in handles:
             handle.remove()
@@ -259,19 +237,19 @@ def integrated_gradients(
     """Integrated gradients (Sundararajan et al., arXiv 1703.01365), through captum, summed over colours.
 
     (x − x₀) · ∫₀¹ ∂logit/∂x (x₀ + α(x − x₀)) dα, by Gauss-Legendre quadrature. The map adds up to
-    logit(x) − logit(x₀), but for the quadrature's error.
+    logit(x) − logit(x₀), up to the error of the quadrature.
 
     Args:
         images: x, float [B,3,S,S].
         target: class index, or one a face int64 [B]; None is each face's predicted class.
         baseline: x₀, a picture without evidence, [B,3,S,S], or one number; 0 is the mean colour.
-        steps: nodes of the quadrature, so many passes forward and backward.
+        steps: nodes of the quadrature; each costs a pass forward and backward.
 
     Returns:
         float32 [B,1,S,S], in logits a pixel, of both signs.
 
     Raises:
-        ValueError: a target that is no class, fewer than one step.
+        ValueError: a target that is not a class, or fewer than one step.
     """
     from captum.attr import IntegratedGradients
 
@@ -300,15 +278,15 @@ def occlusion(
     Args:
         images: float [B,3,S,S].
         target: class index, or one a face int64 [B]; None is each face's predicted class.
-        baseline: what is seen instead, [B,3,S,S], or one number; 0 is the mean colour.
+        baseline: what covers the face, [B,3,S,S], or one number; 0 is the mean colour.
         window: its side in pixels; None is two cells of the 7×7 grid.
-        stride: from one window to the next; None is half a window.
+        stride: pixels from one window to the next; None is half a window.
 
     Returns:
         float32 [B,1,S,S], in logits, below 0 where covering helps.
 
     Raises:
-        ValueError: a target that is no class; a window beyond the picture, or a stride that leaves gaps.
+        ValueError: a target that is not a class, a window beyond the picture, or a stride that leaves gaps.
     """
     from captum.attr import Occlusion
 

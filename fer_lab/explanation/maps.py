@@ -1,7 +1,8 @@
-"""Maps over a face as arrays: brought to a grid, scaled, and held against places that are known.
+"""Maps over a face as arrays: resampled to a grid, scaled, and compared with places that are known.
 
-A map [B,K,h,w] has K values for each of h×w cells that tile the picture. Cells and pixels are overlaid by the
-area they share, so a coarse map and a fine mask meet without interpolation.
+A map [B,K,h,w] has K values for each of h×w cells that tile the picture. Cells and pixels are weighted by the
+area they share, so a coarse map and a fine mask are compared without interpolation. Every function raises a
+ValueError for maps of another number of dimensions.
 """
 
 import numpy as np
@@ -18,7 +19,7 @@ def _check(maps: torch.Tensor) -> None:
 
 
 def _overlap(cells: int, pixels: int, like: torch.Tensor) -> torch.Tensor:
-    """[cells,pixels]: share of each cell that lies in each pixel, both tiling one line; rows add up to 1."""
+    """[cells,pixels]: share of each cell in each pixel, where both tile the same line; rows add up to 1."""
     ends = torch.arange(cells + 1, dtype=torch.float64, device=like.device) * (pixels / cells)
     pixel = torch.arange(pixels, dtype=torch.float64, device=like.device)
     low, high = ends[:-1, None].maximum(pixel), ends[1:, None].minimum(pixel + 1)
@@ -28,10 +29,7 @@ def _overlap(cells: int, pixels: int, like: torch.Tensor) -> torch.Tensor:
 def to_grid(maps: torch.Tensor, height: int, width: int | None = None) -> torch.Tensor:
     """Maps [B,K,h,w] → float32 [B,K,height,width]: the mean over each new cell, by exact overlap.
 
-    The sum over the face keeps its share: finer maps are averaged, coarser ones repeated.
-
-    Raises:
-        ValueError: another number of dimensions.
+    Finer maps are averaged, coarser ones repeated. The mean over the face stays the same.
     """
     _check(maps)
     width = height if width is None else width
@@ -45,10 +43,7 @@ def upsample(maps: torch.Tensor, size: int, mode: str = "bilinear") -> torch.Ten
     """Maps [B,K,h,w] → [B,K,size,size], interpolated between the centres of the grid's cells, for pictures.
 
     Args:
-        mode: "bilinear" stays within the maps' values; "bicubic" looks smoother and may leave them a little.
-
-    Raises:
-        ValueError: another number of dimensions.
+        mode: "bilinear" stays within the range of the map; "bicubic" is smoother and may exceed it slightly.
     """
     _check(maps)
     return F.interpolate(maps.float(), size=(size, size), mode=mode, align_corners=False)
@@ -57,10 +52,10 @@ def upsample(maps: torch.Tensor, size: int, mode: str = "bilinear") -> torch.Ten
 def normalize_for_display(maps: torch.Tensor) -> torch.Tensor:
     """Stretch every map [B,K,h,w] to 0…1 on its own; a constant map becomes zeros.
 
-    For pictures only: what one map has more of than another is lost.
+    For pictures only: differences between the values of two maps are lost.
 
     Raises:
-        ValueError: another number of dimensions, or values that are not finite.
+        ValueError: values that are not finite.
     """
     _check(maps)
     maps = maps.detach().float()
@@ -74,7 +69,7 @@ def scaled_to_mass(maps: torch.Tensor) -> torch.Tensor:
     """Divide every map [B,K,h,w] by its sum, so that each adds up to 1; a map of zeros stays zeros.
 
     Raises:
-        ValueError: another number of dimensions, or negative mass.
+        ValueError: negative mass.
     """
     _check_mass(maps)
     total = maps.sum((2, 3), keepdim=True)
@@ -82,7 +77,7 @@ def scaled_to_mass(maps: torch.Tensor) -> torch.Tensor:
 
 
 def centre_prior(grid: int = GRID, width: float = 0.2) -> torch.Tensor:
-    """A map that knows nothing but that faces stand in the middle: a round Gaussian, [1,1,grid,grid].
+    """A map that only knows that faces are in the middle: a round Gaussian, [1,1,grid,grid].
 
     Args:
         width: standard deviation, as a share of the picture's side.
@@ -92,14 +87,10 @@ def centre_prior(grid: int = GRID, width: float = 0.2) -> torch.Tensor:
     return (line[:, None] * line)[None, None]
 
 
-# ---------------------------------------------------------------------------------------------------------
-# Against places that are known
-
-
 def _check_mass(maps: torch.Tensor) -> None:
     _check(maps)
     if (maps < 0).any():
-        raise ValueError("maps have negative values, whose share means nothing; clamp them first")
+        raise ValueError("maps have negative values, which have no share of a sum; clamp them first")
 
 
 def _cover(maps: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
@@ -112,9 +103,9 @@ def _cover(maps: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
 
 
 def mass_in_regions(maps: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Share of each map's mass in each region, beside the share that an even map would have.
+    """Share of each map's mass in each region, and the share that an even map would have.
 
-    A map's cell spreads its value evenly over the pixels it covers; cells and masks are overlaid exactly.
+    A map's cell spreads its value evenly over the pixels that it covers, by exact overlap.
 
     Args:
         maps: [B,K,h,w], not negative.
@@ -134,12 +125,12 @@ def mass_in_regions(maps: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tens
 
 
 def pointing_game(maps: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Does a map's largest value lie in the region? (Zhang et al., arXiv 1608.00507)
+    """Whether a map's largest value is in the region (pointing game, Zhang et al., arXiv 1608.00507).
 
-    They take the largest pixel, with a tolerance. A coarse map names no pixel but a cell, so the point is
-    drawn evenly from the largest cell (from all of them where several are equally large), and a hit is the
-    probability that it lies in the region. For a map as fine as the mask that is a plain yes or no; an even
-    map gets exactly chance.
+    They take the largest pixel, with a tolerance. A coarse map has a largest cell instead, so the point is
+    drawn evenly from that cell (from all of them where several are equally large), and a hit is the
+    probability that the point is in the region. For a map as fine as the mask that is 0 or 1; an even map gets
+    exactly chance.
 
     Args:
         maps: [B,K,h,w].
@@ -162,25 +153,28 @@ def pointing_game(maps: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tensor
 def mean_pairwise_cosine(maps: torch.Tensor) -> torch.Tensor:
     """How much K maps of one face overlap: [B,K,h,w] → [B], the mean cosine over the K(K−1)/2 pairs of maps.
 
-    1: all heads look at the same places; 0: at disjoint ones (for maps that are not negative). A map of
-    zeros overlaps with nothing.
+    For maps that are not negative, 1 means that all maps mark the same places, 0 that they mark disjoint
+    ones. A map of zeros overlaps with nothing.
 
     Raises:
-        ValueError: another number of dimensions, or a single map.
+        ValueError: a single map.
     """
     if maps.ndim != 4 or maps.shape[1] < 2:
         raise ValueError(f"expected maps [B,K,h,w] with K of at least 2, got {list(maps.shape)}")
     k = maps.shape[1]
-    units = torch.nn.functional.normalize(maps.flatten(2).float(), dim=2)
+    units = F.normalize(maps.flatten(2).float(), dim=2)
     # |Σ u|² counts every pair twice and every map with itself once.
     return (units.sum(1).square().sum(1) - units.square().sum((1, 2))) / (k * (k - 1))
 
 
 def strongest_matches(table: torch.Tensor | np.ndarray, count: int) -> list[tuple[int, int, float]]:
-    """The places of two faces that match best: (place of the first, of the second, strength 0…1).
+    """The places of two faces that match best: (place of the first, place of the second, strength 0…1).
 
-    One to one: the largest entry of the table [N,M] first, then the largest that shares no place with it, and
-    so on. Strength is the entry as a share of the table's range.
+    Each place occurs at most once: the largest entry of the table [N,M] comes first, then the largest one that
+    shares no place with it, and so on. Strength is the entry as a share of the table's range.
+
+    Raises:
+        ValueError: a table of another shape, or more matches than places.
     """
     table = np.asarray(table, dtype=float)
     if table.ndim != 2 or not 1 <= count <= min(table.shape):
@@ -188,14 +182,15 @@ def strongest_matches(table: torch.Tensor | np.ndarray, count: int) -> list[tupl
             f"expected a table [N,M] and 1…{min(table.shape)} matches, got {list(table.shape)}, {count}"
         )
     left, low, span = table.copy(), table.min(), max(np.ptp(table), 1e-12)
-    found = []
+    matches = []
     for _ in range(count):
         i, j = np.unravel_index(left.argmax(), left.shape)
-        found.append((int(i), int(j), float((table[i, j] - low) / span)))
+        matches.append((int(i), int(j), float((table[i, j] - low) / span)))
         left[i], left[:, j] = -np.inf, -np.inf
-    return found
+    return matches
 
 
-def _centre(place: int, grid: int) -> tuple[float, float]:
+def cell_centre(place: int, grid: int = GRID) -> tuple[float, float]:
+    """(x, y) of the centre of a cell, numbered row by row, as shares of the picture's side."""
     row, column = divmod(place, grid)
     return (column + 0.5) / grid, (row + 0.5) / grid

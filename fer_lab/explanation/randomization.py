@@ -1,11 +1,12 @@
-"""Does a map hang on what was learned? Maps of a model whose weights are replaced by random ones.
+"""Does a map depend on what was learned? Maps of a model whose weights are replaced by random ones.
 
-If an untrained model gives the same map, it shows the picture, or the architecture, and not what the model has
-learned: Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018, https://arxiv.org/abs/1810.03292
+If an untrained model gives the same map, the map shows the picture, or the architecture, and not what the model
+has learned: Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018, https://arxiv.org/abs/1810.03292
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,7 @@ from fer_lab.models.method import Method, method_class
 def rank_correlation(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     """Spearman's rank correlation of two maps of each face, [B,1,h,w] → float32 [B], −1…1.
 
-    0 where one of the two is the same everywhere: it orders nothing.
+    0 where one of the two maps is constant: it has no order.
 
     Raises:
         ValueError: maps of different shapes.
@@ -50,16 +51,15 @@ def weight_randomization(
 ) -> pd.DataFrame:
     """Cascading randomisation (Adebayo et al., Sanity Checks for Saliency Maps, arXiv 1810.03292).
 
-    From the answer down to the pixels, ever more layers get the weights of an untrained model, and each
-    time the map is compared with that of the trained one, for the same class, by `rank_correlation` of what
-    speaks for the class. A map that hangs on what was learned ends near 0; one that does not was never about
-    the model.
+    From the answer down to the pixels, more and more layers get the weights of an untrained model. At each
+    stage the map is compared with the trained model's map for the same class, by `rank_correlation` of what
+    speaks for the class. A map that depends on what was learned ends near 0.
 
     Args:
         images: float [B,3,S,S].
-        ways: some of `attention.WAYS`, or way → options for `explain`.
+        ways: some of `attribution.WAYS`, or way → options for `explain`.
         target: class index, or one a face; None is each face's predicted class, by the trained model.
-        stages: in how many equal parts (but for rounding) the layers are randomised.
+        stages: number of parts, equal up to rounding, in which the layers are randomised.
         fresh: an untrained model; None builds one from the model's name, size and options.
         seed: of its weights.
 
@@ -68,7 +68,7 @@ def weight_randomization(
         correlation.
 
     Raises:
-        ValueError: fewer than one stage, a model whose layers differ from `fresh`'s, and as `explain`.
+        ValueError: fewer than one stage, a model whose weights differ in shape from `fresh`'s, or as `explain`.
     """
     if stages < 1:
         raise ValueError(f"stages must be at least 1, got {stages}")
@@ -79,13 +79,14 @@ def weight_randomization(
     partly, given = copy.deepcopy(model), fresh.state_dict()
     if {k: v.shape for k, v in given.items()} != {k: v.shape for k, v in model.state_dict().items()}:
         raise ValueError(
-            "the untrained model has other weights than the trained one; build it with its options"
+            "the untrained model has other weights than the trained one; build it with the same options"
         )
 
-    trained, tables = {}, []
+    trained: dict[str, torch.Tensor] = {}
+    tables = []
     for stage in range(stages + 1):
         random = layers[len(layers) - round(len(layers) * stage / stages) :]
-        # What never runs goes with the last stage.
+        # Weights of modules that never run are replaced in the last stage.
         keys = given if stage == stages else [key for key in given if key.rpartition(".")[0] in random]
         partly.load_state_dict({key: given[key] for key in keys}, strict=False)
         for way, chosen in options.items():
@@ -99,7 +100,7 @@ def weight_randomization(
 def _untrained(model: Method, seed: int) -> Method:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        # Not by create_model, which may fill a part with weights that ship.
+        # Not by create_model, which may load bundled weights into a part of the model.
         fresh = method_class(model.name)(num_classes=model.num_classes, size=model.size, **model.options)
     return fresh.to(next(model.parameters()).device)
 
@@ -108,8 +109,8 @@ def _layers_that_run(model: nn.Module, images: torch.Tensor) -> list[str]:
     """Names of the modules with weights of their own, in the order in which they start in a forward pass."""
     order: list[str] = []
 
-    def note(name):
-        def hook(_module, _inputs):
+    def note(name: str) -> Callable[[nn.Module, Any], None]:
+        def hook(_module: nn.Module, _inputs: Any) -> None:
             if name not in order:
                 order.append(name)
 

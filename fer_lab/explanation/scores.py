@@ -1,50 +1,46 @@
 """Is a map right? Scores of maps against known places, and against the model's own answer.
 
-Two questions, and a map may pass one and fail the other (weight_randomization.py asks a third):
-- `place_scores`: does it lie where the expression is? Only rendered faces know. A model may rightly look
-  elsewhere, and a blob in the middle of every face lies rather well, so every score has its chance beside it
-  and `priors` to beat.
-- `probing_scores`: does the answer hang on the places that the map marks? Cells are replaced in the map's
-  order (deletion, insertion), or windows one by one (infidelity). No truth is needed, but the faces with
-  replaced cells are unlike any that the model was trained on.
+These are two questions, and a map may pass one and fail the other (randomization.py asks a third):
+- `place_scores`: does the map mark the places where the expression is? Only for rendered faces are they known.
+  A model may be right to look elsewhere, and a blob in the middle of every face scores rather well. Therefore
+  every score comes with its chance level, and `priors` gives maps to beat.
+- `probing_scores`: does the answer depend on the places that the map marks? Cells are replaced in the map's
+  order (deletion, insertion), or windows one by one (infidelity). This needs no truth, but the model was not
+  trained on faces with replaced cells.
 """
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import pandas as pd
 import torch
 from torchvision.transforms.functional import gaussian_blur
 
 from fer_lab.explanation.attribution import classes_to_explain
 from fer_lab.explanation.maps import GRID, centre_prior, mass_in_regions, pointing_game, to_grid
+from fer_lab.intervals import mean_interval
 from fer_lab.models.layers import evaluating
 from fer_lab.models.method import Method
 
-LEVEL = 0.95
 # Faces that run at once.
 CHUNK = 256
 
 
 def priors(faces: int, grid: int = GRID) -> dict[str, torch.Tensor]:
-    """Maps that have not seen the face, for comparison: {"chance": even, "centre": `centre_prior`}, [B,1,g,g].
+    """Maps that do not depend on the face: {"chance": an even map, "centre": `centre_prior`}, each [B,1,g,g].
 
-    In the probing scores the even map, all of whose cells tie, replaces cells in a random order.
+    All cells of the even map tie, so the probing scores replace them in a random order.
     """
     even, centre = torch.ones(1, 1, grid, grid), centre_prior(grid)
     return {name: one.expand(faces, -1, -1, -1) for name, one in (("chance", even), ("centre", centre))}
 
 
-# ---------------------------------------------------------------------------------------------------------
-# Against known places
-
-
 def place_scores(maps: Mapping[str, torch.Tensor], masks: torch.Tensor) -> pd.DataFrame:
     """Pointing game and share of mass of several maps of the same faces on one region.
 
-    Only what speaks for the class counts: values below zero are cut. A map that is then zero everywhere
-    points nowhere, and is scored as an even one.
+    Only what speaks for the class counts, so values below zero are set to zero. A map that is then zero
+    everywhere is scored as an even map.
 
     Args:
         maps: way → [B,1,h,w].
@@ -55,7 +51,7 @@ def place_scores(maps: Mapping[str, torch.Tensor], masks: torch.Tensor) -> pd.Da
         empty (bool), whether the map was zero everywhere.
 
     Raises:
-        ValueError: maps or masks that do not fit.
+        ValueError: maps or masks of shapes that do not match.
     """
     tables = []
     for way, signed in maps.items():
@@ -80,17 +76,13 @@ def _rows(way: str, columns: Mapping[str, torch.Tensor]) -> pd.DataFrame:
     return pd.DataFrame({"way": way, "face": range(len(next(iter(values.values())))), **values})
 
 
-# ---------------------------------------------------------------------------------------------------------
-# Against the model's answer
-
-
 def blurred(images: torch.Tensor, strength: float = 1 / GRID) -> torch.Tensor:
-    """Images [B,3,S,S] with their detail gone: a Gaussian blur whose deviation is a share of the side.
+    """Images [B,3,S,S] without detail: a Gaussian blur whose standard deviation is a share of the side.
 
-    The default, one cell of the 7×7 grid, leaves a head and hardly an expression.
+    With the default, one cell of the 7×7 grid, a head remains visible, but hardly an expression.
     """
     sigma = strength * images.shape[-1]
-    # The kernel reaches two deviations, and never beyond what reflecting the border can fill.
+    # The kernel reaches two deviations, and at most as far as reflecting the border can fill.
     reach = min(math.ceil(2 * sigma), images.shape[-1] - 1)
     return gaussian_blur(images, [2 * reach + 1] * 2, [sigma] * 2)
 
@@ -111,10 +103,10 @@ def perturbation_curves(
 
     Args:
         images: float [B,3,S,S].
-        maps: [B,K,h,w] of any sign; cells that tie go in a random order.
+        maps: [B,K,h,w] of any sign; cells that tie are replaced in a random order.
         target: class index, or one a face; None is each face's predicted class.
         insertion: start from the replacement and put the cells of the face back.
-        steps: in how many equal parts (but for rounding) the cells are replaced.
+        steps: number of parts, equal up to rounding, in which the cells are replaced.
         replacement: [B,3,S,S]; None is `blurred`.
         seed: of the ties.
 
@@ -122,7 +114,7 @@ def perturbation_curves(
         float32 [B,K,steps+1], 0…1, from nothing replaced (or put back) to everything.
 
     Raises:
-        ValueError: maps that do not fit the images, more steps than cells, a target that is no class.
+        ValueError: not one set of maps for each image, more steps than cells, a target that is not a class.
     """
     b, k, h, w = _check_maps(images, maps)
     if not 1 <= steps <= h * w:
@@ -138,14 +130,15 @@ def perturbation_curves(
     )
     rank = rank.view(b, k, h, w)
 
-    ends = [_probability(model, end, target) for end in (first, last)]
     curves = torch.empty(b, k, steps + 1)
-    curves[:, :, 0], curves[:, :, steps] = ends[0][:, None], ends[1][:, None]
+    for step, end in ((0, first), (steps, last)):
+        curves[:, :, step] = _answers(model, end).softmax(1).gather(1, target[:, None]).cpu()
     for step in range(1, steps):
         replaced = (rank < round(h * w * step / steps)).float()
         for i in range(k):
             mask = to_grid(replaced[:, i : i + 1], images.shape[2], images.shape[3])
-            curves[:, i, step] = _probability(model, torch.lerp(first, last, mask), target)
+            logits = _answers(model, torch.lerp(first, last, mask))
+            curves[:, i, step] = logits.softmax(1).gather(1, target[:, None])[:, 0].cpu()
     return curves
 
 
@@ -155,16 +148,10 @@ def _check_maps(images: torch.Tensor, maps: torch.Tensor) -> torch.Size:
     return maps.shape
 
 
-def _chosen_logit(model: Method, images: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+def _answers(model: Method, images: torch.Tensor) -> torch.Tensor:
+    """Logits of images in eval mode, float32 [B,C]."""
     with evaluating(model):
-        logits = [model(part).float() for part in images.split(CHUNK)]
-    return torch.cat(logits).gather(1, target[:, None])[:, 0].cpu()
-
-
-def _probability(model: Method, images: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    with evaluating(model):
-        chances = [model(part).float().softmax(1) for part in images.split(CHUNK)]
-    return torch.cat(chances).gather(1, target[:, None])[:, 0].cpu()
+        return torch.cat([model(part).float() for part in images.split(CHUNK)])
 
 
 def area(curves: torch.Tensor) -> torch.Tensor:
@@ -182,13 +169,13 @@ def infidelity(
     window: int = 3,
     replacement: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """How badly the map's sum over a window foretells the fall of the logit when that window is replaced.
+    """How poorly the map's sum over a window predicts the drop of the logit when that window is replaced.
 
     Infidelity (Yeh et al., arXiv 1901.09392) is E[(β·Σ_window map − (logit(x) − logit(x with the window
-    replaced)))²], here over all windows of the map's grid, with the β ≥ 0 that makes it least, since a map's
-    scale means nothing; divided by E[fall²], so that 0 is a perfect map and 1 no better than a map of zeros.
-    Before the division, and where β is not negative anyway, it is what `captum.metrics.infidelity` gives
-    with normalize=True, which runs the model anew for each map.
+    replaced)))²], here over all windows of the map's grid. β ≥ 0 is chosen to minimise it, because a map's
+    scale is arbitrary. The result is divided by E[drop²], so that 0 is a perfect map and 1 no better than a map
+    of zeros. Before the division, and where the best β is not negative, this equals
+    `captum.metrics.infidelity` with normalize=True, which runs the model again for each map.
 
     Args:
         images: x, float [B,3,S,S].
@@ -198,31 +185,31 @@ def infidelity(
         replacement: [B,3,S,S]; None is `blurred`.
 
     Returns:
-        float32 [B,K], 0…1; NaN for a face whose logit no window moves.
+        float32 [B,K], 0…1; NaN for a face whose logit no window changes.
 
     Raises:
-        ValueError: maps that do not fit the images, a window beyond the grid, a target that is no class.
+        ValueError: not one set of maps for each image, a window beyond the grid, a target that is not a class.
     """
     h, w = _check_maps(images, maps)[2:]
     if not 1 <= window <= min(h, w):
         raise ValueError(f"window must lie in 1…{min(h, w)} cells, got {window}")
     target = classes_to_explain(model, images, target)
     replacement = blurred(images) if replacement is None else replacement
-    whole = _chosen_logit(model, images, target)
-    falls, sums = [], []
+    logit = _answers(model, images).gather(1, target[:, None])[:, 0]
+    drops, sums = [], []
     for top in range(h - window + 1):
         for left in range(w - window + 1):
             mask = torch.zeros(1, 1, h, w, device=images.device)
             mask[:, :, top : top + window, left : left + window] = 1
             covered = torch.lerp(images, replacement, to_grid(mask, images.shape[2], images.shape[3]))
-            falls.append(whole - _chosen_logit(model, covered, target))
+            drops.append((logit - _answers(model, covered).gather(1, target[:, None])[:, 0]).cpu())
             sums.append((maps * mask).sum((2, 3)).cpu())
-    fall, total = torch.stack(falls, -1).double()[:, None], torch.stack(sums, -1).double()
-    product = (fall * total).sum(2).clamp(min=0)
+    drop, total = torch.stack(drops, -1).double()[:, None], torch.stack(sums, -1).double()
+    product = (drop * total).sum(2).clamp(min=0)
     explained = product.square() / total.square().sum(2)
     # A map of zeros explains nothing.
     explained = torch.where(total.abs().sum(2) > 0, explained, 0.0)
-    return (1 - explained / fall.square().sum(2)).float()
+    return (1 - explained / drop.square().sum(2)).float()
 
 
 def probing_scores(
@@ -240,12 +227,11 @@ def probing_scores(
         images: float [B,3,S,S].
         maps: way → [B,1,g,g], all on one grid, of any sign.
         target: class index, or one a face; None is each face's predicted class.
-        steps: of the curves.
-        seed: of the order of cells that tie.
+        steps, seed: of the curves; see `perturbation_curves`.
 
     Returns:
-        A row a way and face: way, face, deletion (0…1, small is good), insertion (0…1, large is good),
-        infidelity (0…1, small is good).
+        A row a way and face: way, face, deletion (0…1, lower is better), insertion (0…1, higher is better),
+        infidelity (0…1, lower is better).
 
     Raises:
         ValueError: as `perturbation_curves` and `infidelity`.
@@ -254,19 +240,16 @@ def probing_scores(
         _check_single(way, one, len(images))
     together = torch.cat(list(maps.values()), dim=1)
     target = classes_to_explain(model, images, target)
-    replacement = blurred(images)
-    curve = {"target": target, "steps": steps, "replacement": replacement, "seed": seed}
+    curves = functools.partial(
+        perturbation_curves, model, images, together, target=target, steps=steps, seed=seed
+    )
     scores = {
-        "deletion": area(perturbation_curves(model, images, together, **curve)),
-        "insertion": area(perturbation_curves(model, images, together, insertion=True, **curve)),
-        "infidelity": infidelity(model, images, together, target=target, replacement=replacement),
+        "deletion": area(curves()),
+        "insertion": area(curves(insertion=True)),
+        "infidelity": infidelity(model, images, together, target=target),
     }
     tables = [_rows(way, {name: s[:, i] for name, s in scores.items()}) for i, way in enumerate(maps)]
     return pd.concat(tables, ignore_index=True)
-
-
-# ---------------------------------------------------------------------------------------------------------
-# Over faces
 
 
 def mean_over_faces(
@@ -278,25 +261,25 @@ def mean_over_faces(
     resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Means of scores over faces, with 95 % bootstrap intervals (BCa, by scipy.stats.bootstrap).
+    """Means of scores over faces, with 95 % bootstrap intervals (BCa).
 
-    The interval is about other faces like these, for the one trained model that was asked. Scores that are
-    the same for all faces get an interval without width, which for few faces promises too much.
+    The interval is about other faces like these and the same trained model. Scores that are the same for all
+    faces get an interval without width, which is too narrow if the faces are few.
 
     Args:
         scores: a row a way and face, as `place_scores` gives them; faces whose score is NaN are left out.
         metrics: columns to average.
-        by: columns beside "way" that tell groups of faces apart, such as a model's name.
-        reference: a way; adds the mean difference to it, paired by face, within the other columns.
-        resamples: of the faces, with replacement.
-        seed: of the resampling.
+        by: further columns that distinguish groups of faces, such as a model's name.
+        reference: a way; adds the mean difference to it, paired by face, within each group.
+        resamples, seed: of the faces; see `fer_lab.intervals.bootstrap`.
 
     Returns:
         A row a group, way and metric: the columns of `by`, way, metric, faces, value, low, high, and with a
         reference difference, difference_low, difference_high.
 
     Raises:
-        ValueError: missing columns, a group in which a way has a face twice, or one without the reference.
+        ValueError: missing columns, a group in which a way has a face twice, a group without the reference,
+            or fewer than 100 resamples.
     """
     keys = [*by, "way"]
     needed = [*keys, "face", *metrics]
@@ -304,7 +287,7 @@ def mean_over_faces(
         raise ValueError(f"the scores need columns {', '.join(needed)}; {', '.join(missing)} missing")
     if scores.duplicated([*keys, "face"]).any():
         raise ValueError(
-            f"a face occurs twice in a group; tell the groups apart by more than {', '.join(keys)}"
+            f"a face occurs twice in a group; distinguish the groups by more columns than {', '.join(keys)}"
         )
     groups = {key: part.set_index("face") for key, part in scores.groupby(keys, sort=False)}
     rows = []
@@ -315,26 +298,9 @@ def mean_over_faces(
         for metric in metrics:
             values = part[metric].astype(float)
             row = {**dict(zip(keys, key, strict=True)), "metric": metric, "faces": int(values.notna().sum())}
-            row |= _mean(values, "value", "low", "high", resamples, seed)
+            row["value"], row["low"], row["high"] = mean_interval(values, resamples=resamples, seed=seed)
             if other is not None:
-                ends = ("difference", "difference_low", "difference_high")
-                row |= _mean(values - other[metric].astype(float), *ends, resamples, seed)
+                gap = mean_interval(values - other[metric].astype(float), resamples=resamples, seed=seed)
+                row["difference"], row["difference_low"], row["difference_high"] = gap
             rows.append(row)
     return pd.DataFrame(rows)
-
-
-def _mean(values: pd.Series, name: str, low: str, high: str, resamples: int, seed: int) -> dict[str, float]:
-    from scipy.stats import bootstrap
-
-    known = values.dropna().to_numpy()
-    mean = float(known.mean()) if len(known) else math.nan
-    ends = (mean, mean)
-    if len(known) > 1 and np.ptp(known) > 0:
-        ends = bootstrap(
-            (known,),
-            np.mean,
-            n_resamples=resamples,
-            confidence_level=LEVEL,
-            random_state=np.random.default_rng(seed),
-        ).confidence_interval
-    return {name: mean, low: float(ends[0]), high: float(ends[1])}

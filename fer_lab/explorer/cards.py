@@ -1,6 +1,6 @@
-"""What the explorer's pictures are composed of: a model's card, a face with its truth, both side by side.
+"""Parts of the explorer's pictures: a model's card, a face with its truth, and both side by side.
 
-Composed with PIL in some 20 ms; a matplotlib figure takes several hundred.
+PIL composes them in about 20 ms; a matplotlib figure takes several hundred.
 """
 
 import functools
@@ -18,16 +18,16 @@ from fer_lab.data.synthetic import Rendering
 from fer_lab.figures.pictures import STROKES
 from fer_lab.figures.style import INK, SERIES, SOFT, with_palette
 
-TILE = 112  # side of the small picture beside a model's answer
+TILE = 112  # side of the small picture on a card
 CARD = (356, 150)
 GAP = 14
-ROWS = 8  # classes that a card has room for
+ROWS = 8  # most classes on a card
 TRUTH = "#7fe3ff"
 
 
 @functools.cache
 def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """The font that matplotlib brings along; none of the system's need be there."""
+    """The font that comes with matplotlib, so that no system font is needed."""
     import matplotlib as mpl
 
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
@@ -35,7 +35,7 @@ def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 
 def _fit(text: str, face: ImageFont.FreeTypeFont, width: float) -> str:
-    """The text in one line, or as much of it as is `width` pixels wide."""
+    """The text in one line, cut to `width` pixels."""
     text = " ".join(text.split())
     if face.getlength(text) <= width:
         return text
@@ -48,7 +48,7 @@ def encode(picture: Image.Image, *, small: bool = False) -> bytes:
     """A picture as PNG.
 
     Args:
-        small: with a palette: a third of the size, for what is kept, and slower.
+        small: reduce the colours to a palette: a third of the size for pictures that are kept, but slower.
     """
     buffer = io.BytesIO()
     if small:
@@ -67,7 +67,7 @@ def draw_card(name: str, probabilities: Mapping[str, float], tile: np.ndarray, n
     shown = probabilities
     if len(shown) > ROWS:
         shown = dict(sorted(shown.items(), key=lambda item: -item[1])[:ROWS])
-    best, left, full = max(shown, key=shown.get), TILE + 88, 108
+    best, left, full = max(shown, key=lambda label: shown[label]), TILE + 88, 108
     for i, (label, p) in enumerate(shown.items()):
         y = 24 + i * 14
         face = font(11, label == best)
@@ -80,15 +80,15 @@ def draw_card(name: str, probabilities: Mapping[str, float], tile: np.ndarray, n
 
 
 def compose(left: Image.Image, cards: Sequence[Image.Image]) -> Image.Image:
-    """A picture, and right of it the cards, in two columns where one would be higher than the picture."""
+    """A picture, and right of it the cards, in two columns if one would be much higher than the picture."""
     columns = 1 if len(cards) * CARD[1] <= left.height + CARD[1] // 2 else 2
     rows = -(-len(cards) // columns)
     width = left.width + (columns * (CARD[0] + GAP) if cards else 0)
-    whole = Image.new("RGB", (width, max(left.height, rows * CARD[1])), "white")
-    whole.paste(left, (0, 0))
+    canvas = Image.new("RGB", (width, max(left.height, rows * CARD[1])), "white")
+    canvas.paste(left, (0, 0))
     for i, card in enumerate(cards):
-        whole.paste(card, (left.width + GAP + (i // rows) * (CARD[0] + GAP), (i % rows) * CARD[1]))
-    return whole
+        canvas.paste(card, (left.width + GAP + (i // rows) * (CARD[0] + GAP), (i % rows) * CARD[1]))
+    return canvas
 
 
 def to_picture(image: torch.Tensor) -> Image.Image:
@@ -97,7 +97,11 @@ def to_picture(image: torch.Tensor) -> Image.Image:
 
 
 def draw_truth(drawn: Rendering, truth: str) -> Image.Image:
-    """The first drawn face with its landmarks, or with the places that its active units move."""
+    """The first rendered face with its landmarks, or with the places that its active units move.
+
+    Args:
+        truth: "landmarks" or "moved".
+    """
     picture = to_picture(drawn.images[0])
     pen = ImageDraw.Draw(picture)
     if truth == "landmarks":

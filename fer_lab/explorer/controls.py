@@ -1,7 +1,7 @@
-"""What the explorer's widgets are made of: controls of one shape, and the frame that all three share.
+"""Parts of the explorer's widgets: uniform controls, and the base class of the three explorers.
 
-A callback makes one PNG and one text and hands them to `widgets.Image` and `widgets.HTML`. Nothing prints, and
-no exception leaves a callback: what is wrong is said in a sentence below the picture.
+A callback makes one PNG and one text and passes them to `widgets.Image` and `widgets.HTML`. Nothing prints, and
+no exception leaves a callback: an error becomes a sentence below the picture.
 """
 
 import html
@@ -9,30 +9,32 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import ipywidgets as widgets
 
 from fer_lab.explorer.panels import View
-from fer_lab.models.bundled import LIMITS, SHIPPED, shipped_models
 from fer_lab.models.inference import fuse
 from fer_lab.models.method import Method
+from fer_lab.models.weights import LIMITS, SHIPPED, shipped_models
 from fer_lab.runs.run import open_model
 
 AUTO = {"width": "auto", "margin": "2px 1.2em 2px 2px"}
 LABEL = 14  # em: room for "AU15 lip corner depressor"
+ACCEPTED = ".png,.jpg,.jpeg,.webp,.gif,.bmp"
 
 
 def available_models(run: str | Path = "") -> dict[str, Method]:
-    """Every model that comes with the package, by set and name ("synthetic/dan"), and a run of one's own.
+    """Every bundled model, by set and name ("synthetic/dan"), and before them the reader's own run.
 
     Args:
-        run: a run's folder, or a file of weights; "" is none. It stands first, under its own name.
+        run: a run's folder, or a file of weights; its name becomes the model's name. "" is none.
 
     Raises:
-        FileNotFoundError: no such run.
+        FileNotFoundError: the run does not exist.
         ValueError: a run that cannot be read.
     """
-    models = {}
+    models: dict[str, Method] = {}
     if str(run):
         path = Path(run).expanduser()
         models[path.name] = open_model(path)
@@ -44,7 +46,7 @@ def available_models(run: str | Path = "") -> dict[str, Method]:
 def slider(
     low: float, high: float, step: float, value: float, name: str, tip: str = "", *, label: float = LABEL
 ) -> widgets.FloatSlider:
-    """A slider that speaks when it is let go; of whole numbers where `step` is one.
+    """A slider that reports its value on release; of whole numbers if `step` is an int.
 
     Args:
         label: width of its name, in em.
@@ -64,42 +66,53 @@ def slider(
     )
 
 
-def choice(options: Mapping | Sequence, name: str, value=None, *, label: float = LABEL) -> widgets.Dropdown:
-    """A list to choose one of: value → text, or values that are their own texts."""
+def choice(
+    options: Mapping | Sequence, name: str, value: Any = None, *, label: float = LABEL
+) -> widgets.Dropdown:
+    """A list to choose from: value → text, or values that are their own texts."""
     pairs = [(text, key) for key, text in options.items()] if isinstance(options, Mapping) else list(options)
     chosen = {} if value is None else {"value": value}
     return widgets.Dropdown(options=pairs, description=name, **_widths(label, 17), **chosen)
 
 
 def _widths(label: float, control: float) -> dict:
-    """A label's and a whole control's width, in em. Two controls stand side by side in a window of 1280 px."""
+    """Widths of a label and of the whole control, in em. Two controls fit side by side in 1280 px."""
     return {"style": {"description_width": f"{label}em"}, "layout": {"width": f"{label + control}em"}}
 
 
+def upload(name: str, on_file: Callable[[memoryview, str], None]) -> widgets.FileUpload:
+    """A button for one picture; `on_file` gets the content and the name, shortened for messages."""
+    button = widgets.FileUpload(accept=ACCEPTED, multiple=False, description=name, layout={"width": "16em"})
+
+    def received(change: Any) -> None:
+        for file in change.new:
+            short = file["name"] if len(file["name"]) <= 60 else file["name"][:59] + "…"
+            on_file(file["content"], short)
+            button.value = ()  # so that the same file can come again
+
+    button.observe(received, "value")
+    return button
+
+
 def rows(children: Sequence[widgets.Widget]) -> widgets.Box:
-    """Widgets side by side, in as many rows as it takes."""
+    """Widgets side by side, wrapped into rows."""
     return widgets.Box(children, layout={"flex_flow": "row wrap", "align_items": "center"})
 
 
-def heading(text: str) -> widgets.HTML:
-    """A line in bold; `text` is HTML."""
-    return widgets.HTML(f"<b>{text}</b>")
-
-
 class Explorer(widgets.VBox):
-    """What the three explorers share: models to choose among, a picture, a text, and a place for complaints.
+    """What the three explorers share: models to choose from, a picture, a text, and a line for errors.
 
     Attributes:
         models: name → model; a run that the reader opens is added.
         chosen: name → the checkbox that shows or hides the model.
-        picture, text: what is seen, and the same in words.
-        note: what went wrong with the reader's last action, in one sentence; else empty.
-        run, open_run: where the reader names a run of their own, and the button.
+        picture, text: the picture, and the same in words.
+        note: the error of the reader's last action, in one sentence, or empty.
+        run, open_run: a field for the folder of the reader's own run, and its button.
         last: the view that is shown; None before the first.
     """
 
     def __init__(self, models: Mapping[str, Method] | None, ticked: Callable[[str], bool]):
-        """Args: ticked: which models that come with the package answer at first; runs of one's own all do."""
+        """Args: ticked: which bundled models answer at first; the reader's own runs always do."""
         self.models = dict(available_models() if models is None else models)
         self._quick: dict[str, Method] = {}
         self.picture = widgets.Image(format="png", layout={"max_width": "100%", "object_fit": "contain"})
@@ -116,15 +129,15 @@ class Explorer(widgets.VBox):
         super().__init__()
 
     def view(self) -> View:
-        """What the controls ask for now.
+        """What to show for the present values of the controls.
 
         Raises:
-            ValueError: they ask for something that cannot be.
+            ValueError: values that cannot be drawn.
         """
         raise NotImplementedError
 
     def at_hand(self) -> dict[str, Method]:
-        """The models whose boxes are ticked, in the form for inference: the same answers, sooner."""
+        """The models whose boxes are ticked, in the form for inference: the same answers in less time."""
         names = [name for name, box in self.chosen.items() if box.value]
         for name in names:
             if name not in self._quick:
@@ -132,12 +145,12 @@ class Explorer(widgets.VBox):
         return {name: self._quick[name] for name in names}
 
     def watch(self, *controls: widgets.Widget) -> None:
-        """Draw anew when one of these changes."""
+        """Redraw when one of these controls changes."""
         for control in controls:
             control.observe(self.update, "value")
 
-    def update(self, _change=None) -> None:
-        """Draw what the controls ask for."""
+    def update(self, _change: Any = None) -> None:
+        """Draw `view`."""
         if self._held:
             return
         with self._complaining():
@@ -147,7 +160,7 @@ class Explorer(widgets.VBox):
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Several controls change, and it is drawn once, at the end."""
+        """Change several controls inside, and draw once at the end."""
         held, self._held = self._held, True
         try:
             yield
@@ -157,7 +170,7 @@ class Explorer(widgets.VBox):
 
     @contextmanager
     def _complaining(self) -> Iterator[None]:
-        """Turn what goes wrong inside into a sentence: a callback's traceback would reach nobody."""
+        """Turn an exception into a sentence, because nobody would see a callback's traceback."""
         self.note.value = ""
         try:
             yield
@@ -181,7 +194,7 @@ class Explorer(widgets.VBox):
                 self.chosen[name] = box
         self.shelf.children = tuple(self.chosen.values())
 
-    def _open_run(self, _button) -> None:
+    def _open_run(self, _button: widgets.Button) -> None:
         with self._complaining():
             if not self.run.value.strip():
                 raise ValueError("Name the folder of a run, such as runs/mine, before opening it.")
@@ -194,10 +207,10 @@ class Explorer(widgets.VBox):
             self.update()
 
     def opened(self, name: str) -> None:
-        """A run was added under this name."""
+        """Called after a run was added to `models` under this name."""
 
     def _foot(self) -> list[widgets.Widget]:
         kinds = sorted({name.partition("/")[0] for name in self.models} & set(SHIPPED), reverse=True)
         limits = "<br>".join(f"<b>{kind}</b>: {LIMITS.get(kind, LIMITS[''])}" for kind in kinds)
         small = widgets.HTML(f'<div style="line-height:1.35;opacity:.75">{limits}</div>')
-        return [rows([heading("Models"), self.shelf]), rows([self.run, self.open_run]), small]
+        return [rows([widgets.HTML("<b>Models</b>"), self.shelf]), rows([self.run, self.open_run]), small]

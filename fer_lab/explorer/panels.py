@@ -1,6 +1,6 @@
-"""What the explorer shows, without its widgets: a state goes in, a picture and a text come out.
+"""What the explorer shows, without widgets: functions from a state to a picture and a text.
 
-Texts are HTML in which every name that came from outside is escaped.
+Texts are HTML. Every name that came from outside is escaped.
 """
 
 import base64
@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -23,8 +24,9 @@ from fer_lab.explorer.cards import TILE, compose, draw_card, draw_truth, encode,
 from fer_lab.figures.pictures import heat_over
 from fer_lab.figures.style import HEAT
 from fer_lab.models.method import Method
+from fer_lab.models.qcs import QCS
 
-# What may be laid over a face. The first four need no truth, the last two are known of rendered faces alone.
+# What can be drawn over a face: maps over any face, truths only over rendered ones.
 MAPS = {
     "none": "nothing: what the model receives",
     "native": "the model's own attention",
@@ -34,28 +36,28 @@ MAPS = {
 }
 TRUTHS = {"landmarks": "68 landmarks", "moved": "what the acting muscles move"}
 SIDES = {"both": "both sides", "left": "own left alone", "right": "own right alone"}
-# What may hide a part of the face: how far below the middle of the upright face, and how large (`Nuisance`).
+# What can hide a part of the face: how far below the middle of the upright face, and how large (`Nuisance`).
 COVERS = {"nothing": (0.0, 0.0), "the eyes": (-0.14, 0.75), "the mouth": (0.48, 0.55)}
 SCALES = ("fine", "middle", "coarse")
-# Maps that follow the hand: coarser than those that notebook 07 measures, at a quarter of the time.
-# Over 12 faces they correlate with the full maps at 0.85 to 0.98 and 0.70 to 0.84, by method.
+# Quick enough for a slider: coarser maps than those that notebook 07 measures, in a quarter of the time.
+# Over 12 faces they correlate with the full maps at 0.85 to 0.98 and 0.70 to 0.84, depending on the method.
 QUICK = {"integrated_gradients": {"steps": 4}, "occlusion": {"window": 20, "stride": 18}}
 
-FACE = 280  # side of a drawn face in pixels: five times what a tiny model takes
+FACE = 280  # side of a rendered face in pixels: five times what a tiny model takes
 PHOTO = 440  # longer side of a photograph
-# The frame of a face that was found leaves out chin and hair, which rendered faces have. At 0.2 what is cut out
-# fits best what the models that ship with the package learned from; notebook 08 measures it.
+# The frame that the face finder gives leaves out chin and hair, which rendered faces have. With 0.2 the crop is
+# most like the faces that the bundled models learned from; notebook 08 measures it.
 MARGIN = 0.2
 
 
 @dataclass(frozen=True)
 class FaceState:
-    """One drawn face, as the sliders say.
+    """One rendered face, as the sliders describe it.
 
     Attributes:
-        units: FACS number → intensity 0…1; the rest are 0.
-        side: of `SIDES`, where the units act; seen from the face.
-        person: seed of who it is, 0 or more.
+        units: FACS number → intensity 0…1; the other units are 0.
+        side: of `SIDES`, where the units act; left and right are the face's own.
+        person: seed of the identity, 0 or more.
         skin_tone, age: 0…1, glasses: of `GLASSES`; None is the person's own.
         roll, yaw: degrees.
         cover: of `COVERS`.
@@ -81,7 +83,7 @@ class View:
     Attributes:
         png: the picture.
         text: the same in words, HTML.
-        answers: probabilities by class for each model; for two faces, a key a model and face.
+        answers: model → class → probability; for two faces, each key names model and face.
     """
 
     png: bytes
@@ -93,8 +95,8 @@ class View:
         """The text without its HTML, a line each."""
         return html.unescape(re.sub("<[^>]+>", "", self.text.replace("<br>", "\n")))
 
-    def _repr_mimebundle_(self, **_options) -> tuple[dict, dict]:
-        """As a notebook shows it: the picture, with the words for those who cannot see it."""
+    def _repr_mimebundle_(self, **_options: Any) -> tuple[dict, dict]:
+        """For a notebook: the picture, with the words as alternative text."""
         picture = base64.b64encode(self.png).decode()
         alt = {"alt": self.words.replace("\n", "; ")}
         return {"image/png": picture, "text/plain": self.words}, {"image/png": alt}
@@ -110,11 +112,13 @@ def draw_face(state: FaceState, size: int = FACE) -> Rendering:
     """Render the state's face.
 
     Raises:
-        ValueError: a value that the renderer does not know or that is out of its range.
+        ValueError: a value that the renderer does not know, or one out of range.
     """
     _one_of("side", state.side, SIDES)
-    shown = torch.tensor([state.side != "right", state.side != "left"]).float()
-    units = {number: tuple((value * shown).tolist()) for number, value in state.units.items()}
+    left, right = state.side != "right", state.side != "left"
+    units: dict[int | str, float | tuple[float, float]] = {
+        number: (value * left, value * right) for number, value in state.units.items()
+    }
     below, wide = COVERS[_one_of("cover", state.cover, COVERS)]
     turn = math.radians(state.roll)
     place = (-below * math.sin(turn), below * math.cos(turn), turn)
@@ -129,16 +133,12 @@ def draw_face(state: FaceState, size: int = FACE) -> Rendering:
 
 
 def person_of(state: FaceState) -> Identity:
-    """Who the state's face is."""
+    """The identity of the state's face."""
     who = Identity.sample(1, state.person)
     own = {"skin_tone": state.skin_tone, "age": state.age}
     if state.glasses is not None:
         own["glasses"] = GLASSES.index(_one_of("glasses", state.glasses, GLASSES))
     return who.replace(**{name: value for name, value in own.items() if value is not None})
-
-
-# ---------------------------------------------------------------------------------------------------------
-# What models say
 
 
 def answer(
@@ -147,12 +147,13 @@ def answer(
     """One model's answer to one face.
 
     Args:
+        model: in eval mode.
         image: uint8 [3,S,S].
         overlay: of `MAPS`.
 
     Returns:
-        Probabilities by class; the face as uint8 [112,112,3], with the map as heat over it; and whether the
-        model has such a map.
+        Class → probability; the face as uint8 [112,112,3], with the map as heat over it; and whether the model
+        has such a map.
 
     Raises:
         ValueError: an unknown overlay.
@@ -162,14 +163,13 @@ def answer(
     with torch.no_grad():
         row = model(ready)[0].softmax(0)
     probabilities = dict(zip(model.classes, row.tolist(), strict=True))
-    seen = Image.fromarray(image.permute(1, 2, 0).numpy()).resize((model.image_size,) * 2, Image.Resampling.BOX)
+    received = to_picture(image).resize((model.image_size,) * 2, Image.Resampling.BOX)
     has_map = overlay in WAYS and (overlay != "native" or model.has_face_maps)
     sharp = Image.Resampling.BICUBIC if has_map else Image.Resampling.NEAREST
-    tile = np.asarray(seen.resize((TILE, TILE), sharp))
+    tile = np.asarray(received.resize((TILE, TILE), sharp))
     if has_map:
         # A class activation map may be negative; what speaks against the class is not shown.
-        told = {"target": row.argmax(), **QUICK.get(overlay, {})}
-        maps = explain(model, ready, overlay, **told).clamp(min=0)
+        maps = explain(model, ready, overlay, target=row.argmax(), **QUICK.get(overlay, {})).clamp(min=0)
         tile = heat_over(tile, upsample(normalize_for_display(maps), TILE, "bicubic").clamp(0, 1)[0, 0].numpy())
     return probabilities, tile, has_map or overlay == "none"
 
@@ -181,27 +181,32 @@ def sentence(name: str, probabilities: Mapping[str, float]) -> str:
     return f"<b>{html.escape(name)}</b>: {html.escape(first)} {p:.0%}{then}"
 
 
-# ---------------------------------------------------------------------------------------------------------
-# The three panels
-
-
-def _cards(models: Mapping[str, Method], image: torch.Tensor, overlay: str):
+def _judged(
+    left: Image.Image,
+    caption: str,
+    models: Mapping[str, Method],
+    image: torch.Tensor,
+    overlay: str,
+    small: bool,
+) -> View:
+    """A picture, the card of each model's answer to one face, and the answers in words below a caption."""
     cards, answers = [], {}
     for name, model in models.items():
         answers[name], tile, has_map = answer(model, image, overlay)
         cards.append(draw_card(name, answers[name], tile, "" if has_map else "no map over the face"))
-    return cards, answers
+    lines = [sentence(name, row) for name, row in answers.items()] or ["No model is chosen."]
+    return View(encode(compose(left, cards), small=small), "<br>".join([caption, *lines]), answers)
 
 
 def face_panel(
     state: FaceState, models: Mapping[str, Method], overlay: str = "none", *, small: bool = False
 ) -> View:
-    """The drawn face beside what each model says of it.
+    """The rendered face and each model's answer to it.
 
     Args:
         models: name → model in eval mode.
         overlay: of `MAPS`, drawn over what each model receives, or of `TRUTHS`, drawn over the face.
-        small: a smaller file, made slower; see `encode`.
+        small: a smaller file that takes longer to make; see `encode`.
 
     Raises:
         ValueError: an unknown overlay, or a state out of range.
@@ -209,11 +214,9 @@ def face_panel(
     _one_of("overlay", overlay, {**MAPS, **TRUTHS})
     drawn = draw_face(state)
     left = draw_truth(drawn, overlay) if overlay in TRUTHS else to_picture(drawn.images[0])
-    cards, answers = _cards(models, drawn.images[0], overlay if overlay in MAPS else "none")
     acting = [f"AU{n} {value:.2f}" for n, value in sorted(state.units.items()) if value > 0]
-    said = [sentence(name, row) for name, row in answers.items()] or ["No model is chosen."]
-    text = f"{', '.join(acting) or 'No unit acts'} · person {state.person}<br>" + "<br>".join(said)
-    return View(encode(compose(left, cards), small=small), text, answers)
+    caption = f"{', '.join(acting) or 'No unit acts'} · person {state.person}"
+    return _judged(left, caption, models, drawn.images[0], overlay if overlay in MAPS else "none", small)
 
 
 def photo_panel(
@@ -226,17 +229,18 @@ def photo_panel(
     margin: float = MARGIN,
     small: bool = False,
 ) -> View:
-    """A photograph with its faces framed and numbered, and what each model says of one of them.
+    """A photograph with its faces framed and numbered, and each model's answer to one of them.
 
     Args:
         image: RGB.
-        boxes: the faces; none takes the middle square as one face crop.
-        chosen: index of the face to be judged.
+        boxes: the faces; without any, the middle square counts as a face crop.
+        chosen: index of the face to classify.
         overlay: of `MAPS`.
         margin: room around the frame of the chosen face, on every side, as a share of the frame's side.
+        small: see `face_panel`.
 
     Raises:
-        ValueError: an unknown overlay, no such face, or a margin out of the range of `crop_face`.
+        ValueError: an unknown overlay, an index without a face, or a margin out of the range of `crop_face`.
     """
     _one_of("overlay", overlay, MAPS)
     if not 0 <= chosen < max(1, len(boxes)):
@@ -252,15 +256,13 @@ def photo_panel(
         pen.rectangle((frame[0], frame[1], frame[0] + 9 + 8 * len(str(i + 1)), frame[1] + 18), "#000000")
         pen.text((frame[0] + 5, frame[1] + 2), str(i + 1), color, font(13, True))
     crop = crop_face(image, boxes[chosen], margin=margin) if boxes else crop_face(image)
-    cards, answers = _cards(models, crop, overlay)
-    found = f"Face {chosen + 1} of {len(boxes)}" if boxes else "The middle square, taken as one face"
-    said = [sentence(name, row) for name, row in answers.items()] or ["No model is chosen."]
-    return View(encode(compose(left, cards), small=small), f"{found}<br>" + "<br>".join(said), answers)
+    caption = f"Face {chosen + 1} of {len(boxes)}" if boxes else "The middle square, taken as one face"
+    return _judged(left, caption, models, crop, overlay, small)
 
 
-def can_match(model: Method) -> bool:
-    """Whether a model knows which places of two faces resemble each other (QCS and DCS with a cross branch)."""
-    return hasattr(model, "matches") and getattr(model, "cross", None) is not None
+def can_match(model: Method) -> TypeGuard[QCS]:
+    """Whether a model can compare the places of two faces (QCS and DCS with a cross branch)."""
+    return isinstance(model, QCS) and model.cross is not None
 
 
 def pair_panel(
@@ -272,28 +274,34 @@ def pair_panel(
     count: int = 12,
     small: bool = False,
 ) -> View:
-    """Two faces side by side, and lines between the places that the model holds to be most alike.
+    """Two faces side by side, and lines between the places that are most alike for the model.
 
     Args:
         faces: two of uint8 [3,S,S].
-        name: what the model is called.
-        model: one that `can_match`; None shows the faces alone.
+        name: the model's name in the text.
+        model: one that `can_match`; None shows only the faces.
         scale: index into `SCALES`.
-        count: of lines.
+        count: number of lines.
+        small: see `face_panel`.
+
+    Raises:
+        ValueError: a model that cannot match, or more lines than places.
     """
     squares = [to_picture(face).resize((FACE, FACE), Image.Resampling.BICUBIC) for face in faces]
     gap = 110
-    whole = Image.new("RGB", (2 * FACE + gap, FACE), "white")
+    canvas = Image.new("RGB", (2 * FACE + gap, FACE), "white")
     for i, square in enumerate(squares):
-        whole.paste(square, (i * (FACE + gap), 0))
+        canvas.paste(square, (i * (FACE + gap), 0))
     if model is None:
-        return View(encode(whole, small=small), "", {})
+        return View(encode(canvas, small=small), "", {})
+    if not can_match(model):
+        raise ValueError(f"{name} is a {model.name}, which does not match faces; use a qcs")
     ready = [prepare(face[None], model.image_size, model.color_order) for face in faces]
     with torch.no_grad():
         rows = model(torch.cat(ready)).softmax(1).tolist()
         pairs = strongest_matches(model.matches(*ready)[0, scale], count)
     weakest = pairs[-1][2]
-    pen = ImageDraw.Draw(whole)
+    pen = ImageDraw.Draw(canvas)
     for row, column, strength in reversed(pairs):  # the strongest last, on top
         share = (strength - weakest) / max(1 - weakest, 1e-9)
         color = tuple(int(255 * part) for part in HEAT(0.35 + 0.5 * share)[:3])
@@ -306,21 +314,17 @@ def pair_panel(
         f"{name}, {which} face": dict(zip(model.classes, row, strict=True))
         for which, row in zip(("first", "second"), rows, strict=True)
     }
-    moved = np.mean([np.hypot(*np.subtract(_cell(row), _cell(column))) for row, column, _ in pairs])
-    said = [sentence(key, row) for key, row in answers.items()]
-    said.append(
+    moved = np.mean([math.dist(divmod(row, GRID), divmod(column, GRID)) for row, column, _ in pairs])
+    lines = [sentence(key, row) for key, row in answers.items()]
+    lines.append(
         f"{len(pairs)} strongest matches at the {SCALES[scale]} scale; their ends lie {moved:.1f} cells "
         f"of the {GRID}×{GRID} grid apart, on average"
     )
-    return View(encode(whole, small=small), "<br>".join(said), answers)
-
-
-def _cell(place: int) -> tuple[int, int]:
-    return place // GRID, place % GRID
+    return View(encode(canvas, small=small), "<br>".join(lines), answers)
 
 
 def _arc(start: tuple[float, float], end: tuple[float, float]) -> list[tuple[float, float]]:
-    """A line that bends to the middle, more the longer it is: lines of one height would hide each other."""
+    """A line bent towards the middle of the picture, so that lines at one height do not hide each other."""
     sag = 0.1 * (end[0] - start[0]) - 25
     sag = sag if start[1] + end[1] < FACE else -sag
     share = np.linspace(0, 1, 25)
@@ -330,5 +334,5 @@ def _arc(start: tuple[float, float], end: tuple[float, float]) -> list[tuple[flo
 
 def _place(place: int, left: int) -> tuple[float, float]:
     """Centre of a cell of the grid over a face whose left edge is at `left`, in pixels."""
-    row, column = _cell(place)
+    row, column = divmod(place, GRID)
     return left + (column + 0.5) * FACE / GRID, (row + 0.5) * FACE / GRID

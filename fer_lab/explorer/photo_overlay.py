@@ -1,4 +1,4 @@
-"""Faces in a reader's own picture: found, classified, and drawn over with where the model looked."""
+"""Faces in a picture of the reader's own: find them, classify them, and draw where the model looked."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +11,9 @@ from PIL import Image, ImageDraw, ImageOps
 from fer_lab.data.augmentation import prepare
 from fer_lab.data.expressions import COLORS
 from fer_lab.data.photographs import crop_face, find_faces, open_image
+from fer_lab.explanation.attribution import native_maps
+from fer_lab.explanation.maps import GRID, normalize_for_display
+from fer_lab.models.layers import evaluating
 from fer_lab.models.method import Method
 
 
@@ -20,8 +23,8 @@ class Seen:
 
     Attributes:
         box: (left, top, right, bottom) in pixels of the picture.
-        probabilities: by expression.
-        heat: float [h,w], 0…1, where the model looked; zeros for a model that has no maps over the face.
+        probabilities: expression → probability.
+        heat: float [h,w], 0…1, where the model looked; zeros for a model without maps over the face.
     """
 
     box: tuple[int, int, int, int]
@@ -33,17 +36,14 @@ def look(model: Method, image: Image.Image, boxes: Sequence[tuple[int, int, int,
     """Probabilities and attention of the faces in `boxes` of an RGB picture."""
     images = torch.stack([crop_face(image, box) for box in boxes])
     ready = prepare(images, model.image_size, model.color_order)
-    model.eval()
-    with torch.no_grad():
+    with evaluating(model), torch.no_grad():
         probabilities = model(ready).softmax(1).tolist()
-        if model.has_face_maps:
-            maps = next(iter(model.attention_maps(ready).values())).mean(1)
-        else:
-            maps = torch.zeros(len(ready), 7, 7)
-    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
-    heats = ((maps - low) / (high - low).clamp_min(1e-12)).numpy()
+    maps = torch.zeros(len(ready), 1, GRID, GRID)
+    if model.has_face_maps:
+        maps = next(iter(native_maps(model, ready).values())).mean(1, keepdim=True)
+    heats = normalize_for_display(maps)[:, 0].numpy()
     return [
-        Seen(tuple(box), dict(zip(model.classes, row, strict=True)), heat)
+        Seen(box, dict(zip(model.classes, row, strict=True)), heat)
         for box, row, heat in zip(boxes, probabilities, heats, strict=True)
     ]
 
@@ -73,13 +73,13 @@ def overlay(image: Image.Image, faces: Sequence[Seen]) -> Image.Image:
 
 
 def predict_picture(model: Method, path: Path, *, whole: bool = False) -> tuple[Image.Image, list[Seen]]:
-    """A picture and what the model says of its faces.
+    """A picture and the model's answers to its faces.
 
     Args:
-        whole: take the picture as one face crop (its middle square) instead of looking for faces.
+        whole: take the picture's middle square as one face crop instead of looking for faces.
 
     Raises:
-        ValueError: not a picture that is accepted; see `open_image`.
+        ValueError: a file that `open_image` does not accept.
     """
     image = open_image(path)
     if whole:

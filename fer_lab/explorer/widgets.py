@@ -1,20 +1,23 @@
-"""The explorer: a face of one's own making, a photograph, two faces that are matched; `latency` times it.
+"""The three explorers (a rendered face, a photograph, two faces that are matched), and how quick they are.
 
-What is shown is made in panels.py, the frame around it in controls.py. Uploaded files stay in the kernel's
-memory and are written nowhere.
+panels.py makes what they show, controls.py what they share. Uploaded files stay in the kernel's memory and are
+written nowhere.
 """
 
+import dataclasses
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import ipywidgets as widgets
 import pandas as pd
 import torch
+from PIL import Image
 
-from fer_lab.data.photographs import crop_face, find_faces, open_upload
+from fer_lab.data.photographs import FaceBox, crop_face, find_faces, open_upload
 from fer_lab.data.synthetic import GLASSES, NUMBERS, PROTOTYPES, UNITS
-from fer_lab.explorer.controls import Explorer, available_models, choice, heading, rows, slider
+from fer_lab.explorer.controls import Explorer, choice, rows, slider, upload
 from fer_lab.explorer.panels import (
     COVERS,
     MAPS,
@@ -33,18 +36,20 @@ from fer_lab.explorer.panels import (
 )
 from fer_lab.models.method import Method
 
-__all__ = ["FaceExplorer", "PairExplorer", "PhotoExplorer", "available_models", "latency"]
-
 PEOPLE = 200
 NO_MATCHER = (
-    "No model at hand knows which places of two faces belong together; that takes a QCS with its cross branch. "
+    "None of the models can match the places of two faces; that takes a QCS with its cross branch. "
     "Train one (<code>fer-lab train qcs --out runs/qcs</code>) and open <code>runs/qcs</code> below."
 )
-ACCEPTED = ".png,.jpg,.jpeg,.webp,.gif,.bmp"
+
+
+def _side(expression: str) -> str:
+    """Where the units of an expression's prototype act: contempt is one-sided."""
+    return "left" if expression == "contempt" else "both"
 
 
 class FaceExplorer(Explorer):
-    """Sliders for action units and identity, and what each model says of the face that they make.
+    """Sliders for action units and identity, and each model's answer to the face that they make.
 
     Attributes:
         units: FACS number → slider 0…1.
@@ -76,84 +81,71 @@ class FaceExplorer(Explorer):
         self.presets = {name: widgets.Button(description=name, layout={"width": "7em"}) for name in PROTOTYPES}
         for name, button in self.presets.items():
             button.on_click(lambda _button, name=name: self.show_expression(name))
-        who = [self.skin_tone, self.age, self.glasses]
+        traits = [self.skin_tone, self.age, self.glasses]
         how = [self.side, self.roll, self.yaw, self.blur, self.cover]
         self.person.observe(self._meet, "value")
-        self.watch(*self.units.values(), *who, *how, self.overlay)
+        self.watch(*self.units.values(), *traits, *how, self.overlay)
         self.children = [
             rows(list(self.presets.values())),
             self.picture,
             self.text,
             self.note,
             rows([self.overlay]),
-            heading("Which muscles act"),
+            widgets.HTML("<b>Which muscles act</b>"),
             rows([*self.units.values(), self.side]),
-            heading("Who it is, and how the picture was taken"),
-            rows([self.person, *who, *how[1:]]),
+            widgets.HTML("<b>Who it is, and how the picture was taken</b>"),
+            rows([self.person, *traits, *how[1:]]),
             *self._foot(),
         ]
         self.update()
 
     @property
     def state(self) -> FaceState:
-        """What the sliders say."""
-        return FaceState(
-            units={number: slider.value for number, slider in self.units.items()},
-            side=self.side.value,
-            person=self.person.value,
-            skin_tone=self.skin_tone.value,
-            age=self.age.value,
-            glasses=self.glasses.value,
-            roll=self.roll.value,
-            yaw=self.yaw.value,
-            cover=self.cover.value,
-            blur=self.blur.value,
-        )
+        """The face that the controls describe."""
+        names = [one.name for one in dataclasses.fields(FaceState) if one.name != "units"]
+        units = {number: control.value for number, control in self.units.items()}
+        return FaceState(units, **{name: getattr(self, name).value for name in names})
 
     def view(self) -> View:
         return face_panel(self.state, self.at_hand(), self.overlay.value)
 
     def show_expression(self, name: str) -> None:
-        """Set the units to an expression's prototype; contempt is one-sided."""
+        """Set the units and the side to an expression's prototype."""
         with self.at_once():
             for number in NUMBERS:
                 self.units[number].value = PROTOTYPES[name].get(number, 0.0)
-            self.side.value = "left" if name == "contempt" else "both"
+            self.side.value = _side(name)
 
-    def _meet(self, _change) -> None:
-        """Somebody else comes with a skin, an age and glasses of their own."""
+    def _meet(self, _change: Any) -> None:
+        """Set skin, age and glasses to those of the new person."""
         who = person_of(FaceState(person=self.person.value))
         with self.at_once():
             self.skin_tone.value, self.age.value = float(who.skin_tone), float(who.age)
             self.glasses.value = GLASSES[int(who.glasses)]
 
 
-def _upload(name: str) -> widgets.FileUpload:
-    return widgets.FileUpload(accept=ACCEPTED, multiple=False, description=name, layout={"width": "16em"})
-
-
 class PhotoExplorer(Explorer):
-    """A picture by upload: the faces in it, and what each model says of one of them.
+    """An uploaded picture: the faces in it, and each model's answer to one of them.
 
     Attributes:
-        upload: where the file comes in; forget: drops it again.
-        which: number of the face that is judged, from 1.
+        upload, forget: buttons that take a file and drop it again.
+        which: number of the face to classify, from 1.
         margin: room around its frame.
         overlay: the map that is drawn.
         image, boxes: the picture, and the faces found in it.
     """
 
     def __init__(self, models: Mapping[str, Method] | None = None, content: bytes | None = None):
-        """Args: content: a picture to begin with, as its file's bytes."""
-        # One method twice: learned from drawings, and from photographs.
+        """Args: content: the bytes of a first picture's file."""
+        # One method twice: trained on rendered faces, and on photographs.
         super().__init__(models, ticked=lambda name: name.endswith("/dan"))
-        self.upload = _upload("Upload a picture")
+        self.upload = upload("Upload a picture", self.take)
         self.forget = widgets.Button(description="Forget it")
         self.which = widgets.BoundedIntText(1, min=1, max=1, description="face", layout={"width": "11em"})
         self.margin = slider(0.0, 0.6, 0.05, MARGIN, "room around the frame")
         self.overlay = choice(MAPS, "laid over", "native")
-        self.image, self.boxes = None, []
-        self.upload.observe(self._received, "value")
+        self.image: Image.Image | None = None
+        self.boxes: list[FaceBox] = []
         self.forget.on_click(lambda _button: self._drop())
         self.watch(self.which, self.margin, self.overlay)
         self.children = [
@@ -175,10 +167,10 @@ class PhotoExplorer(Explorer):
         return photo_panel(self.image, self.boxes, chosen, self.at_hand(), self.overlay.value, margin=margin)
 
     def take(self, content: bytes | memoryview, name: str = "the upload") -> None:
-        """Look for faces in a picture and show it; what cannot be taken leaves the one before."""
+        """Find the faces in a picture and show it; after an error the previous picture remains."""
         with self._complaining():
             image = open_upload(content, name)
-            # Numbered as one reads them, not by size.
+            # Numbered from left to right, not by size.
             self.image, self.boxes = image, sorted(find_faces(image), key=lambda face: face.left)
             with self.at_once():
                 self.which.max = max(1, len(self.boxes))
@@ -189,27 +181,17 @@ class PhotoExplorer(Explorer):
                     "misses faces that are turned, tilted or small."
                 )
 
-    def _received(self, change) -> None:
-        for file in change.new:
-            self.take(file["content"], _short(file["name"]))
-            self.upload.value = ()
-
     def _drop(self) -> None:
         self.image, self.boxes = None, []
         self.update()
 
 
-def _short(name: str) -> str:
-    """A file's name as messages call it."""
-    return name if len(name) <= 60 else name[:59] + "…"
-
-
 class Pick:
-    """One of the two faces: drawn from a person and an expression, or cut out of an upload.
+    """One of the two faces: rendered from a person and an expression, or cut out of an upload.
 
     Attributes:
         person, expression, upload: its controls; row: all of them.
-        image: the face that was uploaded, uint8 [3,S,S]; None as long as the drawn one counts.
+        image: the uploaded face, uint8 [3,S,S]; None for the rendered one.
     """
 
     def __init__(
@@ -218,42 +200,36 @@ class Pick:
         person: int,
         expression: str,
         on_change: Callable[[], None],
-        on_file: Callable[["Pick", bytes, str], None],
+        on_file: Callable[["Pick", memoryview, str], None],
     ):
         self.person = slider(0, PEOPLE - 1, 1, person, f"{title} person", label=8)
         self.expression = choice(list(PROTOTYPES), "expression", expression, label=6)
-        self.upload = _upload(f"{title} from a file")
+        self.upload = upload(f"{title} from a file", lambda content, name: on_file(self, content, name))
         self.image: torch.Tensor | None = None
         self.row = rows([self.person, self.expression, self.upload])
 
-        def drawn(_change):
+        def rendered(_change: Any) -> None:
             self.image = None
             on_change()
 
-        def received(change):
-            for file in change.new:
-                on_file(self, file["content"], _short(file["name"]))
-                self.upload.value = ()
-
-        self.person.observe(drawn, "value")
-        self.expression.observe(drawn, "value")
-        self.upload.observe(received, "value")
+        self.person.observe(rendered, "value")
+        self.expression.observe(rendered, "value")
 
     def face(self) -> torch.Tensor:
         """uint8 [3,S,S]."""
         if self.image is not None:
             return self.image
-        side = "left" if self.expression.value == "contempt" else "both"
-        return draw_face(FaceState(PROTOTYPES[self.expression.value], side, self.person.value)).images[0]
+        name = self.expression.value
+        return draw_face(FaceState(PROTOTYPES[name], _side(name), self.person.value)).images[0]
 
 
 class PairExplorer(Explorer):
-    """Two faces and the places of them that a QCS matches.
+    """Two faces, and the places in them that a QCS matches.
 
     Attributes:
         first, second: the faces' controls.
-        model: which model matches.
-        scale, count: at which of its scales, and how many lines.
+        model, scale: the model that matches, and at which of its scales.
+        count: number of lines.
     """
 
     def __init__(self, models: Mapping[str, Method] | None = None):
@@ -280,7 +256,7 @@ class PairExplorer(Explorer):
 
     def opened(self, name: str) -> None:
         if not can_match(self.models[name]):
-            raise ValueError(f"{name} holds a {self.models[name].name}, which does not match faces; a qcs does")
+            raise ValueError(f"{name} is a {self.models[name].name}, which does not match faces; use a qcs")
         with self.at_once():
             self.model.options = self._matchers()
             self.model.value = name
@@ -293,38 +269,37 @@ class PairExplorer(Explorer):
         return pair_panel(faces, name, self.models[name], scale=self.scale.value, count=self.count.value)
 
     def take(self, pick: Pick, content: bytes | memoryview, name: str = "the upload") -> None:
-        """Put the largest face of a picture in place of a drawn one; without any, its middle square."""
+        """Use the largest face of a picture, or without any its middle square, instead of a rendered face."""
         with self._complaining():
             image = open_upload(content, name)
-            found = find_faces(image, largest_first=1)
-            pick.image = crop_face(image, found[0], margin=MARGIN) if found else crop_face(image)
+            boxes = find_faces(image, largest_first=1)
+            pick.image = crop_face(image, boxes[0], margin=MARGIN) if boxes else crop_face(image)
             self.update()
 
 
 def latency(explorer: FaceExplorer, *, overlays: Sequence[str] | None = None, moves: int = 15) -> pd.DataFrame:
-    """How long a slider takes to become a new picture and text, in the kernel; the browser's part comes on top.
+    """Milliseconds in the kernel from a slider's move to a new picture and text; the browser adds its part.
 
     Args:
         explorer: its lip corner puller is moved, and put back.
         overlays: of `MAPS` and `TRUTHS`; None is all.
-        moves: of the slider, a row; one before them is not counted.
+        moves: of the slider for each overlay, after one that is not counted.
 
     Returns:
-        overlay, models (how many answer), median_ms, slowest_ms.
+        A row an overlay: overlay, models (how many answer), median_ms, slowest_ms.
     """
     mouth, before = explorer.units[12], (explorer.units[12].value, explorer.overlay.value)
-    table = []
+    table: list[tuple[str, int, float, float]] = []
     try:
         for overlay in overlays or (*MAPS, *TRUTHS):
             with explorer.at_once():
                 explorer.overlay.value, mouth.value = overlay, 0.0
-            took = []
+            durations = []
             for i in range(moves):
                 start = time.perf_counter()
                 mouth.value = 1.0 if i % 2 == 0 else 0.05 * (1 + i % 19)
-                took.append(1000 * (time.perf_counter() - start))
-            count = len(explorer.at_hand())
-            table.append((overlay, count, statistics.median(took), max(took)))
+                durations.append(1000 * (time.perf_counter() - start))
+            table.append((overlay, len(explorer.at_hand()), statistics.median(durations), max(durations)))
     finally:
         with explorer.at_once():
             mouth.value, explorer.overlay.value = before

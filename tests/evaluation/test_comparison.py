@@ -1,45 +1,72 @@
-"""Models against each other: adjusted p-values, paired differences, knobs and groups."""
+"""Models on the same faces: paired differences, adjusted p-values, groups of faces."""
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
+from helpers.predictions import decided, random_predictions
 
-from fer_lab import intervals
-from fer_lab.data.synthetic import SyntheticFaces
-from fer_lab.evaluation import comparison, robustness
-from fer_lab.evaluation.comparison import compare
-from fer_lab.evaluation.metrics import predict
-from fer_lab.intervals import binomial_interval
-from fer_lab.models import create_model
-from fer_lab.runs import Predictions
+from fer_lab.evaluation.comparison import accuracy_by_group, compare, differences
+from fer_lab.intervals import holm
 
 
-def predictions(right, labels=None):
-    """Two classes; a face that is right gets probability 0.8 on its label."""
+def right_or_wrong(right, labels=None):
+    """Two classes; each face's decision is its label (0 by default) where `right`, else the other class."""
     right = np.asarray(right, dtype=bool)
     labels = np.zeros(len(right), dtype=int) if labels is None else np.asarray(labels)
-    said = np.where(right, labels, 1 - labels)
-    return Predictions(np.where(said[:, None] == np.arange(2), 0.8, 0.2), labels, ("a", "b"), "toy", "0")
+    return decided(labels, np.where(right, labels, 1 - labels), c=2)
 
 
-def test_holm_by_hand():
-    # Sorted 0.01, 0.02, 0.04: times 3, 2, 1 = 0.03, 0.04, 0.04.
-    assert intervals.holm([0.04, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
-    # 0.5 times 2 is cut at 1, and the last may not be smaller than the one before.
-    assert intervals.holm([0.5, 0.6]) == [1.0, 1.0]
+def test_compare_by_hand():
+    labels = [0] * 10 + [1] * 10
+    first = decided(labels, [0] * 9 + [1] + [1] * 9 + [0], c=2)
+    second = decided(labels, [0] * 9 + [1] + [1] * 3 + [0] * 7, c=2)
+    result = compare(first, second)
+    assert (result.only_first, result.only_second) == (6, 0)
+    # Six faces all one way: 2 · 0.5⁶.
+    assert result.p_value == pytest.approx(2 / 64)
+    accuracy = result.table.set_index("metric").loc["accuracy"]
+    assert accuracy[["first", "second", "difference"]].tolist() == pytest.approx([0.9, 0.6, 0.3])
+    assert 0 < accuracy["low"] < 0.3 < accuracy["high"] < 0.6
+    recall = result.table.set_index("metric").loc["mean_class_recall"]
+    assert recall[["first", "second"]].tolist() == pytest.approx([0.9, (0.9 + 0.3) / 2])
+
+
+def test_compare_pairs_the_faces():
+    first, second = random_predictions(300, skill=1), random_predictions(300, skill=1.1)
+    result = compare(first, second, resamples=2000)
+    difference = first.correct.astype(float) - second.correct
+    paired = 1.96 * difference.std() / 300**0.5
+    unpaired = 1.96 * (first.correct.var() / 300 + second.correct.var() / 300) ** 0.5
+    accuracy = result.table.iloc[0]
+    half = (accuracy["high"] - accuracy["low"]) / 2
+    assert half == pytest.approx(paired, rel=0.2)
+    assert half < unpaired / 2
+
+
+def test_a_model_does_not_differ_from_itself():
+    result = compare(random_predictions(), random_predictions())
+    assert result.p_value == 1
+    assert result.table[["difference", "low", "high"]].to_numpy().tolist() == [[0, 0, 0], [0, 0, 0]]
+
+
+def test_compare_refuses_other_faces():
+    with pytest.raises(ValueError, match="on different faces: x f"):
+        compare(random_predictions(), random_predictions(fingerprint="g"))
+    with pytest.raises(ValueError, match="on different faces"):
+        compare(random_predictions(), random_predictions(n=100))
 
 
 def test_differences_are_those_of_compare_with_adjusted_p_values():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 200)
     models = {
-        name: predictions(rng.random(200) < p, labels) for name, p in (("base", 0.6), ("x", 0.8), ("y", 0.65))
+        name: right_or_wrong(rng.random(200) < p, labels)
+        for name, p in (("base", 0.6), ("x", 0.8), ("y", 0.65))
     }
-    table = comparison.differences(models, "base")
+    table = differences(models, "base")
     assert list(dict.fromkeys(table["model"])) == ["x", "y"]
     single = {name: compare(models[name], models["base"]) for name in ("x", "y")}
-    adjusted = intervals.holm([single["x"].p_value, single["y"].p_value])
+    adjusted = holm([single["x"].p_value, single["y"].p_value])
     for name, p_value in zip(("x", "y"), adjusted, strict=True):
         row = table[(table["model"] == name) & (table["metric"] == "accuracy")].iloc[0]
         assert row["value"] == models[name].correct.mean()
@@ -48,31 +75,13 @@ def test_differences_are_those_of_compare_with_adjusted_p_values():
         assert row["only_reference"] == (models["base"].correct & ~models[name].correct).sum()
         assert row["p_value"] == p_value
     with pytest.raises(ValueError, match="expected 'z' and at least one other model, got base, x, y"):
-        comparison.differences(models, "z")
-
-
-def test_robustness_measures_each_model_on_the_same_turned_faces():
-    torch.manual_seed(0)
-    models = {"one": create_model("baseline"), "two": create_model("baseline")}
-    table = robustness.robustness(
-        models, {"scale_range": (0.6, 1.0), "grey": (0,)}, num_faces=24, seed=3, imbalance=0.0
-    )
-    assert list(table["knob"]) == ["scale_range"] * 4 + ["grey"] * 2
-    faces = SyntheticFaces(24, seed=3, size=56, imbalance=0.0, scale_range=(0.6, 0.6))
-    for row in table[(table["knob"] == "scale_range") & (table["level"] == 0.6)].itertuples():
-        right = predict(models[row.model], faces).correct
-        assert row.value == right.mean()
-        assert (row.low, row.high) == binomial_interval(int(right.sum()), 24)
-    with pytest.raises(ValueError, match="unknown knob spin"):
-        robustness.robustness(models, {"spin": (1,)}, num_faces=8)
-    with pytest.raises(ValueError, match="one image size"):
-        robustness.robustness({"a": models["one"], "b": create_model("baseline", 8)}, {"grey": (0,)})
+        differences(models, "z")
 
 
 def test_groups_are_counted_apart_and_in_order():
-    models = {"x": predictions([1, 1, 0, 1]), "y": predictions([0, 0, 0, 1])}
+    models = {"x": right_or_wrong([1, 1, 0, 1]), "y": right_or_wrong([0, 0, 0, 1])}
     tones = pd.Categorical(["light", "dark", "dark", "light"], categories=["light", "medium", "dark"])
-    table = comparison.accuracy_by_group(models, {"tone": tones, "glasses": [True, False, False, False]})
+    table = accuracy_by_group(models, {"tone": tones, "glasses": [True, False, False, False]})
     found = {(r.property, r.group, r.model): (r.faces, r.value) for r in table.itertuples()}
     assert found["tone", "light", "x"] == (2, 1.0)
     assert found["tone", "dark", "x"] == (2, 0.5)
@@ -80,4 +89,4 @@ def test_groups_are_counted_apart_and_in_order():
     assert found["glasses", False, "y"] == (3, pytest.approx(1 / 3))
     assert list(dict.fromkeys(table[table["property"] == "tone"]["group"])) == ["light", "dark"]
     with pytest.raises(ValueError, match="tone has 3 values for 4 faces"):
-        comparison.accuracy_by_group(models, {"tone": [0, 0, 1]})
+        accuracy_by_group(models, {"tone": [0, 0, 1]})

@@ -1,9 +1,10 @@
 import dataclasses
 import itertools
 import math
+import sys
+import types
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from sklearn.metrics import silhouette_samples
@@ -12,16 +13,15 @@ from fer_lab.data.augmentation import prepare
 from fer_lab.data.faces import REGIONS, FaceSet
 from fer_lab.data.synthetic import SyntheticFaces
 from fer_lab.evaluation.embeddings import (
-    rare_classes,
+    embedding_metrics,
+    plane_of,
     separation,
     silhouette,
-    structure,
+    umap_embedding,
     within_between_scatter,
 )
 from fer_lab.explanation.maps import mean_pairwise_cosine
 from fer_lab.models import create_model
-from fer_lab.runs import ResultsStore
-from fer_lab.runs.store import over_seeds
 
 # ---------------------------------------------------------------- scatter
 
@@ -139,63 +139,6 @@ def test_of_many_faces_some_are_drawn(monkeypatch):
     assert silhouette(x, y) == pytest.approx(whole, abs=4 * silhouette_samples(x, y).std() / 200**0.5)
 
 
-def test_rare_classes_have_less_than_half_an_equal_share():
-    # 12 faces, 4 classes: an equal share is 3.
-    labels = [0] * 6 + [1] * 3 + [2] * 2 + [3]
-    assert rare_classes(torch.tensor(labels), "abcd") == ("d",)
-    assert rare_classes(np.arange(8) % 4, "abcd") == ()
-    assert rare_classes([0, 0, 0, 1], "abc") == ("c",)
-
-
-# ---------------------------------------------------------------- over seeds
-
-
-@pytest.fixture
-def store(tmp_path):
-    """Two variants, three seeds each; the recalls of b and c are (s, 0.2 + s) / 10 and 0.1 more."""
-    filled = ResultsStore(tmp_path)
-    for variant, more in (("plain", 0.0), ("better", 0.1)):
-        for seed in range(3):
-            recall = {"a": 0.9, "b": 0.1 * seed + more, "c": 0.2 + 0.1 * seed + more}
-            rows = [("recall", name, value) for name, value in recall.items()]
-            rows.append(("accuracy", "", 0.5 + 0.1 * seed))
-            filled.record(
-                **dict.fromkeys(("size", "fingerprint", "device", "command"), "x"),
-                method="triplet_center",
-                variant=variant,
-                dataset="synthetic",
-                split="test",
-                seed=seed,
-                minutes=0.1,
-                metrics=pd.DataFrame(rows, columns=["metric", "class", "value"]),
-            )
-    return filled
-
-
-def test_classes_are_averaged_within_a_run_and_runs_over_seeds(store):
-    table = over_seeds(store, "recall", ("b", "c"), by=("variant",)).set_index("variant")
-    assert table["mean"].to_dict() == pytest.approx({"plain": 0.2, "better": 0.3})
-    assert table["seeds"].tolist() == [3, 3]
-    # Student's t with two degrees of freedom: 4.3027 · 0.1 / √3.
-    assert table.loc["plain", "high"] - 0.2 == pytest.approx(4.3027 * 0.1 / 3**0.5, rel=1e-4)
-    assert over_seeds(store, "accuracy", by=("variant",))["mean"].tolist() == pytest.approx([0.6, 0.6])
-
-
-def test_a_difference_at_the_same_seed_has_no_spread_of_the_seeds(store):
-    table = over_seeds(store, "recall", ("b", "c"), minus="plain")
-    assert table[["method", "variant", "seeds"]].values.tolist() == [["triplet_center", "better", 3]]
-    assert table[["mean", "low", "high"]].iloc[0].tolist() == pytest.approx([0.1] * 3)
-
-
-def test_a_store_without_the_metric_gives_no_rows(store, tmp_path):
-    columns = ["method", "variant", "dataset", "split", "mean", "low", "high", "seeds"]
-    for table in (over_seeds(store, "silhouette"), over_seeds(ResultsStore(tmp_path / "none"), "accuracy")):
-        assert list(table.columns) == columns
-        assert table.empty
-    with pytest.raises(ValueError, match="no column knob; there are id"):
-        over_seeds(store, "accuracy", by=("knob",))
-
-
 # ---------------------------------------------------------------- overlap of maps, and all together
 
 
@@ -220,7 +163,7 @@ def test_overlap_by_hand_and_by_a_slow_loop():
             mean_pairwise_cosine(wrong)
 
 
-def test_structure_measures_classes_and_the_overlap_of_heads():
+def test_embedding_metrics_measure_classes_and_the_overlap_of_heads():
     torch.manual_seed(0)
     labels = torch.arange(10) % 7
     faces = FaceSet(
@@ -234,7 +177,7 @@ def test_structure_measures_classes_and_the_overlap_of_heads():
     )
     model = create_model("dan", num_heads=3)
     embeddings = np.random.default_rng(0).normal(size=(10, 5))
-    table = structure(model, faces, embeddings, batch_size=4).set_index(["metric", "class"])["value"]
+    table = embedding_metrics(model, faces, embeddings, batch_size=4).set_index(["metric", "class"])["value"]
     assert model.training
     with torch.no_grad():
         maps = model.eval().attention_maps(prepare(faces.images, 56))["heads"]
@@ -242,7 +185,7 @@ def test_structure_measures_classes_and_the_overlap_of_heads():
     assert table["head_overlap", ""] == pytest.approx(expected, abs=1e-5)
     scatter = within_between_scatter(embeddings, labels.numpy())
     assert table["within_between", ""] == pytest.approx(scatter.ratio)
-    single = structure(create_model("baseline"), faces, embeddings)
+    single = embedding_metrics(create_model("baseline"), faces, embeddings)
     assert "head_overlap" not in set(single["metric"])
     apart = separation(embeddings, labels.numpy(), 7)
     margins = [table["nearest_center_margin", name] for name in "abcdefg"]
@@ -257,7 +200,7 @@ def test_mass_of_cross_similarity_maps_on_what_the_units_moved():
     faces = faces.subset((faces.class_counts() > 1)[faces.labels])
     embeddings = np.random.default_rng(0).normal(size=(len(faces), 5))
     model = create_model("qcs")
-    table = structure(model, faces, embeddings).set_index(["metric", "class"])["value"]
+    table = embedding_metrics(model, faces, embeddings).set_index(["metric", "class"])["value"]
     moved = faces.region_masks(torch.arange(len(faces)))[:, REGIONS.index("moved")]
     area = moved.float().mean((1, 2))
     assert model.training
@@ -272,7 +215,7 @@ def test_mass_of_cross_similarity_maps_on_what_the_units_moved():
         return maps
 
     model.similarity_maps = one_cell
-    table = structure(model, faces, embeddings).set_index(["metric", "class"])["value"]
+    table = embedding_metrics(model, faces, embeddings).set_index(["metric", "class"])["value"]
     inside = moved[area > 0, 24:32, 24:32].float().mean()
     assert table["map_mass", ""] == pytest.approx(inside.item(), rel=0.05, abs=0.01)
     one_of_a_kind = faces.subset([int((faces.labels == c).nonzero()[0]) for c in (0, 1)])
@@ -281,7 +224,7 @@ def test_mass_of_cross_similarity_maps_on_what_the_units_moved():
         (create_model("qcs", form="none"), faces),
         (model, dataclasses.replace(faces, regions=None)),
     ):
-        assert "map_mass" not in set(structure(other, told, embeddings[: len(told)])["metric"])
+        assert "map_mass" not in set(embedding_metrics(other, told, embeddings[: len(told)])["metric"])
 
 
 def test_map_mass_passes_over_a_batch_in_which_nothing_moves():
@@ -289,7 +232,70 @@ def test_map_mass_passes_over_a_batch_in_which_nothing_moves():
     neutral, happy = (int((faces.labels == label).nonzero()[0]) for label in (0, 1))
     mostly_neutral = faces.subset([neutral] * 64 + [happy] * 2)
     embeddings = np.random.default_rng(0).normal(size=(66, 5))
-    table = structure(create_model("qcs", official=True), mostly_neutral, embeddings)
+    table = embedding_metrics(create_model("qcs", official=True), mostly_neutral, embeddings)
     moved = faces.region_masks(torch.tensor([happy]))[0, REGIONS.index("moved")].float().mean()
     chance = table.loc[table["metric"] == "map_mass_chance", "value"].item()
     assert chance == pytest.approx(moved.item(), rel=1e-3)
+
+
+def test_umap_gets_a_seed_and_one_job(monkeypatch):
+    used = {}
+
+    class UMAP:
+        def __init__(self, **settings):
+            used.update(settings)
+
+        def fit_transform(self, embeddings):
+            return embeddings[:, :2].astype(np.float64) * 2
+
+    monkeypatch.setitem(sys.modules, "umap", types.SimpleNamespace(UMAP=UMAP))
+    embeddings = np.arange(30.0).reshape(10, 3)
+    xy = umap_embedding(embeddings, seed=5)
+    assert xy.dtype == np.float32
+    np.testing.assert_array_equal(xy, 2 * embeddings[:, :2])
+    assert (used["random_state"], used["n_jobs"], used["n_neighbors"]) == (5, 1, 9)
+    with pytest.raises(ValueError, match="at least 4 faces"):
+        umap_embedding(embeddings[:3])
+
+
+def model_in_plane(**options):
+    torch.manual_seed(0)
+    model = create_model("triplet_center", 3, embedding_dim=2, **options)
+    if model.centers is not None:
+        model.triplet_center.centers.data = torch.tensor([[0.0, 0.0], [2.0, 3.0], [4.0, 1.0]])
+    return model
+
+
+def test_the_plane_is_what_the_classifier_answers():
+    model = model_in_plane(metric_loss="none")
+    with torch.no_grad():
+        model.classify.weight.copy_(torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 0.0]]))
+        model.classify.bias.copy_(torch.tensor([0.0, 0.0, -9.0]))
+    plane = plane_of(model, [[-1.0, -1.0], [1.0, 1.0]], steps=8)
+    assert plane.silent is None
+    assert plane.decision.shape == (8, 8)
+    assert (plane.decision == np.where(plane.x > 0, 0, 1)[None]).all()
+    assert plane.x[0] < -1 < 1 < plane.x[-1]
+
+
+def test_no_loss_means_a_half_plane_for_two_vectors_and_a_box_for_dimensions():
+    # Classes 0 and 1 alone count: class 2 is far away.
+    far = np.array([[0.0, 0.0], [4.0, 4.0], [90.0, 90.0]])
+    xy = [[-4.0, -4.0], [8.0, 8.0]]
+    silent = {}
+    for hinge in ("vector", "dimension"):
+        model = model_in_plane(hinge=hinge, negatives="hardest", margin=8.0)
+        model.triplet_center.centers.data = torch.tensor(far, dtype=torch.float32)
+        plane = plane_of(model, xy, steps=95)
+        silent[hinge] = plane.silent[0]
+    x, y = np.meshgrid(plane.x, plane.y)
+    # ‖x‖² + 8 ≤ ‖x − c‖² is 8 (x + y) ≤ 32 − 8; in one dimension, 8 x ≤ 16 − 8.
+    near = (x < 30) & (y < 30)
+    inside = {"vector": x + y <= 3, "dimension": (x <= 1) & (y <= 1)}
+    for hinge, expected in inside.items():
+        assert (silent[hinge] == expected)[near].all()
+
+
+def test_a_plane_of_many_dimensions_is_refused():
+    with pytest.raises(ValueError, match="can be drawn as they are, got 128"):
+        plane_of(create_model("triplet_center"), [[0.0, 0.0]])

@@ -3,15 +3,16 @@ import math
 import numpy as np
 import pytest
 import torch
+from helpers.predictions import decided, random_predictions
 from scipy import stats
 from torch import nn
 from torchmetrics.functional import classification as tm
 
 from fer_lab.data.augmentation import prepare
 from fer_lab.data.faces import FaceSet
-from fer_lab.evaluation.comparison import compare
-from fer_lab.evaluation.metrics import Predictions, confusion_matrix, evaluate, predict
+from fer_lab.evaluation.metrics import confusion_matrix, evaluate, overall, predict, rare_classes
 from fer_lab.models.method import Method
+from fer_lab.runs import Predictions
 
 CLASSES = ("neutral", "happiness", "surprise")
 
@@ -46,23 +47,6 @@ def faces(n=10, size=16, classes=CLASSES):
         name="toys",
         fingerprint="f00d",
     )
-
-
-def predictions(n=200, c=3, seed=0, skill=1.0, fingerprint="f"):
-    """Random predictions; the labels are the same for every seed."""
-    labels = np.random.default_rng(99).integers(c, size=n)
-    logits = np.random.default_rng(seed).normal(size=(n, c))
-    logits[np.arange(n), labels] += skill
-    return Predictions(
-        np.exp(logits) / np.exp(logits).sum(1, keepdims=True), labels, range(c), "x", fingerprint
-    )
-
-
-def said(labels, predicted, c=3, confidence=0.8):
-    """Predictions with given decisions, all of the same confidence."""
-    probabilities = np.full((len(labels), c), (1 - confidence) / (c - 1))
-    probabilities[np.arange(len(labels)), predicted] = confidence
-    return Predictions(probabilities, labels, [f"c{i}" for i in range(c)], "x", "f")
 
 
 def value(table, metric, class_="", column="value"):
@@ -119,25 +103,33 @@ def test_predict_refuses_other_classes():
 
 
 def test_confusion_matrix_by_hand():
-    matrix = confusion_matrix(said([0, 0, 0, 1, 2], [0, 2, 2, 1, 0]))
+    matrix = confusion_matrix(decided([0, 0, 0, 1, 2], [0, 2, 2, 1, 0]))
     assert matrix.tolist() == [[1, 0, 2], [0, 1, 0], [1, 0, 0]]
 
 
 def test_metrics_by_hand():
     # Recalls 1/3, 1/1, 0/1. F1: 2·1/(3+2), 2·1/(1+1), 0.
-    table = evaluate(said([0, 0, 0, 1, 2], [0, 2, 2, 1, 0]), interval=False)
+    table = evaluate(decided([0, 0, 0, 1, 2], [0, 2, 2, 1, 0]))
     assert value(table, "accuracy") == pytest.approx(2 / 5)
     assert [value(table, "recall", f"c{i}") for i in range(3)] == pytest.approx([1 / 3, 1, 0])
     assert value(table, "mean_class_recall") == pytest.approx(4 / 9)
     assert value(table, "macro_f1") == pytest.approx((2 / 5 + 1 + 0) / 3)
     assert value(table, "ece") == pytest.approx(0.8 - 2 / 5, abs=1e-6)
-    assert table[["low", "high"]].isna().all(axis=None)
     assert list(table.columns) == ["metric", "class", "value", "low", "high"]
+
+
+def test_overall_has_the_metrics_of_all_classes_by_name():
+    table = evaluate(decided([0, 0, 0, 1, 2], [0, 2, 2, 1, 0]))
+    whole = overall(table)
+    assert list(whole.index) == ["accuracy", "mean_class_recall", "macro_f1", "ece"]
+    assert list(whole.columns) == ["value", "low", "high"]
+    assert whole.value["accuracy"] == pytest.approx(2 / 5)
+    assert whole.low["macro_f1"] == value(table, "macro_f1", column="low")
 
 
 def test_a_class_absent_from_the_truth_is_not_averaged_in():
     # Class 2 is predicted but never true, class 3 neither: recalls 1/2 and 1; F1 2/3, 1, 0 and none.
-    absent = said([0, 0, 1], [0, 2, 1], c=4)
+    absent = decided([0, 0, 1], [0, 2, 1], c=4)
     table = evaluate(absent)
     assert value(table, "mean_class_recall") == pytest.approx(3 / 4)
     assert value(table, "macro_f1") == pytest.approx((2 / 3 + 1 + 0) / 3)
@@ -149,8 +141,8 @@ def test_a_class_absent_from_the_truth_is_not_averaged_in():
 
 
 def test_metrics_agree_with_torchmetrics_and_a_slow_loop():
-    p = predictions(c=4)
-    table = evaluate(p, interval=False)
+    p = random_predictions(c=4)
+    table = evaluate(p)
     probabilities, labels = torch.tensor(p.probabilities), torch.tensor(p.labels)
     recalls = tm.multiclass_recall(probabilities, labels, 4, average="none")
     assert table[table["metric"] == "recall"]["value"].tolist() == pytest.approx(recalls.tolist())
@@ -173,14 +165,14 @@ def test_metrics_agree_with_torchmetrics_and_a_slow_loop():
 def test_calibration_by_hand():
     # One bin (14/15, 1]: confidences 1.0 (right) and 0.96 (wrong) → |1.96 − 1| / 2.
     p = Predictions([[1.0, 0.0], [0.96, 0.04]], [0, 1], "ab", "x", "f")
-    assert value(evaluate(p, interval=False), "ece") == pytest.approx(0.48, abs=1e-6)
+    assert value(evaluate(p), "ece") == pytest.approx(0.48, abs=1e-6)
     # Two bins, over- and underconfident: they must not cancel. (0.95 − 0) + (1 − 0.6), over 2 faces.
     p = Predictions([[0.95, 0.05], [0.6, 0.4]], [1, 0], "ab", "x", "f")
-    assert value(evaluate(p, interval=False), "ece") == pytest.approx((0.95 + 0.4) / 2, abs=1e-6)
+    assert value(evaluate(p), "ece") == pytest.approx((0.95 + 0.4) / 2, abs=1e-6)
 
 
 def test_intervals_agree_with_scipys_bootstrap():
-    p = predictions(n=150)
+    p = random_predictions(n=150)
     table = evaluate(p, resamples=4000)
 
     def mean_recall(index, axis=-1):
@@ -205,7 +197,7 @@ def test_the_interval_of_accuracy_covers_the_truth():
     hits = 0
     for seed in range(200):
         correct = np.random.default_rng(seed).random(120) < 0.8
-        table = evaluate(said(np.zeros(120, int), np.where(correct, 0, 1), c=2), resamples=300, seed=seed)
+        table = evaluate(decided(np.zeros(120, int), np.where(correct, 0, 1), c=2), resamples=300, seed=seed)
         hits += value(table, "accuracy", column="low") <= 0.8 <= value(table, "accuracy", column="high")
     assert 0.90 <= hits / 200 <= 0.99
 
@@ -226,7 +218,7 @@ def test_the_interval_of_calibration_error_is_not_above_the_truth():
 def test_intervals_hold_the_value_and_shrink_with_the_number_of_faces():
     widths = []
     for n in (100, 1600):
-        table = evaluate(predictions(n), resamples=400)
+        table = evaluate(random_predictions(n), resamples=400)
         assert (table["low"] <= table["value"]).all()
         assert (table["value"] <= table["high"]).all()
         assert (table["high"] - table["low"] > 0).all()
@@ -235,27 +227,18 @@ def test_intervals_hold_the_value_and_shrink_with_the_number_of_faces():
 
 
 def test_the_same_seed_gives_the_same_intervals():
-    p = predictions()
+    p = random_predictions()
     assert evaluate(p).equals(evaluate(p))
     assert not evaluate(p).equals(evaluate(p, seed=1))
 
 
-def test_pieces_of_resampling_do_not_change_the_width(monkeypatch):
-    p = predictions(400)
-    whole = evaluate(p)
-    monkeypatch.setattr("fer_lab.intervals._PIECE", 3000)
-    pieces = evaluate(p)
-    assert np.allclose(whole["value"], pieces["value"])
-    assert np.allclose(whole["high"], pieces["high"], atol=0.01)
-
-
 def test_flawless_is_not_certain():
     # Clopper and Pearson for n of n: the lower end is 0.025^(1/n).
-    table = evaluate(said([0] * 5 + [1] * 20, [0] * 5 + [1] * 20, c=2))
+    table = evaluate(decided([0] * 5 + [1] * 20, [0] * 5 + [1] * 20, c=2))
     assert value(table, "recall", "c0", "low") == pytest.approx(0.025 ** (1 / 5))
     assert value(table, "accuracy", column="low") == pytest.approx(0.025 ** (1 / 25))
     assert value(table, "recall", "c1", "high") == 1
-    table = evaluate(said([0] * 5 + [1] * 20, [1] * 25, c=2))
+    table = evaluate(decided([0] * 5 + [1] * 20, [1] * 25, c=2))
     assert value(table, "recall", "c0") == 0
     assert value(table, "recall", "c0", "high") == pytest.approx(1 - 0.025 ** (1 / 5))
 
@@ -264,47 +247,15 @@ def test_evaluate_refuses_nothing_and_too_few_resamples():
     with pytest.raises(ValueError, match="no predictions on x"):
         evaluate(Predictions(np.zeros((0, 2)), [], "ab", "x", "f"))
     with pytest.raises(ValueError, match="at least 100 resamples, got 10"):
-        evaluate(predictions(), resamples=10)
+        evaluate(random_predictions(), resamples=10)
 
 
-def test_compare_by_hand():
-    labels = [0] * 10 + [1] * 10
-    first = said(labels, [0] * 9 + [1] + [1] * 9 + [0], c=2)
-    second = said(labels, [0] * 9 + [1] + [1] * 3 + [0] * 7, c=2)
-    result = compare(first, second)
-    assert (result.only_first, result.only_second) == (6, 0)
-    # Six faces all one way: 2 · 0.5⁶.
-    assert result.p_value == pytest.approx(2 / 64)
-    accuracy = result.table.set_index("metric").loc["accuracy"]
-    assert accuracy[["first", "second", "difference"]].tolist() == pytest.approx([0.9, 0.6, 0.3])
-    assert 0 < accuracy["low"] < 0.3 < accuracy["high"] < 0.6
-    recall = result.table.set_index("metric").loc["mean_class_recall"]
-    assert recall[["first", "second"]].tolist() == pytest.approx([0.9, (0.9 + 0.3) / 2])
-
-
-def test_compare_pairs_the_faces():
-    first, second = predictions(300, skill=1), predictions(300, skill=1.1)
-    result = compare(first, second, resamples=2000)
-    difference = first.correct.astype(float) - second.correct
-    paired = 1.96 * difference.std() / 300**0.5
-    unpaired = 1.96 * (first.correct.var() / 300 + second.correct.var() / 300) ** 0.5
-    accuracy = result.table.iloc[0]
-    half = (accuracy["high"] - accuracy["low"]) / 2
-    assert half == pytest.approx(paired, rel=0.2)
-    assert half < unpaired / 2
-
-
-def test_a_model_does_not_differ_from_itself():
-    result = compare(predictions(), predictions())
-    assert result.p_value == 1
-    assert result.table[["difference", "low", "high"]].to_numpy().tolist() == [[0, 0, 0], [0, 0, 0]]
-
-
-def test_compare_refuses_other_faces():
-    with pytest.raises(ValueError, match="on different faces: x f"):
-        compare(predictions(), predictions(fingerprint="g"))
-    with pytest.raises(ValueError, match="on different faces"):
-        compare(predictions(), predictions(n=100))
+def test_rare_classes_have_less_than_half_an_equal_share():
+    # 12 faces, 4 classes: an equal share is 3.
+    labels = [0] * 6 + [1] * 3 + [2] * 2 + [3]
+    assert rare_classes(torch.tensor(labels), "abcd") == ("d",)
+    assert rare_classes(np.arange(8) % 4, "abcd") == ()
+    assert rare_classes([0, 0, 0, 1], "abc") == ("c",)
 
 
 def test_it_computes_on_the_best_device_and_leaves_the_model_where_it_is(monkeypatch):

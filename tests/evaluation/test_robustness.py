@@ -3,7 +3,9 @@ import torch
 
 from fer_lab.data.augmentation import prepare
 from fer_lab.data.synthetic import SyntheticFaces
-from fer_lab.evaluation.robustness import SCALES, accuracy_by_scale, shrunk
+from fer_lab.evaluation.metrics import predict
+from fer_lab.evaluation.robustness import SCALES, accuracy_by_knob, accuracy_by_scale, shrunk
+from fer_lab.intervals import binomial_interval
 from fer_lab.models import Method, create_model
 
 
@@ -71,3 +73,21 @@ def test_accuracy_has_a_row_for_each_scale(faces):
 def test_the_lowest_scale_still_reaches_the_model(faces):
     table = accuracy_by_scale(create_model("baseline"), faces, (35,))
     assert 0 <= table["low"].item() <= table["value"].item() <= table["high"].item() <= 1
+
+
+def test_a_knob_measures_each_model_on_the_same_turned_faces():
+    torch.manual_seed(0)
+    models = {"one": create_model("baseline"), "two": create_model("baseline")}
+    table = accuracy_by_knob(
+        models, {"scale_range": (0.6, 1.0), "grey": (0,)}, num_faces=24, seed=3, imbalance=0.0
+    )
+    assert list(table["knob"]) == ["scale_range"] * 4 + ["grey"] * 2
+    faces = SyntheticFaces(24, seed=3, size=56, imbalance=0.0, scale_range=(0.6, 0.6))
+    for row in table[(table["knob"] == "scale_range") & (table["level"] == 0.6)].itertuples():
+        right = predict(models[row.model], faces).correct
+        assert row.value == right.mean()
+        assert (row.low, row.high) == binomial_interval(int(right.sum()), 24)
+    with pytest.raises(ValueError, match="unknown knob spin"):
+        accuracy_by_knob(models, {"spin": (1,)}, num_faces=8)
+    with pytest.raises(ValueError, match="one image size"):
+        accuracy_by_knob({"a": models["one"], "b": create_model("baseline", 8)}, {"grey": (0,)})

@@ -87,6 +87,33 @@ def test_a_real_model_gives_a_map_for_every_head():
     assert (maps["heads"] >= 0).all()
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("baseline", {}), ("triplet_center", {"pixel_attention": False, "standardize": False})],
+)
+def test_a_class_activation_map_is_of_the_class_to_explain(name, options):
+    torch.manual_seed(0)
+    model, images = create_model(name, **options).eval(), torch.randn(3, 3, 56, 56)
+    predicted, target = classes_to_explain(model, images), torch.tensor([4, 0, 6])
+    one = {chosen: native_maps(model, images, c)["class activation"] for chosen, c in
+           (("none", None), ("predicted", predicted), ("target", target))}  # fmt: skip
+    assert torch.equal(one["none"], one["predicted"])
+    assert (one["target"] - one["none"]).abs().max() > 0.01
+    assert torch.equal(explain(model, images, "native", target=target), one["target"])
+    # GradCAM of a linear layer behind an average is the same map, cut at zero, over 49 places.
+    torch.testing.assert_close(
+        grad_cam(model, images, target, allow_zero=True), one["target"].relu() / 49, rtol=1e-3, atol=1e-6
+    )
+    with pytest.raises(ValueError, match="a class 0…6"):
+        native_maps(model, images, 7)
+
+
+def test_attention_belongs_to_no_class():
+    torch.manual_seed(0)
+    model, images = create_model("dan"), torch.randn(2, 3, 56, 56)
+    assert torch.equal(explain(model, images, "native", target=3), explain(model, images, "native"))
+
+
 def test_grad_cam_by_hand(image):
     # ∂logit0/∂F₀ = 2/4 at every place, ∂logit0/∂F₁ = 0: the map is ReLU(0.5·image).
     assert grad_cam(Tiny(), image, target=0).tolist() == [[[[0.5, 1.0], [1.5, 2.0]]]]
@@ -138,10 +165,8 @@ def test_grad_cam_takes_the_last_grid_where_the_trunk_gives_several(image):
 
     trunk.forward = both
     assert grad_cam(model, image, 0).tolist() == [[[[3, 5], [7, 9]]]]  # second's: 2·image + 1
-    # The model's own choice goes before its trunk, and an explicit layer before both.
-    model.last_features = trunk.first
-    assert grad_cam(model, image, 0).tolist() == [[[[2, 4], [6, 8]]]]
-    assert grad_cam(model, image, 0, layer=trunk.second).tolist() == [[[[3, 5], [7, 9]]]]
+    # An explicit layer goes before the trunk's last grid.
+    assert grad_cam(model, image, 0, layer=trunk.first).tolist() == [[[[2, 4], [6, 8]]]]
 
 
 def test_grad_cam_without_a_trunk_takes_the_last_grid_of_the_model(image):
@@ -154,16 +179,16 @@ def test_grad_cam_without_a_trunk_takes_the_last_grid_of_the_model(image):
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("name", "given"),
     [
-        ("first", r"trunk\.first ran 2 times in one pass, expected once"),
-        ("unused", r"trunk\.unused ran 0 times"),
-        ("pool", r"trunk\.pool gave \[1, 1, 1, 1\], a single place"),
-        ("flat", r"trunk\.flat gave \[1, 4\], expected a grid \[1,D,h,w\]"),
-        ("aside", r"trunk\.aside has no part in the logits"),
+        ("first", r"\[\[1, 1, 2, 2\], \[1, 1, 2, 2\]\]"),  # it ran twice
+        ("unused", "nothing"),
+        ("pool", r"\[\[1, 1, 1, 1\]\]"),  # a single place
+        ("flat", r"\[\[1, 4\]\]"),
+        ("aside", r"\[\[1, 1, 2, 2\]\]"),  # the logits do not depend on it
     ],
 )
-def test_grad_cam_refuses_a_layer_that_it_cannot_weigh(image, name, message):
+def test_grad_cam_refuses_a_layer_that_it_cannot_weigh(image, name, given):
     model = Steps(None)
     trunk = model.trunk
     trunk.flat, trunk.aside = nn.Flatten(), nn.Conv2d(1, 1, 1)
@@ -175,13 +200,14 @@ def test_grad_cam_refuses_a_layer_that_it_cannot_weigh(image, name, message):
         return trunk.second(grid) + trunk.pool(grid)
 
     trunk.forward = once
+    message = rf"layer trunk\.{name} must give one grid \[1,D,h,w\] that influences the logits, got {given};"
     with pytest.raises(ValueError, match=message):
         grad_cam(model, image, 0, layer=getattr(trunk, name))
     assert hooks(model) == 0
 
 
 def test_grad_cam_refuses_a_layer_of_another_model(image):
-    with pytest.raises(ValueError, match="no part of Tiny"):
+    with pytest.raises(ValueError, match="not in Tiny"):
         grad_cam(Tiny(), image, 0, layer=nn.Conv2d(1, 1, 1))
 
 
@@ -220,8 +246,11 @@ def test_a_target_that_is_no_class_is_refused(image, target):
         grad_cam(Tiny(), image, target=target)
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("failing", [1, 2, 3])
+# How often each way runs the model of the test below.
+PASSES = {"native": 2, "grad_cam": 3, "integrated_gradients": 2, "occlusion": 3}
+
+
+@pytest.mark.parametrize(("way", "failing"), [(way, n + 1) for way in WAYS for n in range(PASSES[way])])
 def test_hooks_are_gone_and_modes_back_after_an_exception(image, way, failing):
     model = Tiny().train()
     model.norm.eval()
@@ -236,11 +265,9 @@ def test_hooks_are_gone_and_modes_back_after_an_exception(image, way, failing):
     model.forward = fail_some_time
     model.attention_maps = lambda images: {"heads": model(images)[:, :1, None, None] + model(images).mean()}
     before = modes(model)
-    passes = {"native": 2, "integrated_gradients": 2}.get(way, 3)
-    if failing <= passes:
-        with pytest.raises(RuntimeError, match="broken head"):
-            explain(model, image, way, target=0, grid=2)
-    assert len(calls) == min(failing, passes) or failing > passes
+    with pytest.raises(RuntimeError, match="broken head"):
+        explain(model, image, way, target=0, grid=2)
+    assert len(calls) == failing
     if way == "grad_cam" and failing > 1:
         assert calls[-1] > 0  # a hook was there while the model failed
     assert hooks(model) == 0

@@ -1,5 +1,7 @@
 """Layers of a chain of 1×1 convolutions are replaced one after the other, and each stage's map is known."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -85,6 +87,17 @@ def test_options_reach_the_way():
     table = weight_randomization(model, IMAGE, ways, fresh=fresh, stages=1, target=0)
     # From 10 on, (x − 10) · weight: with the trained weights nothing speaks for the class.
     assert table["correlation"].tolist() == [0, 0, 0, 0]
+
+
+def test_a_map_of_a_class_stays_one_of_the_class_that_the_trained_model_answers():
+    torch.manual_seed(0)
+    model, images = create_model("baseline").eval(), torch.randn(2, 3, 56, 56)
+    answers = model(images).argmax(1).tolist()
+    other = next(label for label in range(7) if label not in answers)
+    fresh = copy.deepcopy(model)
+    fresh.fc.bias.data[other] = 1000.0  # answers `other` to everything, by the same features
+    table = weight_randomization(model, images, ["native"], fresh=fresh, stages=1)
+    assert table["correlation"].tolist() == pytest.approx([1, 1, 1, 1])
 
 
 def test_an_untrained_model_is_made_where_none_is_given():

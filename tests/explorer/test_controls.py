@@ -9,8 +9,7 @@ import torch
 from fer_lab.explorer.controls import Explorer, available_models, choice, slider
 from fer_lab.explorer.panels import View
 from fer_lab.models import create_model
-from fer_lab.models.bundled import shipped_models, shipped_weights
-from fer_lab.models.weights import save_model
+from fer_lab.models.weights import save_model, shipped_models, shipped_weights
 
 NASTY = "<img src=x onerror=alert(1)>"
 

@@ -99,7 +99,7 @@ def test_a_cover_hides_its_part_also_of_a_tilted_head():
         ({"side": "top"}, "side must be one of both, left, right"),
         ({"cover": "it all"}, "cover must be one of nothing, the eyes, the mouth"),
         ({"glasses": "monocle"}, "glasses must be one of none, round, square"),
-        ({"units": {12: 1.5}}, "intensities lie in 0…1"),
+        ({"units": {12: 1.5}}, "intensities must be in 0…1"),
         ({"units": {3: 0.5}}, "unknown action unit"),
     ],
 )

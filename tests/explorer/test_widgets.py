@@ -201,15 +201,15 @@ def test_forgetting_drops_the_picture(models):
 
 RUBBISH = {
     "empty.png": (b"", "is empty"),
-    "setup.png": (b"MZ\x90\0" + bytes(500), "is no picture"),
-    "page.jpg": (b"<svg onload=alert(1)></svg>", "is no picture"),
+    "setup.png": (b"MZ\x90\0" + bytes(500), "is not a picture"),
+    "page.jpg": (b"<svg onload=alert(1)></svg>", "is not a picture"),
     "bomb.png": (bomb(30_000, 30_000), "more than the 40,000,000 pixels"),
     "larger bomb.png": (bomb(2**31 - 8, 2**31 - 8), "pixels accepted"),
     "long.png": (bytes(UPLOAD_BYTES + 1), "more than the 8,388,608 accepted"),
     "scan.tif": (png(Image.new("RGB", (9, 9)), "TIFF"), "is a TIFF picture"),
     "cut.png": (group(("happiness", 3))[:900], "is truncated or damaged"),
-    "<script>x</script>.png": (b"no", "&lt;script&gt;x&lt;/script&gt;.png is no picture"),
-    "n" * 300: (b"no", "n" * 59 + "… is no picture"),
+    "<script>x</script>.png": (b"no", "&lt;script&gt;x&lt;/script&gt;.png is not a picture"),
+    "n" * 300: (b"no", "n" * 59 + "… is not a picture"),
 }
 
 
@@ -280,7 +280,7 @@ def test_without_a_matcher_it_says_so_and_comes_alive_with_a_run(models, tmp_pat
     save_model(create_model("qcs"), tmp_path / "mine" / "weights.safetensors")
     explorer.run.value = str(tmp_path / "plain")
     explorer.open_run.click()
-    assert "plain holds a baseline, which does not match faces" in explorer.note.value
+    assert "plain is a baseline, which does not match faces" in explorer.note.value
     explorer.run.value = str(tmp_path / "mine")
     explorer.open_run.click()
     assert (explorer.note.value, explorer.model.value) == ("", "mine")
