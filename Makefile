@@ -1,5 +1,7 @@
 # make           install, run the whole book headless, say where it lies
-# make test      lint, unit tests, a browser if there is one, every notebook, two with another parameter
+# make test      lint, types, unit tests, a browser if there is one, every notebook, two with another parameter
+# make fast      unit tests alone, without browser and notebooks
+# make lint      ruff; `make typecheck` is mypy, `make format` lets ruff mend what it can
 # make faults    kill it, fill its disk, feed it broken and hostile files: what survived, in a table
 # make lab       JupyterLab on the first notebook
 # make notebooks run the notebooks with their defaults and keep the outputs in them
@@ -19,7 +21,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 OMP_WAI
 SHIP = $(BIN)/fer-lab train $(1) --faces 6000 --faces-seed 2026 --set epochs=$(2) $(3) --fresh \
     --out runs/ship-$(1) --ship fer_lab/weights/synthetic/$(1).safetensors
 
-.PHONY: book test faults lint lab notebooks figures weights clean
+.PHONY: book test fast faults lint typecheck format lab notebooks figures weights clean
 .DELETE_ON_ERROR:
 
 book: $(STAMP)
@@ -38,7 +40,17 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-test: lint
+typecheck: $(STAMP)
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+fast: $(STAMP)
+	$(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS) --ignore tests/browser
+
+test: lint typecheck
 	$(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS) --ignore tests/browser
 	$(ONE_THREAD) $(BIN)/python -m pytest -rs tests/browser
 	$(ONE_THREAD) TQDM_DISABLE=1 FER_LAB_QUIET=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadscope \
@@ -67,5 +79,5 @@ weights: $(STAMP)
 	$(call SHIP,qcs,3,--set batch_size=8 --set precision=bf16)
 
 clean:
-	rm -rf book runs build dist .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf book runs build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info
 	find fer_lab tests -name __pycache__ -type d -prune -exec rm -rf {} +

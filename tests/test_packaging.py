@@ -1,8 +1,10 @@
-"""pyproject.toml, constraints.txt, environment.yml and the wheel say the same."""
+"""pyproject.toml, constraints.txt, environment.yml and the wheel agree; lint and hooks see what they should."""
 
+import ast
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -51,10 +53,87 @@ def test_every_dependency_is_pinned_to_a_version_that_it_allows():
     assert (pinned["torch"], pinned["torchvision"]) == ("2.15.0", "0.29.2")
 
 
+# What the package imports without declaring it, because a declared package needs it or can replace it.
+BROUGHT = {"IPython", "cycler", "ipykernel", "jinja2", "lightning"}
+# Import name of what is called otherwise on the package index.
+IMPORTED_AS = {"pillow": "PIL", "scikit-image": "skimage", "scikit-learn": "sklearn", "umap-learn": "umap"}
+
+
+def test_the_package_imports_what_it_declares_and_nothing_else():
+    imported = set()
+    for path in (ROOT / "fer_lab").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add(node.module.partition(".")[0])
+    imported -= {"fer_lab", *sys.stdlib_module_names}
+    project = PROJECT["project"]
+    lines = [*project["dependencies"], *project["optional-dependencies"]["scale"]]
+    names = {Requirement(line).name for line in lines}
+    declared = {IMPORTED_AS.get(name, name).replace("-", "_") for name in names}
+    assert imported - declared <= BROUGHT
+    assert declared - imported == {"jupyterlab"}  # what `make lab` starts
+
+
 def test_constraints_name_versions_and_no_place():
     for name, version in pins().items():
         assert re.fullmatch(r"[a-z0-9-]+", name)
         assert re.fullmatch(r"[0-9][0-9a-z.]*", version), (name, version)
+
+
+def test_lint_sees_every_file():
+    listed = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", "--show-files"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    seen = {Path(line) for line in listed.stdout.splitlines()}
+    sources = {path for folder in ("fer_lab", "tests") for path in (ROOT / folder).rglob("*.py")}
+    assert {ROOT / "fer_lab" / name / "run.py" for name in ("book", "runs")} <= sources
+    assert sources | set((ROOT / "notebooks").glob("*.ipynb")) <= seen
+
+
+HOOKS = {
+    hook["id"]: hook
+    for repo in yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
+    for hook in repo["hooks"]
+    if repo["repo"] == "local" and hook["language"] == "system"
+}
+
+
+def run_hook(name: str, *files: Path) -> subprocess.CompletedProcess:
+    tool, *words = shlex.split(HOOKS[name]["entry"])
+    tool = str(Path(sys.executable).parent / Path(tool).name) if tool.startswith(".venv/") else tool
+    return subprocess.run([tool, *words, *map(str, files)], capture_output=True, text=True)
+
+
+def test_hooks_run_what_is_installed_and_download_nothing():
+    assert set(HOOKS) == {"ruff-check", "ruff-format", "mypy", "widget-state", "size"}
+    pages = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    assert [repo["repo"] for repo in pages["repos"]] == ["local"]
+
+
+def test_a_hook_refuses_a_large_file(tmp_path):
+    small, large = tmp_path / "a b.png", tmp_path / "c.npz"
+    small.write_bytes(bytes(2 * 2**20))
+    large.write_bytes(bytes(2 * 2**20 + 1))
+    assert run_hook("size", small).returncode == 0
+    refused = run_hook("size", small, large)
+    assert refused.returncode == 1
+    assert refused.stdout == f"above 2 MB: {large}\n"
+
+
+def test_a_hook_strips_the_state_of_widgets_and_nothing_else(tmp_path):
+    source = ROOT / "notebooks" / "09_scale_out.ipynb"
+    path = Path(shutil.copy(source, tmp_path))
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    notebook["metadata"]["widgets"] = {"application/vnd.jupyter.widget-state+json": {"state": {}}}
+    path.write_text(json.dumps(notebook), encoding="utf-8")
+    assert run_hook("widget-state", path).returncode == 0
+    assert path.read_bytes() == source.read_bytes()
 
 
 def test_pyproject_lists_every_package():
@@ -96,8 +175,10 @@ def wheel(tmp_path_factory) -> Path:
 def test_the_wheel_carries_notebooks_and_results(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     notebooks = {f"fer_lab/notebooks/{path.name}" for path in (ROOT / "notebooks").glob("*.ipynb")}
-    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "fer_lab").rglob("*.py")}
-    assert notebooks | modules | {"fer_lab/notebooks/98_extra.ipynb", "fer_lab/results/extra.csv"} <= names
+    package = {path.relative_to(ROOT).as_posix() for path in (ROOT / "fer_lab").rglob("*.*") if path.is_file()}
+    package = {path for path in package if "__pycache__" not in path}
+    assert {"fer_lab/py.typed", "fer_lab/book/index.html.j2"} <= package
+    assert notebooks | package | {"fer_lab/notebooks/98_extra.ipynb", "fer_lab/results/extra.csv"} <= names
 
 
 def test_notebooks_are_laid_out_from_an_installed_wheel(wheel, tmp_path):

@@ -1,6 +1,6 @@
 """Executed notebooks as a book in HTML that needs no network: formulas as MathML, pictures inside the pages.
 
-nbconvert's own pages load MathJax, require.js and widgets from the network; these load nothing.
+nbconvert's own pages load MathJax, require.js and widgets from the network. These pages load nothing.
 """
 
 import base64
@@ -8,47 +8,26 @@ import html
 import io
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fer_lab._files import atomic_path
+from fer_lab.book.result import NotebookResult, format_numbers, outputs
 
-_TEMPLATE = """{% extends 'lab/index.html.j2' %}
-{% block html_head_js %}{% endblock %}
-{% block html_head_js_mathjax %}{% endblock %}
-{% block html_head_js_mermaidjs %}{% endblock %}
-{% block jupyter_widgets %}{% endblock %}
-{% block html_head_css %}<style>
-body { max-width: 62rem; margin: 0 auto; }
-math[display=block] { margin: .8em 0; }
-mtable[columnspacing^="0em"] mtd { padding-left: 0; padding-right: 0; }
-nav { padding: 1em; }
-</style>{% endblock %}
-{% block body_header %}{{ super() }}<nav><a href="../index.html">← the book</a></nav>{% endblock %}
-"""
-_INDEX = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>fer_lab, the book</title><style>
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; color: #222; }
-body, nav { padding: 0 1rem; }
-table { border-collapse: collapse; width: 100%; }
-th, td { text-align: left; vertical-align: top; padding: .5rem .75rem; border-bottom: 1px solid #ddd; }
-td.number { text-align: right; white-space: nowrap; }
-img { max-width: 12rem; display: block; }
-.failed { color: #a40000; margin: 0; }
-</style></head><body>
-<h1>fer_lab, the book</h1>
-"""
-_HEAD = "<tr><th>Notebook</th><th>Seconds</th><th>Headline numbers</th><th>Figures</th><th></th></tr>"
+if TYPE_CHECKING:
+    from jinja2.runtime import Context
+    from nbformat import NotebookNode
+
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def to_mathml(tex: str, *, display: bool = False) -> str:
-    """TeX → MathML; what the converter does not know stays readable as the TeX it was."""
+    """TeX → MathML. TeX that the converter does not know is shown as it was written."""
     import latex2mathml.converter
 
-    # `aligned` is what TeX wants inside $$…$$; the converter knows the same table as `split`.
+    # Inside $$…$$ TeX wants `aligned`; the converter knows the same table as `split`.
     source = re.sub(r"\\(begin|end)\{aligned\}", r"\\\1{split}", tex.strip())
     try:
         math = latex2mathml.converter.convert(source, display="block" if display else "inline")
@@ -57,11 +36,11 @@ def to_mathml(tex: str, *, display: bool = False) -> str:
     return f"<code>{html.escape(tex)}</code>" if "\\" in math else math
 
 
-def write_page(notebook, page: Path, source: Path) -> None:
-    """Write an executed notebook as one HTML file with nothing to fetch, and a thumbnail beside it.
+def write_page(notebook: "NotebookNode", page: Path, source: Path) -> None:
+    """Write an executed notebook as one HTML file with nothing to fetch, and a thumbnail next to it.
 
     Args:
-        notebook: notebook node, nbformat 4. Its widgets are left out: they are dead without a kernel.
+        notebook: nbformat 4. Its widgets are left out, because they do nothing without a kernel.
         page: the file to write; its folder is made.
         source: folder that the Markdown cells' pictures are relative to.
     """
@@ -70,18 +49,18 @@ def write_page(notebook, page: Path, source: Path) -> None:
     from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
     class Renderer(IPythonRenderer):
-        def inline_math(self, body):
+        def inline_math(self, body: str) -> str:
             return to_mathml(body)
 
-        def block_math(self, body):
+        def block_math(self, body: str) -> str:
             return to_mathml(body, display=True)
 
-        def latex_environment(self, name, body):
+        def latex_environment(self, name: str, body: str) -> str:
             return to_mathml(f"\\begin{{{name}}}{body}\\end{{{name}}}", display=True)
 
     class Exporter(HTMLExporter):
         @pass_context
-        def markdown2html(self, context, text):
+        def markdown2html(self, context: "Context", text: str) -> str:
             renderer = Renderer(
                 escape=False,
                 attachments=context.get("cell", {}).get("attachments", {}),
@@ -91,15 +70,14 @@ def write_page(notebook, page: Path, source: Path) -> None:
             )
             return MarkdownWithMath(renderer=renderer).render(text)
 
-    exporter = Exporter(raw_template=_TEMPLATE)
+    exporter = Exporter(raw_template=_template("page"))
     body, _ = exporter.from_notebook_node(without_widgets(notebook), {"metadata": {"name": page.stem}})
-    body = re.sub(r'(<a[^>]+href="[^":]*)\.ipynb\b', r"\1.html", body)
-    _write(page, body)
+    _write(page, re.sub(r'(<a[^>]+href="[^":]*)\.ipynb\b', r"\1.html", body))
     _write_thumbnail(notebook, page.with_suffix(".png"))
 
 
-def without_widgets(notebook):
-    """A copy of a notebook without its widgets, which are dead where their kernel is not."""
+def without_widgets(notebook: "NotebookNode") -> "NotebookNode":
+    """A copy of a notebook without its widgets, which do nothing once their kernel has ended."""
     notebook = deepcopy(notebook)
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
@@ -108,46 +86,35 @@ def without_widgets(notebook):
     return notebook
 
 
-def write_index(page: Path, results: Sequence, heading: str) -> None:
-    """Write the book's first page: a row for each `NotebookResult`, one sentence `heading` above."""
-    lines = [_INDEX, f"<p>{html.escape(heading)}</p>", "<table>", _HEAD]
+def write_index(page: Path, results: Sequence[NotebookResult], heading: str) -> None:
+    """Write the book's first page: the sentence `heading`, and below it a row for each result."""
+    import jinja2
+
+    rows = []
     for result in results:
-        numbers = html.escape(format_numbers(result.headline))
-        if result.error:
-            numbers += f'<p class="failed">{html.escape(result.error)}</p>'
-        title = html.escape(result.title or result.notebook)
-        picture = ""
-        if result.page:
-            link = os.path.relpath(result.page, page.parent).replace(os.sep, "/")
-            title = f'<a href="{html.escape(link)}">{title}</a>'
-            if Path(result.page).with_suffix(".png").exists():
-                picture = f'<img alt="its first figure" src="{html.escape(link.removesuffix(".html"))}.png">'
-        lines.append(
-            f'<tr><td>{title}</td><td class="number">{result.seconds:.1f}</td><td>{numbers}</td>'
-            f'<td class="number">{result.figures}</td><td>{picture}</td></tr>'
-        )
-    lines.append("</table></body></html>\n")
-    _write(page, "\n".join(lines))
+        link = os.path.relpath(result.page, page.parent).replace(os.sep, "/") if result.page else ""
+        drawn = link and Path(result.page).with_suffix(".png").exists()
+        rows.append((result, link, link.removesuffix(".html") + ".png" if drawn else ""))
+    template = jinja2.Template(_template("index"), autoescape=True, keep_trailing_newline=True)
+    _write(page, template.render(rows=rows, heading=heading, format_numbers=format_numbers))
 
 
-def format_numbers(numbers: Mapping) -> str:
-    """`{"accuracy": 0.81234, "faces": 12}` → "accuracy 0.812 · faces 12"."""
-    shown = (f"{value:.3g}" if isinstance(value, float) else str(value) for value in numbers.values())
-    return " · ".join(f"{name.replace('_', ' ')} {value}" for name, value in zip(numbers, shown, strict=True))
-
-
-def _write_thumbnail(notebook, picture: Path) -> None:
-    """The first figure, at most 384 px, in `picture`; no file where a notebook has no figure."""
+def _write_thumbnail(notebook: "NotebookNode", picture: Path) -> None:
+    """Write the first figure, at most 384 px, to `picture`. A notebook without figures gets no file."""
     from PIL import Image
 
     picture.unlink(missing_ok=True)
-    for output in (o for cell in notebook.cells for o in cell.get("outputs", ())):
+    for output in outputs(notebook):
         if png := output.get("data", {}).get("image/png"):
             image = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
             image.thumbnail((384, 384))
             with atomic_path(picture) as whole:
                 image.quantize(64).save(whole)
             return
+
+
+def _template(name: str) -> str:
+    return Path(__file__).with_name(f"{name}.html.j2").read_text(encoding="utf-8")
 
 
 def _write(page: Path, text: str) -> None:

@@ -1,21 +1,17 @@
-"""TODO."""
+"""What a notebook of the book calls: record its headline numbers, check an answer, get a folder to write to."""
 
 import os
 import sys
 import tempfile
 from pathlib import Path
 
-from fer_lab.book.html import format_numbers
-from fer_lab.book.worker import HEADLINE
-
-# ---------------------------------------------------------------------------------------------------------
-# What notebooks call
+from fer_lab.book.result import HEADLINE, format_numbers
 
 
 def headline(**numbers: float | int | str) -> None:
     """Show a notebook's headline numbers and record them for the book's table.
 
-    Several calls add up; a name given twice keeps its last value.
+    Several calls add up. A name given twice keeps its last value.
     """
     plain = {name: value if isinstance(value, int | str) else float(value) for name, value in numbers.items()}
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
@@ -28,9 +24,11 @@ def headline(**numbers: float | int | str) -> None:
 
 
 def check_answer(answer: float | None, expected: float, *, tolerance: float = 1e-3) -> None:
-    """Say whether an exercise's answer is right; an answer of None has not been given yet.
+    """Print whether an exercise's answer is right.
 
     Args:
+        answer: the reader's answer; None means that there is none yet.
+        expected: the right answer.
         tolerance: how far off, in the answer's own units, still counts as right.
     """
     if answer is None:

@@ -1,22 +1,28 @@
-"""TODO."""
+"""Find the book's notebooks, read their parameters, and turn text into a parameter's type.
+
+A notebook has one cell tagged `parameters`, with one assignment of a literal a line. Every notebook has those
+of `STANDARD`.
+"""
 
 import ast
 import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from fer_lab.book.worker import read_notebook
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
 
 STANDARD = ("profile", "dataset", "data_root", "seed", "run_dir")
 
 
-# ---------------------------------------------------------------------------------------------------------
-# Finding notebooks and reading their parameters
-
-
 def notebooks_folder() -> Path:
-    """Where the book's notebooks lie: beside the package in a checkout, inside it once installed."""
+    """The folder of the book's notebooks: next to the package in a checkout, inside it once installed.
+
+    Raises:
+        FileNotFoundError: neither folder has notebooks.
+    """
     package = Path(__file__).resolve().parents[1]
     for folder in (package / "notebooks", package.parent / "notebooks"):
         if any(folder.glob("[0-9][0-9]_*.ipynb")):
@@ -25,14 +31,13 @@ def notebooks_folder() -> Path:
 
 
 def lay_out(folder: str | os.PathLike) -> list[Path]:
-    """Copy the book's notebooks (and what explains them) into `folder`.
+    """Copy the book's notebooks, and the Markdown files beside them, into `folder`.
 
     Raises:
         FileExistsError: one of the files is already there; nothing is copied then.
     """
     target = Path(folder)
-    source = notebooks_folder()
-    files = sorted(p for p in source.iterdir() if p.suffix in (".ipynb", ".md"))
+    files = sorted(p for p in notebooks_folder().iterdir() if p.suffix in (".ipynb", ".md"))
     if present := [p.name for p in files if (target / p.name).exists()]:
         raise FileExistsError(f"{target} already has {', '.join(present)}; choose another folder or move them")
     target.mkdir(parents=True, exist_ok=True)
@@ -42,37 +47,54 @@ def lay_out(folder: str | os.PathLike) -> list[Path]:
 def select_notebooks(
     wanted: Sequence[str] | None = None, folder: str | os.PathLike | None = None
 ) -> list[Path]:
-    """Notebooks in reading order; `wanted` names them by number ("02") or stem ("02_dan"), None is all.
+    """Notebooks in reading order.
+
+    Args:
+        wanted: their numbers ("02") or stems ("02_dan"); None selects all.
+        folder: other notebooks than the book's.
 
     Raises:
-        ValueError: a name that no notebook has; the message lists those there are.
+        ValueError: a name that no notebook has; the message lists the known ones.
     """
     known = sorted(Path(folder or notebooks_folder()).glob("[0-9][0-9]_*.ipynb"))
     if wanted is None:
         return known
     names = {str(name).strip().removesuffix(".ipynb") for name in wanted}
-    found = [path for path in known if path.stem in names or path.stem[:2] in names]
-    matched = {path.stem for path in found} | {path.stem[:2] for path in found}
-    if unknown := sorted(names - matched):
+    if unknown := sorted(names - {name for path in known for name in (path.stem, path.stem[:2])}):
         raise ValueError(f"no notebook {', '.join(unknown)}; there are {', '.join(p.stem for p in known)}")
-    return found
+    return [path for path in known if names & {path.stem, path.stem[:2]}]
 
 
-def read_parameters(path: str | os.PathLike) -> dict:
+def read_notebook(path: Path) -> "NotebookNode":
+    """A notebook, converted to nbformat 4.
+
+    Raises:
+        ValueError: the file is not a notebook.
+    """
+    import nbformat
+
+    try:
+        return nbformat.read(path, as_version=4)
+    except (OSError, UnicodeDecodeError, nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
+        raise ValueError(f"{path} is not a readable notebook: {str(error).splitlines()[0][:200]}") from error
+
+
+def read_parameters(path: str | os.PathLike) -> dict[str, Any]:
     """Names and defaults in a notebook's cell tagged `parameters`.
 
     Raises:
         ValueError: no such cell, a line that is not `name = literal`, or a standard name missing.
     """
     path = Path(path)
-    cells = read_notebook(path)["cells"]
-    tagged = [c for c in cells if "parameters" in c["metadata"].get("tags", ())]
+    tagged = [c for c in read_notebook(path)["cells"] if "parameters" in c["metadata"].get("tags", ())]
     if len(tagged) != 1:
         raise ValueError(f"{path.name} must have one cell tagged 'parameters', it has {len(tagged)}")
     parameters = {}
+    node: Any  # other statements than assignments have no targets
     for node in ast.parse(tagged[0]["source"]).body:
         try:
-            (target,) = node.targets if isinstance(node, ast.Assign) else (node.target,)
+            targets: list[Any] = [node.target] if isinstance(node, ast.AnnAssign) else node.targets
+            (target,) = targets
             parameters[target.id] = ast.literal_eval(node.value)
         except (AttributeError, ValueError, TypeError):
             raise ValueError(
@@ -84,23 +106,29 @@ def read_parameters(path: str | os.PathLike) -> dict:
     return parameters
 
 
-def native(name: str, value, default):
-    """`value` in the type of the notebook's default; text, as it comes from a command line, is read.
+def read_literal(text: str) -> Any:
+    """`"0.5"` → 0.5, `"true"` → True, `"[1, 2]"` → [1, 2]. Text that is no Python literal stays text."""
+    word = text.strip()
+    try:
+        return ast.literal_eval({"true": "True", "false": "False"}.get(word.lower(), word))
+    except Exception:  # thousands of digits or brackets raise MemoryError, {[]} raises TypeError
+        return text
 
-    A text parameter is passed on as it is, whatever it contains.
+
+def native(name: str, value: Any, default: Any) -> Any:
+    """The value of parameter `name` in the type of its default. Text from a command line is read as a literal.
+
+    A text parameter keeps its text unread, whatever it contains. A float parameter also takes whole numbers.
+    With None as default any value is passed on as it is.
+
+    Raises:
+        ValueError: the value has another type than the default.
     """
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
     if default is None or (isinstance(default, str) and isinstance(value, str)):
         return value
-    read = value
-    if isinstance(value, str):
-        try:
-            read = ast.literal_eval(
-                {"true": "True", "false": "False"}.get(value.strip().lower(), value.strip())
-            )
-        except Exception:  # thousands of signs or brackets end in MemoryError, {[]} in TypeError
-            read = value
+    read = read_literal(value) if isinstance(value, str) else value
     if isinstance(default, float) and isinstance(read, int) and not isinstance(read, bool):
         read = float(read) if abs(read) < 2**1023 else value
     if isinstance(default, list | tuple) and isinstance(read, list | tuple):

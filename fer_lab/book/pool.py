@@ -1,7 +1,7 @@
-"""Where notebooks run: in processes of this machine, or on the machines of a Ray cluster.
+"""Run notebooks in processes of this machine, a few at a time.
 
-A cell is one notebook with its parameters and the folder that it writes to, as `workbook` describes it. Ray is
-an optional extra, imported when it is asked for.
+A *cell* here is one notebook of a grid: its parameters, its time limit and the files that it writes, as
+`fer_lab.book.run` describes it.
 """
 
 import json
@@ -15,15 +15,15 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from fer_lab._files import atomic_path
-from fer_lab.book.worker import KERNEL, NotebookResult
+from fer_lab.book.result import NotebookResult
+from fer_lab.book.worker import KERNEL
 
-# How often a task starts again whose machine or process was lost.
-RETRIES = 3
-# With fewer bytes free, a worker that says nothing had no room for its last words.
+# Below this much free disk space, assume that a worker that died without a message ran out of space.
 FULL = 2**16
-OnResult = Callable[[NotebookResult], None]
+OnResult = Callable[[NotebookResult], Any]
 
 
 def run_in_pool(cells: Sequence[dict], jobs: int, on_result: OnResult) -> list[NotebookResult]:
@@ -39,26 +39,28 @@ def run_in_pool(cells: Sequence[dict], jobs: int, on_result: OnResult) -> list[N
                 on_result(results[-1])
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            # Killed, not asked: a worker that ends in order leaves a result, as if its notebook had failed.
+            # SIGKILL, not SIGTERM: a worker that exits cleanly would record its notebook as failed.
             for worker in list(running):
                 worker.kill()
             raise
     return results
 
 
-def run_cell(cell: dict, environment: dict, running: set | None = None) -> NotebookResult:
-    """Run one notebook in a worker of its own; a worker that dies is a failed notebook.
+def run_cell(
+    cell: dict, environment: dict[str, str], running: set[subprocess.Popen] | None = None
+) -> NotebookResult:
+    """Run one notebook in a worker of its own. A worker that dies is a failed notebook.
 
     Args:
-        cell: as `workbook` makes it, for `fer_lab.book.worker`.
-        environment: of the worker, as `clean_environment` gives it.
-        running: holds the worker's process meanwhile.
+        cell: one notebook of a grid, for `fer_lab.book.worker`.
+        environment: of the worker, from `clean_environment`.
+        running: holds the worker's process while it runs.
     """
     running = set() if running is None else running
     run_dir = Path(cell["run_dir"])
     request, answer = run_dir / "request.json", run_dir / "result.json"
     wanted = json.dumps(cell, indent=1)
-    # What an interrupted run of the same notebook left is continued; anything else there is from another day.
+    # An interrupted run of the same notebook is continued. Whatever else is there belongs to another run.
     interrupted = request.exists() and request.read_text() == wanted and not answer.exists()
     if request.exists() and not interrupted:
         shutil.rmtree(run_dir)
@@ -84,21 +86,17 @@ def run_cell(cell: dict, environment: dict, running: set | None = None) -> Noteb
         if code == 0:
             return NotebookResult(**json.loads(answer.read_text()))
         log.seek(0)
-        said = log.read()[-4000:].strip()
-        last = said.rpartition("\n")[2]
-        if not last and (free := shutil.disk_usage(run_dir).free) < FULL:
-            last = f"no space in {run_dir}, {free:,} bytes free; make room and run again"
-        return NotebookResult(
-            cell["name"],
-            seconds=time.monotonic() - start,
-            error=f"the process that ran it ended with code {code}" + (f": {last}" if last else ""),
-            traceback=said,
-        )
+        printed = log.read()[-4000:].strip()
+    last = printed.rpartition("\n")[2]
+    if not last and (free := shutil.disk_usage(run_dir).free) < FULL:
+        last = f"no space in {run_dir}, {free:,} bytes free; make room and run again"
+    error = f"the process that ran it ended with code {code}" + (f": {last}" if last else "")
+    return NotebookResult(cell["name"], seconds=time.monotonic() - start, error=error, traceback=printed)
 
 
 @contextmanager
 def clean_environment(threads: int) -> Iterator[dict[str, str]]:
-    """What workers see: this interpreter's kernel, nobody's IPython start-up files, so many threads."""
+    """Environment of a worker: this interpreter's kernel, no IPython start-up files, `threads` threads."""
     from ipykernel.kernelspec import write_kernel_spec
 
     with tempfile.TemporaryDirectory(prefix="fer_lab-kernel-") as scratch:

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Run notebooks on the machines of a Ray cluster. Ray is an optional extra, imported when first needed."""
 
 import json
 import os
@@ -6,42 +6,51 @@ import platform
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
-from fer_lab.book.pool import RETRIES, OnResult, clean_environment, run_cell
-from fer_lab.book.worker import NotebookResult
+from fer_lab.book.pool import OnResult, clean_environment, run_cell
+from fer_lab.book.result import NotebookResult
 
-NO_RAY = "the engine ray needs Ray, which is not installed: pip install 'fer_lab[scale]'"
+# How often a notebook is started again after its machine or process was lost.
+RETRIES = 3
 
 
-def _import_ray():
-    # Before the import, which reads it: nothing is reported to anybody.
+def import_ray() -> ModuleType:
+    """Ray, with its usage reports off.
+
+    Raises:
+        ImportError: Ray is not installed; the message has the line that installs it.
+    """
+    # Ray reads this when it is imported.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
     except ImportError as error:
-        raise ImportError(NO_RAY) from error
+        line = "pip install 'fer_lab[scale]'"
+        raise ImportError(f"the engine ray needs Ray, which is not installed: {line}") from error
     return ray
 
 
 def run_on_ray(cells: Sequence[dict], jobs: int, on_result: OnResult) -> list[NotebookResult]:
     """Run notebooks on a Ray cluster: the one that is running, else one of this machine alone.
 
-    Where the cluster has GPUs, each notebook has one to itself, else a machine runs `jobs` at a time. What has
-    finished before, with the same notebook and parameters, is not run again. A notebook whose Ray process is
-    lost starts again elsewhere, and goes on from its checkpoints.
+    On a cluster with GPUs each notebook has one GPU to itself. Without GPUs a machine runs `jobs` notebooks at
+    a time. A notebook that has finished before with the same parameters is not run again. A notebook whose Ray
+    process is lost starts again on another machine, from its last checkpoints.
 
     Args:
-        cells: their paths must lie on a file system that all machines share.
+        cells: notebooks of a grid; their paths must be on a file system that all machines share.
         jobs: notebooks at a time on a machine without GPUs.
         on_result: called with each result as it comes.
 
     Returns:
-        Results in the cells' order; one that was lost `RETRIES` times more has its `error` set.
+        Results in the cells' order. A notebook that was lost 1 + `RETRIES` times has its `error` set.
 
     Raises:
         ImportError: Ray is not installed.
     """
-    ray = _import_ray()
+    ray = import_ray()
     results = {i: done for i, cell in enumerate(cells) if (done := finished(cell)) is not None}
     for done in results.values():
         on_result(done)
@@ -55,9 +64,9 @@ def run_on_ray(cells: Sequence[dict], jobs: int, on_result: OnResult) -> list[No
         task = ray.remote(_task).options(max_retries=RETRIES, **needs)
         pending = {task.remote(cell, threads): i for i, cell in enumerate(cells) if i not in results}
         while pending:
-            (done,), _ = ray.wait(list(pending), num_returns=1)
-            i = pending.pop(done)
-            results[i] = _result_of(ray, done, cells[i])
+            (reference,), _ = ray.wait(list(pending), num_returns=1)
+            i = pending.pop(reference)
+            results[i] = _result_of(ray, reference, cells[i])
             on_result(results[i])
     finally:
         if mine:
@@ -65,19 +74,20 @@ def run_on_ray(cells: Sequence[dict], jobs: int, on_result: OnResult) -> list[No
     return [results[i] for i in range(len(cells))]
 
 
-def _connect(ray) -> None:
+def _connect(ray: ModuleType) -> None:
+    """Join the cluster that is running, or start one on this machine."""
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         ray.init(address="auto", **quiet)
     except ConnectionError:
-        # Ray's own choice is the lowest priority but four, under which a notebook starves beside anything else.
+        # Ray's default niceness of 15 starves a notebook whenever another program runs.
         os.environ.setdefault("RAY_worker_niceness", "0")
-        # Results are small: what the notebooks make is in files.
+        # A small object store is enough: a notebook's products are files.
         ray.init(address="local", include_dashboard=False, object_store_memory=100 * 2**20, **quiet)
 
 
 def _share_of_a_machine(nodes: Sequence[dict], jobs: int) -> tuple[int, dict[str, float]]:
-    """(threads of a notebook, what of a machine it takes) on a cluster with these nodes."""
+    """(threads of a notebook, the resources it asks Ray for) on a cluster with these nodes."""
     resources = [node["Resources"] for node in nodes if node["Alive"]]
     with_gpus = [have for have in resources if have.get("GPU")]
     if with_gpus:
@@ -87,25 +97,25 @@ def _share_of_a_machine(nodes: Sequence[dict], jobs: int) -> tuple[int, dict[str
 
 
 def _task(cell: dict, threads: int) -> dict:
-    """Run one notebook on whatever machine this is."""
+    """Run one notebook on the machine that Ray chose."""
     if not Path(cell["source"]).exists():
-        there = platform.node()
-        missing = f"{cell['source']} is not on {there}; notebooks and results must lie on a disk that all share"
-        return asdict(NotebookResult(cell["name"], error=missing))
+        where = f"{cell['source']} is not on {platform.node()}"
+        error = f"{where}; notebooks and results must lie on a disk that all share"
+        return asdict(NotebookResult(cell["name"], error=error))
     with clean_environment(threads) as environment:
         return asdict(run_cell(cell, environment))
 
 
-def _result_of(ray, done, cell: dict) -> NotebookResult:
+def _result_of(ray: ModuleType, reference: Any, cell: dict) -> NotebookResult:
     try:
-        return NotebookResult(**ray.get(done))
+        return NotebookResult(**ray.get(reference))
     except ray.exceptions.RayError as error:
         reason = f"lost {1 + RETRIES} times: {str(error).splitlines()[0]}"
         return NotebookResult(cell["name"], error=reason, traceback=str(error))
 
 
 def finished(cell: dict) -> NotebookResult | None:
-    """The result of the very same cell if it has run to its end before, without an error."""
+    """The result of the same cell if it has run to its end before without an error."""
     run_dir = Path(cell["run_dir"])
     try:
         if json.loads((run_dir / "request.json").read_text()) != cell:

@@ -163,7 +163,7 @@ def explorer(module_page, lab):
     """Notebook 08, its models opened."""
     wiped(lab.folder / "08_explorer.ipynb")
     open_notebook(module_page, lab, "08_explorer.ipynb")
-    for text in ("own_run = ", "from fer_lab.explorer.widgets import", "models = available_models("):
+    for text in ("own_run = ", "from fer_lab.explorer import", "models = available_models("):
         run_cell(module_page, text)
     yield module_page
     assert module_page.locator(f"{ERROR}, {STDERR}").count() == 0
@@ -212,9 +212,9 @@ def test_a_face_by_upload_gets_probabilities_and_rubbish_a_sentence(explorer, sc
     assert re.search(r"ferplus/dan: \w+ \d+%", words)
     before = picture_of(cell)
     for name, content, pattern in (
-        ("holiday.png", b"MZ\x90\x00 this was an .exe" * 20, r"holiday\.png is no picture in a format known"),
+        ("holiday.png", b"MZ\x90\x00 this was an .exe" * 20, r"holiday\.png is not a picture in a known format"),
         ("portrait.png", bomb(30_000), r"portrait\.png has more than the 40,000,000 pixels"),
-        ("cat.png", b"<svg onload='alert(1)'></svg>", r"cat\.png is no picture in a format known"),
+        ("cat.png", b"<svg onload='alert(1)'></svg>", r"cat\.png is not a picture in a known format"),
         ("large.png", bytes(9 * 2**20), r"large\.png has 9,437,184 bytes, more than"),
     ):
         upload(cell, "Upload a picture", name, content)

@@ -156,7 +156,7 @@ def test_the_same_face_in_two_splits_is_a_warning_with_its_count(tmp_path, cache
     # Within a split a copy leaks nothing.
     shutil.copy(root / "train" / "fear" / "a.png", root / "train" / "fear" / "b.png")
     for _ in range(2):
-        with pytest.warns(UserWarning, match="^pictures of folder in more than one split, byte for byte: 1;"):
+        with pytest.warns(UserWarning, match=r"^pictures of folder .* more than one split, byte for byte: 1;"):
             load_dataset("folder", root, cache=cached)
     assert check_dataset("folder", root).leaked == 1
 
@@ -194,7 +194,7 @@ def test_a_name_cannot_colour_the_terminal(tmp_path):
     (root / "train" / "anger" / "\x1b[2J.png").write_text("no picture")
     with pytest.raises(DataError) as caught:
         load_dataset("folder", root)
-    assert "\\x1b[2J.png is no picture" in str(caught.value)
+    assert "\\x1b[2J.png is not a picture" in str(caught.value)
 
 
 def test_a_telephones_picture_with_a_second_one_behind_it_is_read():

@@ -87,7 +87,7 @@ def test_weights_that_do_not_fit_leave_the_last_ones(disk):
 def test_results_that_do_not_fit_leave_the_last_ones(disk):
     store, names = (
         ResultsStore(disk / "store"),
-        ("size", "dataset", "fingerprint", "split", "device", "command"),
+        ("size", "dataset", "fingerprint", "split", "device", "command", "request"),
     )
     told = dict.fromkeys(names, "x") | {"minutes": 1.0}
     told["metrics"] = pd.DataFrame({"metric": ["accuracy"], "value": [0.5], "low": [0.4], "high": [0.6]})
@@ -111,7 +111,7 @@ def test_a_cache_that_does_not_fit_leaves_the_last_one(disk, tmp_path, monkeypat
     fill(disk, leave=100_000)
     if not known:
         monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 0, 10**9))
-    with pytest.raises(OSError, match=r"no space to cache the pictures in .*: 491,648 bytes needed"):
+    with pytest.raises(OSError, match=r"no space to write .*npy: 491,648 bytes needed"):
         load_pixels("other", root, sources, 64)
     kept = open_cache("toy", root, sources[:10], 64)
     assert kept.storage[:, 0, 0, 0].tolist() == [5 * i for i in range(10)]

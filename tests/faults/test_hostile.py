@@ -26,17 +26,16 @@ from PIL import Image
 import fer_lab
 from fer_lab import cli
 from fer_lab.book.html import write_index, write_page
-from fer_lab.book.parameters import native
-from fer_lab.book.worker import NotebookResult
+from fer_lab.book.parameters import native, read_literal
+from fer_lab.book.result import NotebookResult
 from fer_lab.data.images import DataError
 from fer_lab.data.layouts import read_layout
 from fer_lab.data.photographs import open_image, open_upload
-from fer_lab.experiments.training import literal
 from fer_lab.explorer import panels
 from fer_lab.explorer.controls import available_models
 from fer_lab.explorer.widgets import FaceExplorer
 from fer_lab.models import Recipe, create_model
-from fer_lab.models.authors.loading import load_official
+from fer_lab.models.authors import load_official
 from fer_lab.models.weights import FORMAT, CheckpointError, load_model, load_weights, save_model
 from fer_lab.runs import Predictions, ResultsStore, Run
 from fer_lab.runs.run import open_model
@@ -157,7 +156,7 @@ def test_no_option_of_the_command_line_runs_what_a_file_says(tmp_path, monkeypat
     places["PICTURE"] = tmp_path / "face.png"
     assert run_cli(monkeypatch, *(places.get(word, word) for word in words)) == 1
     said = capsys.readouterr().err
-    assert said.startswith(f"fer-lab: {run / 'weights.safetensors'} is no readable safetensors file")
+    assert said.startswith(f"fer-lab: {run / 'weights.safetensors'} is not a readable safetensors file")
     assert said.count("\n") == 1
     assert not target.exists()
 
@@ -169,10 +168,10 @@ def test_annotations_and_predictions_with_objects_are_refused(tmp_path):
     np.save(
         root / "val_set/annotations/3_exp.npy", np.array([Payload(target)], dtype=object), allow_pickle=True
     )
-    with pytest.raises(DataError, match=r"3_exp\.npy is no array of one number"):
+    with pytest.raises(DataError, match=r"3_exp\.npy is not an array of one number"):
         read_layout("affectnet", root)
     (root / "val_set/annotations/3_exp.npy").write_bytes(pickle.dumps(Payload(target)))
-    with pytest.raises(DataError, match=r"3_exp\.npy is no array of one number"):
+    with pytest.raises(DataError, match=r"3_exp\.npy is not an array of one number"):
         read_layout("affectnet", root)
     path = tmp_path / "p.npz"
     np.savez(path, probabilities=np.array([Payload(target)], dtype=object), labels=[0], classes=["a"])
@@ -187,9 +186,10 @@ def test_a_results_store_with_objects_is_refused(tmp_path):
     row = dict.fromkeys(store.RUNS, "x") | {"seed": 0, "minutes": 1.0}
     (tmp_path / "runs.csv").write_text(",".join(row) + "\n" + ",".join(map(str, row.values())) + "\n")
     np.savez(
-        put(tmp_path / "predictions", "x.npz"), classes=np.array([Payload(tmp_path / "made")], dtype=object)
+        put(tmp_path / "predictions", "x-x.npz"),
+        **{"x/classes": np.array([Payload(tmp_path / "made")], dtype=object)},
     )
-    with pytest.raises(ValueError, match=r"x\.npz is no readable file of predictions"):
+    with pytest.raises(ValueError, match=r"x-x\.npz is no readable file of predictions"):
         store.predictions("x")
     assert not (tmp_path / "made").exists()
 
@@ -262,7 +262,7 @@ LIES = {
 def test_a_safetensors_header_that_lies_is_refused(tmp_path, lie):
     path = tmp_path / "w.safetensors"
     path.write_bytes(LIES[lie])
-    with pytest.raises(CheckpointError, match=r"w\.safetensors is no readable safetensors file"):
+    with pytest.raises(CheckpointError, match=r"w\.safetensors is not a readable safetensors file"):
         load_model(path)
     with pytest.raises(ValueError, match=r"w\.safetensors cannot be read as a weights-only checkpoint"):
         load_official(create_model("dan"), path)
@@ -470,7 +470,7 @@ def test_texts_in_lists_and_tables_arrive_as_they_are(value):
     ids=lambda text: text[:8],
 )
 def test_a_value_that_no_parser_stands_is_text_or_refused(text):
-    assert literal(text) == text
+    assert read_literal(text) == text
     for default in (0.1, 0, True, [0]):
         with pytest.raises(ValueError, match="parameter x takes"):
             native("x", text, default)

@@ -172,9 +172,9 @@ def test_a_second_process_on_a_run_is_refused_and_the_first_undisturbed(tmp_path
 CACHE_MOMENTS = {
     "at picture 1": "cache.Source.decode = killed_at(1, cache.Source.decode)",
     "at picture 40": "cache.Source.decode = killed_at(40, cache.Source.decode)",
-    "with the pixels written and not in place": "cache.os.replace = killed_at(1, cache.os.replace)",
-    "between the pixels and their card": "cache.json.dumps = killed_at(1, cache.json.dumps)",
-    "with the card written and not in place": "cache.os.replace = killed_at(2, cache.os.replace)",
+    "with the pixels written and not in place": "_files.os.replace = killed_at(1, _files.os.replace)",
+    "between the pixels and their card": "cache.write_json = killed_at(1, cache.write_json)",
+    "with the card written and not in place": "_files.os.replace = killed_at(2, _files.os.replace)",
 }
 
 
@@ -247,7 +247,7 @@ def test_an_interrupted_training_says_one_line_and_goes_on(tmp_path):
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said[-3000:]
     assert "Traceback" not in said
-    assert said.strip().splitlines()[-1] == "interrupted; the same command goes on where it can"
+    assert said.strip().splitlines()[-1] == "interrupted; run the same command again to resume where that is possible"
     run = Run(tmp_path / "run")
     epochs = len(run.history)
     assert 2 <= epochs < 40

@@ -1,0 +1,82 @@
+"""README, docs/ and the other pages: links lead somewhere, lines run, paths and options exist."""
+
+import re
+import shlex
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+import typer.main
+
+from fer_lab.cli import app
+
+ROOT = Path(__file__).parents[1]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")),
+    *(ROOT / name / "README.md" for name in ("figures", "notebooks")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def name(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_relative_links_lead_to_files(page):
+    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
+    targets = [unquote(link.partition("#")[0]) for link in links if ":" not in link]
+    assert [link for link in targets if not (page.parent / link).exists()] == []
+
+
+def test_every_page_of_docs_is_linked_from_readme():
+    assert [page for page in (ROOT / "docs").glob("*.md") if f"(docs/{page.name})" not in README] == []
+
+
+def test_every_picture_has_its_row():
+    text = (ROOT / "figures" / "README.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^\| (\S+\.png) \|", text, re.MULTILINE)) == sorted(
+        path.name for path in (ROOT / "figures").glob("*.png")
+    )
+
+
+def test_readme_is_read_in_a_minute():
+    assert README.count("\n") <= 130
+    assert README.count("<!-- results: ") == 1
+    assert README.count("![") == 1
+
+
+def test_readmes_python_lines_train_a_model(tmp_path, monkeypatch, capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert "count=2000" in code
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code.replace("count=2000", "count=150"), "README.md", "exec"), {})
+    assert "mean_class_recall" in capsys.readouterr().out
+    assert (tmp_path / "runs" / "first" / "weights.safetensors").exists()
+
+
+def commands() -> list[str]:
+    """Every line of the pages that starts `fer-lab`, in a block or between backticks."""
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    spans = re.findall(r"`(fer-lab [^`]+)`", text)
+    return sorted({line.partition(" #")[0].strip() for line in re.findall(r"^fer-lab .*$", text, re.M) + spans})
+
+
+@pytest.mark.parametrize("line", commands())
+def test_commands_in_texts_and_their_options_exist(line):
+    command, (_, *words) = typer.main.get_command(app), shlex.split(line)
+    while hasattr(command, "commands"):
+        assert words, line
+        assert words[0] in command.commands
+        command = command.commands[words.pop(0)]
+    known = {option for parameter in command.params for option in parameter.opts}
+    assert {word for word in words if re.match(r"--?[a-z]", word)} <= known
+
+
+def test_paths_in_contributing_exist():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    paths = re.findall(r"`((?:fer_lab|tests|docs|figures)/[\w/.]*)`", text)
+    assert len(paths) > 20
+    of_the_example = {"fer_lab/models/mymethod.py", "tests/models/test_mymethod.py"}
+    assert [path for path in paths if not (ROOT / path).exists() and path not in of_the_example] == []
