@@ -17,6 +17,7 @@ import torch.nn.functional as F
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 LUMA = (0.299, 0.587, 0.114)
+COLOR_ORDERS = ("RGB", "BGR", "GREY")
 
 # RGB ↔ YIQ (ITU-R BT.601 luma); a rotation of the I-Q plane changes the hue and keeps the brightness.
 _RGB_TO_YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
@@ -36,6 +37,7 @@ class Augmentation:
         brightness, contrast, saturation: largest relative change, 0…1.
         hue: largest turn of the colour circle, as a share of the full circle, 0…0.5. It is a rotation in YIQ,
             not in HSV as in torchvision: for small turns the two are close, and this one is a matrix.
+        grey_p: probability that a face loses its colours, so that a model serves colour and grey pictures.
         noise: standard deviation of added Gaussian noise, on the 0…1 scale.
         noise_p: probability of noise.
         erasing_p: probability that a rectangle is blanked (Zhong et al., arXiv 1708.04896).
@@ -57,13 +59,24 @@ class Augmentation:
     contrast: float = 0.0
     saturation: float = 0.0
     hue: float = 0.0
+    grey_p: float = 0.0
     noise: float = 0.0
     noise_p: float = 1.0
     erasing_p: float = 0.0
     erasing_scale: tuple[float, float] = (0.02, 0.1)
 
     def __post_init__(self) -> None:
-        for key in ("flip", "warp_p", "noise_p", "erasing_p", "brightness", "contrast", "saturation", "shift"):
+        for key in (
+            "flip",
+            "warp_p",
+            "grey_p",
+            "noise_p",
+            "erasing_p",
+            "brightness",
+            "contrast",
+            "saturation",
+            "shift",
+        ):
             if not 0 <= getattr(self, key) <= 1:
                 raise ValueError(f"{key} must be in 0…1, got {getattr(self, key)!r}")
         if not 0 <= self.hue <= 0.5:
@@ -89,20 +102,30 @@ class Augmentation:
         return cls(**values)
 
 
+def to_grey(images: torch.Tensor) -> torch.Tensor:
+    """RGB images uint8 [...,3,H,W] → their luma in all three channels, rounded as Pillow's `convert("L")` does.
+
+    A picture whose channels are equal stays as it is, byte for byte.
+    """
+    red, green, blue = images.to(torch.int32).unbind(-3)
+    luma = (19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16
+    return luma.to(images.dtype).unsqueeze(-3).expand_as(images)
+
+
 def normalize(images: torch.Tensor, color_order: str = "RGB") -> torch.Tensor:
     """Normalise RGB images [...,3,H,W], uint8 or float 0…1 → float32, by ImageNet's mean and deviation.
 
     Args:
         color_order: "BGR" swaps the channels first and keeps the RGB statistics, as the authors of POSTER do
-            on RAF-DB.
+            on RAF-DB. "GREY" takes images that `to_grey` has turned grey.
 
     Raises:
         ValueError: another number of channels, or another colour order.
     """
     if images.ndim < 3 or images.shape[-3] != 3:
         raise ValueError(f"expected images [...,3,H,W], got {list(images.shape)}")
-    if color_order not in ("RGB", "BGR"):
-        raise ValueError(f"color_order must be 'RGB' or 'BGR', got {color_order!r}")
+    if color_order not in COLOR_ORDERS:
+        raise ValueError(f"color_order must be one of {', '.join(COLOR_ORDERS)}, got {color_order!r}")
     if images.dtype == torch.uint8:
         images = images.float() / 255
     if color_order == "BGR":
@@ -116,8 +139,11 @@ def _channel(values: tuple[float, ...], like: torch.Tensor) -> torch.Tensor:
 
 
 def prepare(images: torch.Tensor, size: int, color_order: str = "RGB") -> torch.Tensor:
-    """Resize and normalise faces for evaluation: uint8 [B,3,S,S] → float32 [B,3,size,size]."""
-    images = images.float() / 255
+    """Resize and normalise faces for evaluation: uint8 [B,3,S,S] → float32 [B,3,size,size].
+
+    For a model whose colour order is "GREY", a picture and its grey twin give the same numbers.
+    """
+    images = (to_grey(images) if color_order == "GREY" else images).float() / 255
     if images.shape[-1] != size:
         images = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
     return normalize(images, color_order)
@@ -156,7 +182,7 @@ def augment(
     def signed(limit: float) -> torch.Tensor:
         return (draw() * 2 - 1) * limit
 
-    images = images.float() / 255
+    images = (to_grey(images) if color_order == "GREY" else images).float() / 255
     if (factor := images.shape[-1] // size) >= 2:
         # The warp reads four pixels per point: without this it would skip the pixels in between.
         images = F.avg_pool2d(images, factor)
@@ -178,6 +204,9 @@ def augment(
     saturation, turn = 1 + signed(a.saturation), signed(2 * math.pi * a.hue)
     if a.brightness or a.contrast or a.saturation or a.hue:
         images = _recolor(images, bright, contrast, saturation, turn)
+    if a.grey_p:
+        luma = (images * _channel(LUMA, images)).sum(1, keepdim=True)
+        images = torch.where((draw() < a.grey_p)[:, None, None, None], luma, images)
     if a.noise:
         strength = (draw() < a.noise_p).float() * a.noise
         noise = torch.randn(n, 3, size, size, generator=generator)[part].to(device)

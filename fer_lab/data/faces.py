@@ -200,6 +200,14 @@ class FaceSet:
         """Faces per class, int64 [C]."""
         return self.labels.bincount(minlength=self.num_classes)
 
+    def is_grey(self) -> bool:
+        """True if no face has any colour: the three channels of every image are equal."""
+        for start in range(0, len(self), 1024):
+            images = self.take(range(start, min(start + 1024, len(self))))
+            if not torch.equal(images, images[:, :1].expand_as(images)):
+                return False
+        return len(self) > 0
+
     def one_of_each_class(self) -> torch.Tensor:
         """Index of the first face of every class that the set has, in label order, int64 [≤ C]."""
         first = [int((self.labels == label).nonzero()[0]) for label in self.labels.unique()]

@@ -100,7 +100,7 @@ class Loader:
         negatives: see `draw_partners`.
         augmentation: None prepares faces as for evaluation.
         seed: all draws depend on the seed, the epoch and the step alone.
-        device, color_order: the batch's device, and the channel order that the network expects.
+        device, color_order: the batch's device, and the colours that the network expects.
         soft_targets: give the annotators' vote shares as targets.
         label_smoothing: share of every target that is spread evenly over the classes.
         drop_last: drop an incomplete last batch, unless it is the only one.

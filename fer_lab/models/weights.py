@@ -19,6 +19,7 @@ import torch
 
 import fer_lab
 from fer_lab._files import atomic_path
+from fer_lab.data.augmentation import COLOR_ORDERS
 from fer_lab.models.method import IMAGE_SIZES, Method, create_model, list_models
 from fer_lab.models.trunks import MobileFaceNet
 
@@ -162,8 +163,10 @@ def _check_card(card: dict[str, Any]) -> None:
             raise ValueError(f"{key} should be {kind.__name__}, is {card.get(key)!r}")
     if len(card["classes"]) != card["num_classes"] or not all(isinstance(c, str) for c in card["classes"]):
         raise ValueError(f"{card['num_classes']} classes are named {card['classes']}")
-    if card.get("color_order") not in ("RGB", "BGR"):
-        raise ValueError(f"color_order should be RGB or BGR, is {card.get('color_order')!r}")
+    if card.get("color_order") not in COLOR_ORDERS:
+        raise ValueError(
+            f"color_order should be one of {', '.join(COLOR_ORDERS)}, is {card.get('color_order')!r}"
+        )
     if not all(isinstance(name, str) for name in card["aliases"].values()):
         raise ValueError(f"aliases should be names, are {card['aliases']}")
     numbers = {"num_classes": card["num_classes"], **card["options"]}
@@ -292,7 +295,10 @@ def card_text(card: Mapping[str, Any]) -> str:
         )
     else:
         outputs = f"{card['num_classes']} classes ({', '.join(card['classes'])})"
-        limits = LIMITS.get(card["dataset"], LIMITS[""])
+        grey = " It learned from grey pictures, so it turns every picture grey first." * (
+            card["color_order"] == "GREY"
+        )
+        limits = LIMITS.get(card["dataset"], LIMITS[""]) + grey
         apart = ", whose people appear nowhere in training" if card["dataset"] == "synthetic" else ""
         origin = (
             f"Measured once on the {card['faces']:,} {card['split']} faces of the same set "

@@ -75,6 +75,9 @@ def fit(
     """
     check_classes(model, train, valid)
     model.classes = tuple(train.classes)
+    if train.is_grey():
+        # The weights never see a colour, so they must not be shown one later.
+        model.color_order = "GREY"
     run = Run(run_dir)
     fabric = make_fabric(device, recipe.precision)
     is_main = fabric.is_global_zero

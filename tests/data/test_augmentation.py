@@ -1,10 +1,12 @@
 """Normalisation, resizing, and what each augmentation does to pixels."""
 
+import numpy as np
 import pytest
 import torch
 from helpers.numbered import generator, pixels_of
+from PIL import Image
 
-from fer_lab.data.augmentation import Augmentation, augment, normalize, prepare
+from fer_lab.data.augmentation import Augmentation, augment, normalize, prepare, to_grey
 
 
 def picture(size=32, n=2):
@@ -143,3 +145,32 @@ def test_bad_augmentations(field, value):
         Augmentation(**{field: value})
     with pytest.raises(ValueError, match=r"unknown augmentation .*zoom"):
         Augmentation.from_dict({"zoom": 1})
+
+
+def test_grey_is_pillows_luma_and_leaves_grey_pictures_alone():
+    x = picture(n=3)
+    grey = to_grey(x)
+    for face, same in zip(x, grey, strict=True):
+        expected = np.asarray(Image.fromarray(face.permute(1, 2, 0).numpy()).convert("L"))
+        assert all((channel.numpy() == expected).all() for channel in same)
+    assert torch.equal(to_grey(grey), grey)
+
+
+def test_a_model_of_grey_pictures_sees_no_colour():
+    x = picture(n=40)
+    twin = to_grey(x)
+    assert torch.equal(prepare(x, 16, "GREY"), prepare(twin, 16, "GREY"))
+    assert torch.equal(prepare(twin, 16, "GREY"), prepare(twin, 16, "RGB"))
+    assert not torch.allclose(prepare(x, 16, "GREY"), prepare(x, 16, "RGB"), atol=0.1)
+    a = Augmentation(flip=0.5, rotation=10, contrast=0.2)
+    seen = [augment(images, 32, a, generator(2), color_order="GREY") for images in (x, twin)]
+    assert torch.equal(*seen)
+
+
+def test_random_greying_takes_the_colours_of_its_share_of_faces():
+    x = picture(n=400)
+    out = pixels_of(augment(x, 32, Augmentation(grey_p=0.3), generator())).int()
+    grey = (out[:, 0] - out[:, 1]).abs().amax((1, 2)) <= 1
+    assert 0.22 < grey.float().mean() < 0.38
+    assert (out[grey][:, 0] - to_grey(x)[grey][:, 0].int()).abs().max() <= 1
+    assert (out[~grey] - x[~grey].int()).abs().max() <= 1

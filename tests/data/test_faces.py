@@ -36,6 +36,15 @@ def test_what_it_knows_of_itself():
     assert repr(faces) == "FaceSet('toy', 12 faces of 4×4 px: neutral 4, happiness 4, surprise 4)"
 
 
+def test_a_single_coloured_face_makes_a_set_coloured():
+    faces = make_faces(n=2000, size=2)
+    assert faces.is_grey()
+    faces.storage[1999, 2, 0, 0] += 1
+    assert not faces.is_grey()
+    assert faces.subset(range(1999)).is_grey()
+    assert not faces.subset([]).is_grey()
+
+
 def test_one_of_each_class_that_is_there():
     labels = torch.tensor([2, 0, 2, 0])
     assert make_faces(4, labels=labels).one_of_each_class().tolist() == [1, 0]

@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import signal
 import subprocess
@@ -224,3 +225,12 @@ def test_batchnorms_left_to_themselves_would_not_agree(shared, single):
 
 def test_more_processes_than_faces_to_judge(shared):
     assert set(Run(shared / "lonely" / "triplet_center").history.valid_accuracy) <= {0.0, 1.0}
+
+
+def test_a_model_that_learned_from_grey_faces_says_so(tmp_path):
+    faces = patterns()
+    grey = dataclasses.replace(faces, storage=faces.storage[:, :1].expand_as(faces.storage))
+    for data, expected in ((grey, "GREY"), (faces, "RGB")):
+        model = small()
+        run = fit(model, data, None, RECIPE.replace(epochs=1), tmp_path / expected)
+        assert model.color_order == run.load_model().color_order == expected
