@@ -1,6 +1,25 @@
-"""The methods: `create_model(name, num_classes, size, **options)`, one paper a module."""
+"""The methods: one paper, one file; `create_model(name, num_classes, size, **options)` builds each of them."""
 
-from fer_lab.models.method import Method, create_model, list_models, register_method
+from fer_lab.models.method import (
+    TITLES,
+    Method,
+    create_model,
+    list_models,
+    method_class,
+    model_options,
+    register_method,
+)
 from fer_lab.models.recipes import Recipe
+from fer_lab.models.weights import shipped_models
 
-__all__ = ["Method", "Recipe", "create_model", "list_models", "register_method"]
+__all__ = [
+    "TITLES",
+    "Method",
+    "Recipe",
+    "create_model",
+    "list_models",
+    "method_class",
+    "model_options",
+    "register_method",
+    "shipped_models",
+]

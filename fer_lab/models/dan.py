@@ -16,6 +16,8 @@ Differences from the authors' code:
 """
 
 import math
+from collections.abc import Iterable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -24,45 +26,129 @@ from torch import nn
 from fer_lab.data.augmentation import Augmentation
 from fer_lab.data.faces import FaceBatch
 from fer_lab.models.baseline import SCRATCH, SMOKE
+from fer_lab.models.layers import Chain, fold
 from fer_lab.models.method import Method, classification_loss
 from fer_lab.models.recipes import Recipe
-from fer_lab.models.trunks import resnet18
+from fer_lab.models.trunks import make_trunk
 from fer_lab.parallel.collectives import mean_over_processes
 
-# The authors' two scripts. Both assume a trunk pre-trained on MS-Celeb-1M.
-RAFDB = Recipe(
-    epochs=40,
-    batch_size=256,
-    lr=0.1,
-    weight_decay=1e-4,
-    schedule="step",
-    step_epochs=10,
-    augmentation=Augmentation(
-        flip=0.5, rotation=20, shift=32 / 224, warp_p=0.2, erasing_p=0.5, erasing_scale=(0.02, 0.25)
-    ),
-)
-AFFECTNET = Recipe(
-    epochs=10,
-    batch_size=256,
-    optimizer="adam",
-    lr=1e-4,
-    schedule="exponential",
-    gamma=0.6,
-    sampler="balanced",
-    augmentation=Augmentation(
-        flip=0.5,
-        rotation=20,
-        scale=(0.8, 1.0),
-        shift=0.2,
-        warp_p=0.7,
-        erasing_p=0.5,
-        erasing_scale=(0.02, 0.33),
-    ),
-)
+
+def _conv_bn(inputs: int, outputs: int, kernel: tuple[int, int]) -> Chain:
+    padding = (kernel[0] // 2, kernel[1] // 2)
+    return Chain(nn.Conv2d(inputs, outputs, kernel, padding=padding), nn.BatchNorm2d(outputs))
+
+
+class SpatialAttention(nn.Module):
+    """One map over the grid from a local, a horizontal and a vertical look at the features.
+
+    u = BN(conv1×1 F), D → hidden; s = ReLU(BN(conv3×3 u) + BN(conv1×3 u) + BN(conv3×1 u)), hidden → D; the
+    map is Σ_channels s. It is not normalised: only products with the features follow, and their scale is
+    free. The published network has hidden = D/2, the tiny one D/4.
+    """
+
+    def __init__(self, dim: int, hidden: int):
+        super().__init__()
+        self.reduce = _conv_bn(dim, hidden, (1, 1))
+        self.square = _conv_bn(hidden, dim, (3, 3))
+        self.row: Chain | None = _conv_bn(hidden, dim, (1, 3))
+        self.column: Chain | None = _conv_bn(hidden, dim, (3, 1))
+
+    def attention_map(self, features: torch.Tensor) -> torch.Tensor:
+        """[B,D,h,w] → [B,1,h,w], values ≥ 0."""
+        u = self.reduce(features)
+        s = self.square(u)
+        if self.row is not None and self.column is not None:
+            s = s + self.row(u) + self.column(u)
+        return F.relu(s).sum(1, keepdim=True)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """[B,D,h,w] → the features weighted by the map, [B,D,h,w]."""
+        return features * self.attention_map(features)
+
+    def fold_for_inference(self) -> None:
+        """Make one 3×3 convolution of the three, after their BatchNorms have been folded."""
+        if self.row is None or self.column is None:
+            return
+        for chain in (self.square, self.row, self.column):
+            chain.fold_for_inference()
+        square, row, column = (
+            dict(chain[0].named_parameters()) for chain in (self.square, self.row, self.column)
+        )
+        weight = square["weight"] + F.pad(row["weight"], (0, 0, 1, 1)) + F.pad(column["weight"], (1, 1, 0, 0))
+        self.square[0].weight = nn.Parameter(weight)
+        self.square[0].bias = nn.Parameter(square["bias"] + row["bias"] + column["bias"])
+        self.row = self.column = None
+
+
+class ChannelAttention(nn.Module):
+    """Average the weighted features over the grid and gate their channels.
+
+    v = GAP(F'); head = v · sigmoid(Linear(ReLU(BN(Linear v)))), D → D/16 → D.
+    """
+
+    def __init__(self, dim: int):
+        super().__init__()
+        hidden = max(1, dim // 16)
+        self.squeeze = nn.Linear(dim, hidden)
+        self.norm: nn.Module = nn.BatchNorm1d(hidden)
+        self.excite = nn.Linear(hidden, dim)
+
+    def fold_for_inference(self) -> None:
+        self.squeeze, self.norm = fold(self.squeeze, self.norm)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """[B,D,h,w] → [B,D]."""
+        pooled = features.mean((2, 3))
+        gate = torch.sigmoid(self.excite(F.relu(self.norm(self.squeeze(pooled)))))
+        return pooled * gate
+
+
+class CrossAttentionHead(nn.Module):
+    """One head: where on the face, then which channels."""
+
+    def __init__(self, dim: int, hidden: int):
+        super().__init__()
+        self.spatial = SpatialAttention(dim, hidden)
+        self.channel = ChannelAttention(dim)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d) and module.bias is not None:
+                nn.init.kaiming_normal_(module.weight, mode="fan_out")
+                nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=1e-3)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """[B,D,h,w] → [B,D]."""
+        return self.channel(self.spatial(features))
+
+
+class AttentionFusion(nn.Module):
+    """Let the heads compete for every channel, add them up, classify.
+
+    For K > 1, log-softmax over the heads; logits = BN(Linear(Σ_heads)).
+    """
+
+    def __init__(self, dim: int, num_classes: int):
+        super().__init__()
+        self.fc = nn.Linear(dim, num_classes)
+        self.norm: nn.Module = nn.BatchNorm1d(num_classes)
+
+    def fold_for_inference(self) -> None:
+        self.fc, self.norm = fold(self.fc, self.norm)
+
+    def compete(self, heads: torch.Tensor) -> torch.Tensor:
+        """[B,K,D] → [B,K,D], in float32; a single head passes unchanged."""
+        heads = heads.float()
+        return heads if heads.shape[1] == 1 else F.log_softmax(heads, dim=1)
+
+    def forward(self, heads: torch.Tensor) -> torch.Tensor:
+        """Competing heads [B,K,D] → logits [B,C]."""
+        return self.norm(self.fc(heads.sum(1)))
 
 
 def affinity_loss(embeddings: torch.Tensor, labels: torch.Tensor, centers: torch.Tensor) -> torch.Tensor:
-    """How far the faces lie from their class centers, relative to how far the centers lie apart.
+    """How far the faces are from their class centers, relative to how far the centers are apart.
 
     (1/B) Σ_i ‖x_i − c_{y_i}‖² / σ_c², with σ_c² = Σ_d Var(c_·d), the unbiased variance over classes
     (Eq. 2 of the paper).
@@ -112,108 +198,6 @@ def partition_loss(heads: torch.Tensor) -> torch.Tensor:
     return torch.log(1 + k / (variance + torch.finfo(torch.float64).eps))
 
 
-class SpatialAttention(nn.Module):
-    """One map over the grid from a local, a horizontal and a vertical look at the features.
-
-    u = BN(conv1×1 F), D → hidden; s = ReLU(BN(conv3×3 u) + BN(conv1×3 u) + BN(conv3×1 u)), hidden → D; the
-    map is Σ_channels s. It is not normalised: only products with the features follow, and their scale is
-    free. The published network has hidden = D/2, the tiny one D/4.
-    """
-
-    def __init__(self, dim: int, hidden: int):
-        super().__init__()
-        self.reduce = _conv_bn(dim, hidden, (1, 1))
-        self.square = _conv_bn(hidden, dim, (3, 3))
-        self.row = _conv_bn(hidden, dim, (1, 3))
-        self.column = _conv_bn(hidden, dim, (3, 1))
-
-    def attention_map(self, features: torch.Tensor) -> torch.Tensor:
-        """[B,D,h,w] → [B,1,h,w], values ≥ 0."""
-        u = self.reduce(features)
-        s = self.square(u)
-        if self.row is not None:
-            s = s + self.row(u) + self.column(u)
-        return F.relu(s).sum(1, keepdim=True)
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """[B,D,h,w] → the features weighted by the map, [B,D,h,w]."""
-        return features * self.attention_map(features)
-
-    def fold_for_inference(self) -> None:
-        """Make one 3×3 convolution of the three, whose BatchNorms are in them already; `fuse` calls it."""
-        square, row, column = self.square[0], self.row[0], self.column[0]
-        weight = square.weight + F.pad(row.weight, (0, 0, 1, 1)) + F.pad(column.weight, (1, 1, 0, 0))
-        square.weight = nn.Parameter(weight)
-        square.bias = nn.Parameter(square.bias + row.bias + column.bias)
-        self.row = self.column = None
-
-
-class ChannelAttention(nn.Module):
-    """Average the weighted features over the grid and gate their channels.
-
-    v = GAP(F'); head = v · sigmoid(Linear(ReLU(BN(Linear v)))), D → D/16 → D.
-    """
-
-    def __init__(self, dim: int):
-        super().__init__()
-        hidden = dim // 16
-        self.squeeze = nn.Linear(dim, hidden)
-        self.norm = nn.BatchNorm1d(hidden)
-        self.excite = nn.Linear(hidden, dim)
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """[B,D,h,w] → [B,D]."""
-        pooled = features.mean((2, 3))
-        gate = torch.sigmoid(self.excite(F.relu(self.norm(self.squeeze(pooled)))))
-        return pooled * gate
-
-
-class CrossAttentionHead(nn.Module):
-    """One head: where on the face, then which channels."""
-
-    def __init__(self, dim: int, hidden: int):
-        super().__init__()
-        self.spatial = SpatialAttention(dim, hidden)
-        self.channel = ChannelAttention(dim)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out")
-                nn.init.zeros_(module.bias)
-            elif isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=1e-3)
-                nn.init.zeros_(module.bias)
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """[B,D,h,w] → [B,D]."""
-        return self.channel(self.spatial(features))
-
-
-def _conv_bn(inputs: int, outputs: int, kernel: tuple[int, int]) -> nn.Sequential:
-    padding = (kernel[0] // 2, kernel[1] // 2)
-    return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, padding=padding), nn.BatchNorm2d(outputs))
-
-
-class AttentionFusion(nn.Module):
-    """Let the heads compete for every channel, add them up, classify.
-
-    For K > 1, log-softmax over the heads; logits = BN(Linear(Σ_heads)).
-    """
-
-    def __init__(self, dim: int, num_classes: int):
-        super().__init__()
-        self.fc = nn.Linear(dim, num_classes)
-        self.norm = nn.BatchNorm1d(num_classes)
-
-    def compete(self, heads: torch.Tensor) -> torch.Tensor:
-        """[B,K,D] → [B,K,D], in float32; a single head passes unchanged."""
-        heads = heads.float()
-        return heads if heads.shape[1] == 1 else F.log_softmax(heads, dim=1)
-
-    def forward(self, heads: torch.Tensor) -> torch.Tensor:
-        """Competing heads [B,K,D] → logits [B,C]."""
-        return self.norm(self.fc(heads.sum(1)))
-
-
 class DAN(Method):
     """Distract your Attention Network.
 
@@ -222,6 +206,8 @@ class DAN(Method):
         size: "tiny" or "paper".
         num_heads: K, at least 1.
         affinity_weight, partition_weight: λ₁ and λ₂ of L = CE + λ₁ L_af + λ₂ L_pt; 0 switches a term off.
+        trunk: "resnet18", or "timm:NAME" for any network of timm.
+        pretrained: let timm download its weights for that network.
 
     Attributes:
         trunk: images → features [B,D,7,7].
@@ -231,12 +217,6 @@ class DAN(Method):
     """
 
     paper = "Wen et al., Biomimetics 2023, https://arxiv.org/abs/2109.07270"
-    recipes = {
-        "smoke": SMOKE,
-        "scratch": SCRATCH,
-        "rafdb": RAFDB,
-        "affectnet": AFFECTNET,
-    }
 
     def __init__(
         self,
@@ -246,6 +226,8 @@ class DAN(Method):
         num_heads: int = 4,
         affinity_weight: float = 1.0,
         partition_weight: float = 1.0,
+        trunk: str = "resnet18",
+        pretrained: bool = False,
     ):
         super().__init__(num_classes, size)
         if num_heads < 1:
@@ -255,7 +237,7 @@ class DAN(Method):
                 raise ValueError(f"{name} must be a finite number of at least 0, got {weight}")
         self.affinity_weight = affinity_weight
         self.partition_weight = partition_weight
-        self.trunk = resnet18(size)
+        self.trunk = make_trunk(trunk, size, ("resnet18",), pretrained=pretrained)
         dim = self.trunk.out_channels
         self.centers = nn.Parameter(torch.randn(num_classes, dim), requires_grad=affinity_weight > 0)
         hidden = dim // 4 if size == "tiny" else dim // 2
@@ -292,5 +274,38 @@ class DAN(Method):
     def attention_maps(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """The heads' spatial maps, {"heads": [B,K,7,7]}; their scale is arbitrary."""
         features = self.trunk(images)
-        maps = torch.cat([head.spatial.attention_map(features) for head in self.heads], dim=1)
-        return {"heads": maps}
+        heads = cast(Iterable[CrossAttentionHead], self.heads)
+        return {"heads": torch.cat([head.spatial.attention_map(features) for head in heads], dim=1)}
+
+
+# The authors' two scripts. Both assume a trunk pre-trained on MS-Celeb-1M.
+RAFDB = Recipe(
+    epochs=40,
+    batch_size=256,
+    lr=0.1,
+    weight_decay=1e-4,
+    schedule="step",
+    step_epochs=10,
+    augmentation=Augmentation(
+        flip=0.5, rotation=20, shift=32 / 224, warp_p=0.2, erasing_p=0.5, erasing_scale=(0.02, 0.25)
+    ),
+)
+AFFECTNET = Recipe(
+    epochs=10,
+    batch_size=256,
+    optimizer="adam",
+    lr=1e-4,
+    schedule="exponential",
+    gamma=0.6,
+    sampler="balanced",
+    augmentation=Augmentation(
+        flip=0.5,
+        rotation=20,
+        scale=(0.8, 1.0),
+        shift=0.2,
+        warp_p=0.7,
+        erasing_p=0.5,
+        erasing_scale=(0.02, 0.33),
+    ),
+)
+DAN.recipes = {"smoke": SMOKE, "scratch": SCRATCH, "rafdb": RAFDB, "affectnet": AFFECTNET}

@@ -4,8 +4,8 @@ Zheng, Mendieta, Chen: POSTER: A Pyramid Cross-Fusion Transformer Network for Fa
 ICCVW 2023. https://arxiv.org/abs/2204.04083
 
 Three ideas, each of which can be switched off: a second stream of landmark features, which differ less
-between people than pixels do (`landmark_stream`); cross attention, in which each stream asks the other's
-question (`cross_fusion`); the same at three widths of the tokens (`pyramid`).
+between people than pixels do (`landmark_stream`); cross attention, in which each stream's queries come from
+the other stream (`cross_fusion`); the same at three widths of the tokens (`pyramid`).
 
 Differences from the authors' code:
 - The landmark stream is frozen with its BatchNorms in eval mode. Their code leaves those in training mode,
@@ -15,17 +15,15 @@ Differences from the authors' code:
   checkpoints need that, and `tokens="official"` gives it. Both have the same parameters.
 - What never acts is left out: IR-50's output layer and the transformer's own class token, 12.8 M of 71.85 M.
 - `tiny` has 4 attention heads, an MLP as wide as its tokens, two steps of 96/48/24 wide tokens, and a
-  landmark stream that was trained on rendered faces (fer_lab/landmarks.py). The authors' landmark weights
-  come in with a checkpoint of theirs; a larger model without one has a landmark stream of random weights.
+  landmark stream that was trained on rendered faces (fer_lab/experiments/landmarks.py). The authors' landmark
+  weights come in with a checkpoint of theirs; a larger model without one has a landmark stream of random
+  weights.
 - The order of the colours follows the checkpoint: their RAF-DB code feeds BGR, their AffectNet code RGB.
 - The last epoch's weights are kept; their script keeps the epoch that scored best on the test faces.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
-import safetensors
-import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -37,32 +35,13 @@ from fer_lab.models.baseline import SCRATCH, SMOKE
 from fer_lab.models.layers import Attend, SEGate, watch
 from fer_lab.models.method import Method
 from fer_lab.models.recipes import Recipe
-from fer_lab.models.trunks import MobileFaceNet, ir50, mobilefacenet
+from fer_lab.models.trunks import MobileFaceNet, make_trunk, mobilefacenet
+from fer_lab.models.weights import LANDMARK_WEIGHTS, load_weights
 
 SMOOTHING = 0.2
 DROP_PATH = 0.1
 TOKENS = ("spatial", "official")
 STREAMS = ("frozen", "joint", "none")
-# Landmark weights of the tiny size, made by `fer-lab landmarks`.
-LANDMARK_WEIGHTS = Path(__file__).parent.parent / "weights" / "synthetic" / "landmarks.safetensors"
-
-# The authors' scripts. Both assume a trunk pre-trained on MS-Celeb-1M and a trained landmark stream. Their
-# sharpness-aware step is 0.05; noise of variance 30 on the 0…255 scale, as often as a second flip.
-RAFDB = Recipe(
-    epochs=300,
-    batch_size=200,
-    optimizer="adam",
-    lr=4e-5,
-    schedule="exponential",
-    gamma=0.98,
-    sam_rho=0.05,
-    augmentation=Augmentation(
-        flip=0.5, noise=30**0.5 / 255, noise_p=0.25, erasing_p=0.5, erasing_scale=(0.02, 0.1)
-    ),
-)
-AFFECTNET = RAFDB.replace(lr=2e-6, sampler="balanced")
-# The other methods' recipe from scratch has SGD at 0.1, made for a ResNet and for a loss a third as large.
-SCRATCH_ADAMW = SCRATCH.replace(optimizer="adamw", lr=1e-3, weight_decay=0.02)
 
 
 @dataclass(frozen=True)
@@ -81,25 +60,6 @@ SIZES = {
     "base": Size(512, 8, 2, 6),
     "paper": Size(512, 8, 2, 8),
 }
-
-
-def poster_loss(
-    logits: torch.Tensor, labels: torch.Tensor, targets: torch.Tensor | None = None
-) -> dict[str, torch.Tensor]:
-    """2 · cross-entropy with label smoothing 0.2 + plain cross-entropy, as in the authors' code.
-
-    Args:
-        logits: [B,C].
-        labels: [B]; not used where there are targets.
-        targets: soft targets [B,C]; they are smoothed in the same way.
-
-    Returns:
-        The two terms, unweighted, under "smoothed" and "cross_entropy", and their sum under "total"; float32.
-    """
-    truth = labels if targets is None else targets
-    smoothed = F.cross_entropy(logits.float(), truth, label_smoothing=SMOOTHING)
-    plain = F.cross_entropy(logits.float(), truth)
-    return {"smoothed": smoothed, "cross_entropy": plain, "total": 2 * smoothed + plain}
 
 
 def image_tokens(features: torch.Tensor, layout: str = "spatial") -> torch.Tensor:
@@ -203,7 +163,7 @@ class SelfBlock(nn.Module):
 
 
 class PyramidStep(nn.Module):
-    """One block a level, then the narrow levels are widened and added to the next wider one, narrow first."""
+    """One block for each level; then, from the narrowest on, each level is widened and added to the next."""
 
     def __init__(self, blocks: list[nn.Module], tokens: int):
         super().__init__()
@@ -216,6 +176,25 @@ class PyramidStep(nn.Module):
         for i in reversed(range(len(self.widen))):
             levels[i] = levels[i] + self.widen[i](levels[i + 1])
         return levels
+
+
+def poster_loss(
+    logits: torch.Tensor, labels: torch.Tensor, targets: torch.Tensor | None = None
+) -> dict[str, torch.Tensor]:
+    """2 · cross-entropy with label smoothing 0.2 + plain cross-entropy, as in the authors' code.
+
+    Args:
+        logits: [B,C].
+        labels: [B]; not used where there are targets.
+        targets: soft targets [B,C]; they are smoothed in the same way.
+
+    Returns:
+        The two terms, unweighted, under "smoothed" and "cross_entropy", and their sum under "total"; float32.
+    """
+    truth = labels if targets is None else targets
+    smoothed = F.cross_entropy(logits.float(), truth, label_smoothing=SMOOTHING)
+    plain = F.cross_entropy(logits.float(), truth)
+    return {"smoothed": smoothed, "cross_entropy": plain, "total": 2 * smoothed + plain}
 
 
 class POSTER(Method):
@@ -231,17 +210,18 @@ class POSTER(Method):
             look at all.
         pyramid: three widths of the tokens; without, one.
         token_mix: the linear map over the tokens at the end of every block.
+        trunk: of the image stream, "ir50", or "timm:NAME" for any network of timm, tapped at its 14×14 grid.
+        pretrained: let timm download its weights for that network.
 
     Attributes:
         trunk: images → features [B,D,14,14].
         landmarks: images → features [B,d,7,7], and 68 points; None without a landmark stream.
-        steps: the transformer, a `PyramidStep` after the other.
+        steps: the transformer, one `PyramidStep` after another.
         classify: the classifier.
     """
 
     paper = "Zheng et al., ICCVW 2023, https://arxiv.org/abs/2204.04083"
     sizes = tuple(SIZES)
-    recipes = {"smoke": SMOKE, "scratch": SCRATCH_ADAMW, "rafdb": RAFDB, "affectnet": AFFECTNET}
 
     def __init__(
         self,
@@ -253,6 +233,8 @@ class POSTER(Method):
         cross_fusion: bool = True,
         pyramid: bool = True,
         token_mix: bool = True,
+        trunk: str = "ir50",
+        pretrained: bool = False,
     ):
         size = "paper" if size == "large" else size
         if size not in SIZES:
@@ -271,13 +253,14 @@ class POSTER(Method):
         self.has_face_maps = tokens == "spatial"
         settings = SIZES[size]
         dim, count = settings.dim, 50 if landmark_stream == "none" else 100
-        self.trunk = ir50("tiny" if size == "tiny" else "paper")
+        side = "tiny" if size == "tiny" else "paper"
+        self.trunk = make_trunk(trunk, side, ("ir50",), grids=(14,), pretrained=pretrained)
         self.image_embedding = nn.Linear(4 * self.trunk.out_channels, dim)
         self.positions = nn.Parameter(torch.zeros(1, 50, dim))
         self.landmarks: MobileFaceNet | None = None
         if landmark_stream != "none":
-            self.landmarks = mobilefacenet("tiny" if size == "tiny" else "paper")
-            # The points are no part of any loss here, so their head never learns.
+            self.landmarks = mobilefacenet(side)
+            # No loss here reads the points, so their head never learns.
             idle = self.landmarks if landmark_stream == "frozen" else self.landmarks.head
             idle.requires_grad_(False)
         widths = (dim, dim // 2, dim // 4) if pyramid else (dim,)
@@ -293,15 +276,20 @@ class POSTER(Method):
         self.classify = nn.Linear(dim, num_classes)
         self.train()
 
+    def fold_for_inference(self) -> None:
+        """Leave out the landmark stream's head for points, which the answer does not need."""
+        if self.landmarks is not None:
+            self.landmarks.head = nn.Identity()
+
     def load_shipped(self) -> None:
         """Fill the landmark stream of the tiny size with the weights that ship."""
         if self.size == "tiny" and self.landmarks is not None:
-            load_landmarks(self.landmarks, LANDMARK_WEIGHTS)
+            load_weights(self.landmarks, LANDMARK_WEIGHTS)
 
     def train(self, mode: bool = True) -> "POSTER":
-        """As every module's, but a frozen landmark stream stays in eval mode: its statistics never move."""
+        """Set the mode of all modules but a frozen landmark stream's, whose statistics must never move."""
         super().train(mode)
-        if self.landmark_stream == "frozen":
+        if self.landmark_stream == "frozen" and self.landmarks is not None:
             self.landmarks.eval()
         return self
 
@@ -328,8 +316,9 @@ class POSTER(Method):
     def attention_weights(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """All attention of the last step: "KEYS, level i" → [B,heads,N,M], rows sum to 1.
 
-        KEYS is what is looked at: "image" or "landmarks", each asked by the other stream's tokens; "all"
-        without cross fusion. Level 1 is the widest. The first of the N and of the M tokens is a class token.
+        KEYS is the stream whose tokens are attended to: "image" or "landmarks", with the other stream's tokens
+        as queries; "all" without cross fusion. Level 1 is the widest. The first of the N and of the M tokens is
+        a class token.
         """
         with watch(self) as weights:
             self(images)
@@ -337,9 +326,9 @@ class POSTER(Method):
         last = f"steps.{len(self.steps) - 1}.blocks"
         parts = {"image": "image_attention", "landmarks": "landmark_attention", "all": "attention"}
         for keys, part in parts.items():
-            for i in range(len(self.steps[-1].blocks)):
-                if (one := weights.get(f"{last}.{i}.{part}.attend")) is not None:
-                    named[f"{keys}, level {i + 1}"] = one
+            for i in range(1 + len(self.narrow)):
+                if (name := f"{last}.{i}.{part}.attend") in weights:
+                    named[f"{keys}, level {i + 1}"] = weights[name]
         return named
 
     def attention_maps(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -350,7 +339,7 @@ class POSTER(Method):
         the image class token over both.
 
         Raises:
-            ValueError: tokens="official", whose image tokens are no places on the face.
+            ValueError: tokens="official", whose image tokens are not places on the face.
         """
         if self.tokens == "official":
             raise ValueError(
@@ -370,29 +359,21 @@ class POSTER(Method):
         return maps
 
 
-def load_landmarks(net: MobileFaceNet, path: str | Path) -> None:
-    """Copy landmark weights that `fer-lab landmarks` wrote into a landmark network.
-
-    Raises:
-        ValueError: no such file, one that is not safetensors, or weights of another network.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(
-            f"{path} does not exist; `fer-lab landmarks` makes it, and landmark_stream='none' does without"
-        )
-    try:
-        state = safetensors.torch.load_file(path)
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{path} is no readable safetensors file ({error}); make it anew") from error
-    own = net.state_dict()
-    wrong = [f"{name} is missing" for name in own.keys() - state.keys()]
-    wrong += [f"{name} is unknown" for name in state.keys() - own.keys()]
-    wrong += [
-        f"{name} is {list(state[name].shape)}, expected {list(own[name].shape)}"
-        for name in own.keys() & state.keys()
-        if state[name].shape != own[name].shape
-    ]
-    if wrong:
-        raise ValueError(f"{path} does not fit this landmark network: {'; '.join(sorted(wrong)[:5])}")
-    net.load_state_dict(state)
+# The authors' scripts. Both assume a trunk pre-trained on MS-Celeb-1M and a trained landmark stream. The noise
+# has variance 30 on the 0…255 scale; it is as frequent as a second flip.
+RAFDB = Recipe(
+    epochs=300,
+    batch_size=200,
+    optimizer="adam",
+    lr=4e-5,
+    schedule="exponential",
+    gamma=0.98,
+    sam_rho=0.05,
+    augmentation=Augmentation(
+        flip=0.5, noise=30**0.5 / 255, noise_p=0.25, erasing_p=0.5, erasing_scale=(0.02, 0.1)
+    ),
+)
+AFFECTNET = RAFDB.replace(lr=2e-6, sampler="balanced")
+# The other methods' recipe from scratch uses SGD at 0.1, for a ResNet and a loss a third as large.
+SCRATCH_ADAMW = SCRATCH.replace(optimizer="adamw", lr=1e-3, weight_decay=0.02)
+POSTER.recipes = {"smoke": SMOKE, "scratch": SCRATCH_ADAMW, "rafdb": RAFDB, "affectnet": AFFECTNET}

@@ -1,9 +1,9 @@
-"""QCS and DCS: cross similarity attention over four or two faces, thrown away at inference.
+"""QCS and DCS: cross similarity attention over four or two faces in training, over none at inference.
 
 Wang, Chai, Hou, Cai, Li: QCS: Feature Refining from Quadruplet Cross Similarity for Facial Expression
 Recognition. AAAI 2025. https://arxiv.org/abs/2411.01988
 
-Faces of one class share what makes the class; faces of different classes share what does not. During training
+Faces of one class share what defines the class; faces of different classes share everything else. In training,
 four faces (anchor, positive, and two of another class) refine each other's tokens by maps made from the
 distances between their places, a cross branch classifies the refined tokens, and a residual lets its loss
 teach the base branch. At inference one face passes through the base branch alone. DCS is the form with two
@@ -20,11 +20,14 @@ Differences from the authors' code:
 - The last epoch's weights are kept; their script keeps the epoch that scored best on the test faces.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torchvision.ops import MLP
 
 from fer_lab.data.augmentation import Augmentation
 from fer_lab.data.faces import FaceBatch
@@ -32,45 +35,11 @@ from fer_lab.models.baseline import SCRATCH, SMOKE
 from fer_lab.models.layers import Attend, SEGate, watch
 from fer_lab.models.method import Method, classification_loss
 from fer_lab.models.recipes import Recipe
-from fer_lab.models.trunks import ir50
+from fer_lab.models.trunks import IRNet, make_trunk
 
 FORMS = ("sd", "s", "d", "none")
-# Branches whose classes are the same, and whose are not; a branch has one partner of each kind.
-SAME, OTHER = ((0, 1), (2, 3)), ((0, 2), (1, 3))
 GRID = 7
 PLACES = GRID * GRID
-
-# The authors' scripts; all start from trunks pre-trained on faces. Dropout, an option of the model, is 0 / 0.2
-# / 0.4 / 0 in QCS's cross branch on RAF-DB / FERPlus / AffectNet-7 / -8; 0.2 / 0.2 / 0.4 / 0.5 in DCS's, with
-# 0.2 in its base on AffectNet-8.
-JITTER = {"flip": 0.5, "brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.1, "erasing_p": 0.5}
-RAFDB = Recipe(
-    epochs=200,
-    batch_size=24,
-    optimizer="adam",
-    lr=3e-6,
-    schedule="exponential",
-    gamma=0.98,
-    sam_rho=0.05,
-    augmentation=Augmentation(**JITTER, erasing_scale=(0.02, 0.1)),
-)
-FERPLUS = RAFDB.replace(
-    epochs=150,
-    lr=3.5e-6,
-    augmentation=Augmentation(
-        **JITTER, rotation=10, scale=(232 / 224,) * 2, shift=4 / 224, erasing_scale=(0.02, 0.1)
-    ),
-)
-AFFECTNET = RAFDB.replace(
-    epochs=150,
-    lr=4e-6,
-    sampler="balanced",
-    negatives="by_class",
-    epoch_fraction=1 / 12,
-    augmentation=Augmentation(
-        **JITTER, rotation=12, scale=(236 / 224,) * 2, shift=6 / 224, erasing_scale=(0.03, 0.1)
-    ),
-)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -114,22 +83,48 @@ def evidence(table: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return F.normalize(table, dim=-2).sum(-1), F.normalize(table, dim=-1).sum(-2)
 
 
+def same_class_evidence(faces: Sequence[torch.Tensor], whole_batch: bool = False) -> list[torch.Tensor]:
+    """S: the `evidence` of each face's similarity to its partner of the same class.
+
+    Args:
+        faces: tokens [B,N,d] of two or four faces; the first two and the last two are partners.
+
+    Returns:
+        [B,N] for each face.
+    """
+    scores: list[torch.Tensor] = []
+    for first, second in zip(faces[::2], faces[1::2], strict=True):
+        delta = above_minimum(pairwise_distance(first, second), whole_batch)
+        scores += evidence(similarity(delta, whole_batch))
+    return scores
+
+
+def other_class_evidence(faces: Sequence[torch.Tensor], whole_batch: bool = False) -> list[torch.Tensor]:
+    """D: the `evidence` of each face's distance from its partner of another class.
+
+    Args:
+        faces: tokens [B,N,d] of four faces; the first and third, and the second and fourth, are partners.
+
+    Returns:
+        [B,N] for each face.
+    """
+    first, second, third, fourth = faces
+    one, three = evidence(above_minimum(pairwise_distance(first, third), whole_batch))
+    two, four = evidence(above_minimum(pairwise_distance(second, fourth), whole_batch))
+    return [one, two, three, four]
+
+
 def csa_maps(
-    tokens: torch.Tensor,
-    form: str = "sd",
-    k: torch.Tensor | float = 1.0,
-    *,
-    whole_batch: bool = False,
+    tokens: torch.Tensor, form: str = "sd", k: torch.Tensor | float = 1.0, *, whole_batch: bool = False
 ) -> torch.Tensor:
     """Where each of the faces of a quadruplet (or pair) looks at itself, given the others.
 
-    softmax over a face's own places of S + k·D ("sd"), S ("s") or D ("d"): S is the `evidence` of the
-    similarity to its same-class partner, D that of the distance to its other-class partner. Partners are
-    (1, 2) and (3, 4) of one class, (1, 3) and (2, 4) of different ones.
+    softmax over a face's own places of S + k·D ("sd"), S ("s") or D ("d"), with S of `same_class_evidence` and
+    D of `other_class_evidence`.
 
     Args:
         tokens: QK, [B,4,N,d], or [B,2,N,d] for a pair, which has S alone.
-        k: weight of D beside S; not used by the forms that have only one of them.
+        k: weight of D in the form "sd".
         whole_batch: minimum and maximum over the batch, as the authors' code has it.
 
     Returns:
@@ -144,17 +139,14 @@ def csa_maps(
             "expected tokens [B,4,N,d] with form sd, s or d, or [B,2,N,d] with form s; "
             f"got {list(tokens.shape)} and form {form!r}"
         )
-    same, other = (SAME if form != "d" else ()), (OTHER if form != "s" else ())
-    same = same[:1] if branches == 2 else same
-    scores: list = [0.0] * branches
-    for p, q in same:
-        delta = above_minimum(pairwise_distance(tokens[:, p], tokens[:, q]), whole_batch)
-        for branch, value in zip((p, q), evidence(similarity(delta, whole_batch)), strict=True):
-            scores[branch] = scores[branch] + value
-    for p, q in other:
-        delta = above_minimum(pairwise_distance(tokens[:, p], tokens[:, q]), whole_batch)
-        for branch, value in zip((p, q), evidence(delta), strict=True):
-            scores[branch] = scores[branch] + (k * value if form == "sd" else value)
+    faces = tokens.unbind(1)
+    if form == "s":
+        scores = same_class_evidence(faces, whole_batch)
+    elif form == "d":
+        scores = other_class_evidence(faces, whole_batch)
+    else:
+        same, other = same_class_evidence(faces, whole_batch), other_class_evidence(faces, whole_batch)
+        scores = [s + k * d for s, d in zip(same, other, strict=True)]
     return torch.stack(scores, 1).softmax(-1)
 
 
@@ -174,17 +166,9 @@ class Size:
 SIZES = {"tiny": Size(96, 4, 2), "paper": Size(768, 8, 4)}
 
 
-class MLP(nn.Sequential):
-    """Linear, exact GELU, Linear, each followed by dropout."""
-
-    def __init__(self, dim: int, ratio: int, dropout: float = 0.0):
-        super().__init__(
-            nn.Linear(dim, dim * ratio),
-            nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Linear(dim * ratio, dim),
-            nn.Dropout(dropout),
-        )
+def _mlp(size: Size, dropout: float = 0.0) -> MLP:
+    """Linear, exact GELU, Linear, each Linear followed by dropout."""
+    return MLP(size.dim, [size.dim * size.ratio, size.dim], activation_layer=nn.GELU, dropout=dropout)
 
 
 class SelfAttention(nn.Module):
@@ -211,7 +195,7 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(size.dim, eps=1e-6)
         self.attention = SelfAttention(size.dim, size.heads)
         self.norm2 = nn.LayerNorm(size.dim, eps=1e-6)
-        self.mlp = MLP(size.dim, size.ratio, dropout)
+        self.mlp = _mlp(size, dropout)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[B,N,d] → [B,N,d]."""
@@ -220,7 +204,7 @@ class Block(nn.Module):
 
 
 class TokenClassifier(nn.Module):
-    """A class token beside the places, blocks, LayerNorm, and a gated linear classifier on the class token."""
+    """A class token and the places; blocks; LayerNorm; a gated linear classifier on the class token."""
 
     def __init__(self, size: Size, depth: int, num_classes: int, dropout: float):
         super().__init__()
@@ -260,7 +244,7 @@ class CrossSimilarity(nn.Module):
         self.norm1 = nn.LayerNorm(size.dim)
         self.proj = nn.Linear(size.dim, 2 * size.dim)
         self.norm2 = nn.LayerNorm(size.dim)
-        self.mlp = MLP(size.dim, size.ratio)
+        self.mlp = _mlp(size)
         self.theta = nn.Parameter(torch.zeros(())) if form == "sd" else None
 
     @property
@@ -296,6 +280,8 @@ class QCS(Method):
         form: "sd" (the method), "s" or "d" (its parts), or "none": the base branch alone, for comparison.
         official: minimum and maximum distance over the whole batch, as the authors' code has it.
         dropout, base_dropout: in the cross and in the base branch.
+        trunk: "ir50", or "timm:NAME" for any network of timm, tapped at its grids of 28, 14 and 7.
+        pretrained: let timm download its weights for that network.
 
     Attributes:
         trunk: images → three taps.
@@ -307,14 +293,6 @@ class QCS(Method):
     batch_kind = "quadruplet"
     branches = 4
     paper = "Wang et al., AAAI 2025, https://arxiv.org/abs/2411.01988"
-    recipes = {
-        "smoke": SMOKE,
-        "scratch": SCRATCH,
-        "rafdb": RAFDB,
-        "ferplus": FERPLUS,
-        "affectnet7": AFFECTNET,
-        "affectnet8": AFFECTNET.replace(epochs=100),
-    }
 
     def __init__(
         self,
@@ -325,6 +303,8 @@ class QCS(Method):
         official: bool = False,
         dropout: float = 0.0,
         base_dropout: float = 0.0,
+        trunk: str = "ir50",
+        pretrained: bool = False,
     ):
         if size not in SIZES:
             raise ValueError(f"size must be 'tiny' or 'paper', got {size!r}")
@@ -336,9 +316,11 @@ class QCS(Method):
         super().__init__(num_classes, size)
         self.form = form
         settings = SIZES[size]
-        self.trunk = ir50(size)
+        self.trunk = make_trunk(trunk, size, ("ir50",), grids=(28, 14, 7), pretrained=pretrained)
         widths, dim = self.trunk.widths, settings.dim
-        self.reduce = nn.ModuleList(nn.Conv2d(w, w, 3, 2, 1) for w in widths)
+        # IR-50's taps have sides of 56, 28 and 14, which are halved; a network of timm is tapped at the halves.
+        halving = (3, 2, 1) if isinstance(self.trunk, IRNet) else (1, 1, 0)
+        self.reduce = nn.ModuleList(nn.Conv2d(w, w, *halving) for w in widths)
         self.embed_taps = nn.ModuleList(
             [
                 nn.Sequential(nn.Conv2d(widths[0], dim, 3, 2, 1), nn.Conv2d(dim, dim, 3, 2, 1)),
@@ -357,6 +339,15 @@ class QCS(Method):
                     if isinstance(module, nn.Linear):
                         nn.init.trunc_normal_(module.weight, std=0.01)
                         nn.init.zeros_(module.bias)
+
+    def fold_for_inference(self) -> None:
+        """Leave out the cross branch, which takes part in training alone."""
+        self.cross = self.cross_branch = None
+
+    def _cross_parts(self) -> tuple[Iterable[CrossSimilarity], TokenClassifier]:
+        if self.cross is None or self.cross_branch is None:
+            raise ValueError("this model has no cross branch: form='none', or a copy made for inference")
+        return cast(Iterable[CrossSimilarity], self.cross), self.cross_branch
 
     def tokens(self, images: torch.Tensor) -> torch.Tensor:
         """[B,3,S,S] → 49 tokens of each of three scales, the finest first, [B,147,d]."""
@@ -390,13 +381,12 @@ class QCS(Method):
         Raises:
             ValueError: images of another shape, or a model without a cross branch.
         """
-        if self.cross is None:
-            raise ValueError("form='none' has no cross branch")
+        modules, classify = self._cross_parts()
         base, places = self._base_of_all(images)
         scales = places.split(PLACES, dim=2)
-        refined = torch.cat([cross(x) for cross, x in zip(self.cross, scales, strict=True)], 2)
+        refined = torch.cat([cross(x) for cross, x in zip(modules, scales, strict=True)], 2)
         # The residual through which the cross loss reaches the base.
-        logits, _ = self.cross_branch((places + refined).flatten(0, 1))
+        logits, _ = classify((places + refined).flatten(0, 1))
         return base, logits.unflatten(0, images.shape[:2])
 
     def similarity_maps(self, images: torch.Tensor) -> torch.Tensor:
@@ -405,10 +395,9 @@ class QCS(Method):
         Raises:
             ValueError: as `branch_logits`.
         """
-        if self.cross is None:
-            raise ValueError("form='none' has no cross branch")
+        modules, _ = self._cross_parts()
         scales = self._base_of_all(images)[1].split(PLACES, dim=2)
-        maps = [cross.maps(x) for cross, x in zip(self.cross, scales, strict=True)]
+        maps = [cross.maps(x) for cross, x in zip(modules, scales, strict=True)]
         return torch.stack(maps, 2).unflatten(3, (GRID, GRID))
 
     def matches(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
@@ -420,11 +409,10 @@ class QCS(Method):
         Raises:
             ValueError: a model without a cross branch.
         """
-        if self.cross is None:
-            raise ValueError("form='none' has no cross branch")
+        modules, _ = self._cross_parts()
         tables = []
         places = [self.base(self.tokens(images))[1].split(PLACES, dim=1) for images in (first, second)]
-        for cross, a, b in zip(self.cross, *places, strict=True):
+        for cross, a, b in zip(modules, *places, strict=True):
             p, q = (cross.proj(cross.norm1(x)).chunk(2, dim=-1)[0] for x in (a, b))
             tables.append(similarity(above_minimum(pairwise_distance(p, q))))
         return torch.stack(tables, 1)
@@ -437,11 +425,14 @@ class QCS(Method):
             base = self._base_of_all(batch.images)[0]
             loss = classification_loss(base.flatten(0, 1), labels, targets)
             return {"base": loss, "total": loss}
+        modules, _ = self._cross_parts()
         base, cross = (
             classification_loss(logits.flatten(0, 1), labels, targets)
             for logits in self.branch_logits(batch.images)
         )
-        weights = {f"k{i}": one.k.detach() for i, one in enumerate(self.cross, 1) if one.theta is not None}
+        weights = {
+            f"k{i}": module.k.detach() for i, module in enumerate(modules, 1) if module.theta is not None
+        }
         return {"base": base, "cross": cross, **weights, "total": (base + cross) / 2}
 
     def attention_maps(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -462,14 +453,6 @@ class DCS(QCS):
 
     batch_kind = "pair"
     branches = 2
-    recipes = {
-        "smoke": SMOKE,
-        "scratch": SCRATCH,
-        "rafdb": RAFDB.replace(lr=9e-6, batch_size=48),
-        "ferplus": FERPLUS.replace(lr=8e-6),
-        "affectnet7": AFFECTNET.replace(lr=9e-6, batch_size=48, epochs=100, epoch_fraction=1 / 8),
-        "affectnet8": AFFECTNET.replace(lr=8e-6, batch_size=48, epochs=50, epoch_fraction=1 / 8),
-    }
 
     def __init__(
         self,
@@ -479,6 +462,72 @@ class DCS(QCS):
         official: bool = False,
         dropout: float = 0.0,
         base_dropout: float = 0.0,
+        trunk: str = "ir50",
+        pretrained: bool = False,
     ):
-        kept = {"official": official, "dropout": dropout, "base_dropout": base_dropout}
-        super().__init__(num_classes, size, form="s", **kept)
+        super().__init__(
+            num_classes,
+            size,
+            form="s",
+            official=official,
+            dropout=dropout,
+            base_dropout=base_dropout,
+            trunk=trunk,
+            pretrained=pretrained,
+        )
+
+
+# The authors' scripts; all start from trunks pre-trained on faces. Dropout, an option of the model, is 0 / 0.2
+# / 0.4 / 0 in QCS's cross branch on RAF-DB / FERPlus / AffectNet-7 / -8; 0.2 / 0.2 / 0.4 / 0.5 in DCS's, with
+# 0.2 in its base on AffectNet-8.
+JITTER: dict[str, Any] = {
+    "flip": 0.5,
+    "brightness": 0.2,
+    "contrast": 0.2,
+    "saturation": 0.2,
+    "hue": 0.1,
+    "erasing_p": 0.5,
+}
+RAFDB = Recipe(
+    epochs=200,
+    batch_size=24,
+    optimizer="adam",
+    lr=3e-6,
+    schedule="exponential",
+    gamma=0.98,
+    sam_rho=0.05,
+    augmentation=Augmentation(**JITTER, erasing_scale=(0.02, 0.1)),
+)
+FERPLUS = RAFDB.replace(
+    epochs=150,
+    lr=3.5e-6,
+    augmentation=Augmentation(
+        **JITTER, rotation=10, scale=(232 / 224,) * 2, shift=4 / 224, erasing_scale=(0.02, 0.1)
+    ),
+)
+AFFECTNET = RAFDB.replace(
+    epochs=150,
+    lr=4e-6,
+    sampler="balanced",
+    negatives="by_class",
+    epoch_fraction=1 / 12,
+    augmentation=Augmentation(
+        **JITTER, rotation=12, scale=(236 / 224,) * 2, shift=6 / 224, erasing_scale=(0.03, 0.1)
+    ),
+)
+QCS.recipes = {
+    "smoke": SMOKE,
+    "scratch": SCRATCH,
+    "rafdb": RAFDB,
+    "ferplus": FERPLUS,
+    "affectnet7": AFFECTNET,
+    "affectnet8": AFFECTNET.replace(epochs=100),
+}
+DCS.recipes = {
+    "smoke": SMOKE,
+    "scratch": SCRATCH,
+    "rafdb": RAFDB.replace(lr=9e-6, batch_size=48),
+    "ferplus": FERPLUS.replace(lr=8e-6),
+    "affectnet7": AFFECTNET.replace(lr=9e-6, batch_size=48, epochs=100, epoch_fraction=1 / 8),
+    "affectnet8": AFFECTNET.replace(lr=8e-6, batch_size=48, epochs=50, epoch_fraction=1 / 8),
+}

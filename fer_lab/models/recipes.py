@@ -1,7 +1,9 @@
-"""Recipe: how a model is trained, as plain data that a run can write down and read back."""
+"""Recipe: the settings of one training, as plain data that a run can write and read."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from fer_lab.data.augmentation import Augmentation
 
@@ -18,7 +20,7 @@ class Recipe:
 
     Attributes:
         epochs: passes over the training faces.
-        batch_size: faces a step (pairs or quadruplets for the methods that take those).
+        batch_size: faces per step (pairs or quadruplets for the methods that train on them).
         optimizer: one of `OPTIMIZERS`.
         lr: learning rate; the highest one under "one_cycle".
         momentum: of SGD.
@@ -29,17 +31,17 @@ class Recipe:
         label_smoothing: share of each hard label spread evenly over the classes, 0…1.
         soft_targets: train on the annotators' vote shares where the faces have them.
         sampler: "balanced" draws classes with equal probability.
-        negatives: where quadruplets take their negative from: all faces of other classes ("by_frequency")
-            or a uniformly drawn other class ("by_class").
+        negatives: source of a quadruplet's negatives: all faces of other classes ("by_frequency"), or one
+            other class drawn uniformly ("by_class").
         epoch_fraction: share of the faces that counts as one epoch, 0…1.
         sam_rho: radius of sharpness-aware minimisation; 0 is off.
-        ema_decay: decay a step of the averaged weights that are evaluated and kept; 0 is off.
+        ema_decay: decay per step of the averaged weights that are evaluated and kept; 0 is off.
         clip_norm: largest gradient norm; 0 is off.
-        augmentation: what happens to a training face on its way into the network.
-        precision: "fp32", "bf16" autocast, or "auto" (bf16 where the processor has native units for it, else
+        augmentation: random changes to each training face.
+        precision: "fp32", "bf16" autocast, or "auto" (bf16 on a processor with native units for it, else
             float32, on a GPU as TensorFloat-32).
-        compile: let torch.compile try to make the step faster; README says what that gave.
-        seed: of initial weights' successors: batches, augmentation, dropout.
+        compile: compile the training step with torch.compile; docs/speed.md says what that gains.
+        seed: of batches, augmentation and dropout.
     """
 
     epochs: int
@@ -65,7 +67,7 @@ class Recipe:
     compile: bool = False
     seed: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for key, allowed in (
             ("optimizer", OPTIMIZERS),
             ("schedule", SCHEDULES),
@@ -92,23 +94,23 @@ class Recipe:
             if getattr(self, key) < 0:
                 raise ValueError(f"{key} must not be negative, got {getattr(self, key)!r}")
 
-    def replace(self, **changes) -> "Recipe":
-        """A copy with some fields changed; an unknown field is refused by name.
+    def replace(self, **changes: Any) -> "Recipe":
+        """A copy with some fields changed.
 
         Raises:
-            ValueError: a field that no recipe has, or a value out of its range.
+            ValueError: a field that recipes do not have, or a value out of its range.
         """
         known = [f.name for f in dataclasses.fields(self)]
         if unknown := [key for key in changes if key not in known]:
             raise ValueError(f"no recipe field {', '.join(unknown)}; there are {', '.join(known)}")
         return dataclasses.replace(self, **changes)
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, data: dict) -> "Recipe":
+    def from_dict(cls, data: Mapping[str, Any]) -> "Recipe":
         """The inverse of `to_dict`."""
         data = dict(data)
         if isinstance(data.get("augmentation"), dict):

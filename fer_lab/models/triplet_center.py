@@ -7,25 +7,27 @@ center of its class and pushed from a negative, which is a wrong center or is pu
 dimension, from several wrong centers. A selective attention module says which places of the face and which
 dimensions of the embedding count.
 
-Differences from the authors' code: none is public, and of the paper only abstract and introduction were open
-to us. From there: the loss on all dimensions, the three negatives' names, an attention that combines
-pixel-wise and element-wise coefficients, an imbalanced RAF-DB. OUR READING are therefore all equations below:
-- the hinge acts in every dimension, with the same margin in each; the loss sums over dimensions, so its
-  weight belongs to the size of the embedding;
+Differences from the authors' code: their code is not public, and of the paper we could read only abstract and
+introduction. These give the loss on all dimensions, the names of the three negatives, an attention that
+combines pixel-wise and element-wise coefficients, and an imbalanced RAF-DB. All equations below are therefore
+OUR READING:
+- the hinge acts in every dimension, with the same margin in each; the loss sums over dimensions, so a good
+  loss weight depends on the size of the embedding;
 - "prediction based" is the center of the most probable wrong class; "fully synthesised" takes in every
   dimension the nearest wrong center; "semi-synthesised" the same among the k wrong centers nearest as a whole;
 - pixel-wise coefficients are a sigmoid map that weighs the features before they are averaged over the grid;
   element-wise ones a two-way softmax for every dimension, as in DACL (Farzaneh & Qi, WACV 2021), from a
   bottleneck that is smaller than theirs: pooled features → half as many → 64, where they flatten the grid
-  and go through 3584 and 512.
+  and use layers of 3584 and 512.
 
-Beside it, to compare: the triplet-center loss of He et al. (CVPR 2018, https://arxiv.org/abs/1803.06189),
+For comparison there are also the triplet-center loss of He et al. (CVPR 2018, https://arxiv.org/abs/1803.06189),
 which is negatives="hardest" with hinge="vector"; the center loss of Wen et al. (ECCV 2016,
 https://doi.org/10.1007/978-3-319-46478-7_31), which with element-wise coefficients is DACL's sparse center
 loss; and cross-entropy alone.
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -34,29 +36,69 @@ from torch import nn
 from fer_lab.data.augmentation import Augmentation
 from fer_lab.data.faces import FaceBatch
 from fer_lab.models.baseline import SCRATCH, SMOKE
+from fer_lab.models.layers import fold
 from fer_lab.models.method import Method, classification_loss
 from fer_lab.models.recipes import Recipe
-from fer_lab.models.trunks import ir50, mobilefacenet, resnet18
+from fer_lab.models.trunks import TRUNKS, MobileFaceNet, make_trunk
 
 NEGATIVES = ("hardest", "predicted", "semi", "fully")
 HINGES = ("dimension", "vector")
 METRIC_LOSSES = ("triplet_center", "center", "none")
-TRUNKS = {"resnet18": resnet18, "ir50": ir50, "mobilefacenet": mobilefacenet}
-# Centers that differ a little: at one place all wrong centers would be the same negative.
+# Centers start a little apart: if all were equal, every wrong center would be the same negative.
 CENTER_SPREAD = 0.1
 # A larger table of differences is made in pieces.
 LARGEST_TABLE = 2**30
 
-# DACL's script for RAF-DB, whose paper is the nearest one with public code; its centers learn at 0.5.
-RAFDB = Recipe(
-    epochs=60,
-    batch_size=64,
-    lr=0.01,
-    weight_decay=5e-4,
-    schedule="step",
-    step_epochs=20,
-    augmentation=Augmentation(flip=0.5, rotation=10, shift=0.06),
-)
+
+class PixelAttention(nn.Module):
+    """Where on the face: p = sigmoid(conv1×1(ReLU(BN(conv1×1 F)))), one coefficient a place (our reading)."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.reduce = nn.Conv2d(dim, dim // 4, 1, bias=False)
+        self.norm: nn.Module = nn.BatchNorm2d(dim // 4)
+        self.score = nn.Conv2d(dim // 4, 1, 1)
+
+    def fold_for_inference(self) -> None:
+        self.reduce, self.norm = fold(self.reduce, self.norm)
+
+    def attention_map(self, features: torch.Tensor) -> torch.Tensor:
+        """[B,D,h,w] → [B,1,h,w], float32, 0…1."""
+        return self.score(F.relu(self.norm(self.reduce(features)))).float().sigmoid()
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """[B,D,h,w] → the mean over the grid weighted by the map, Σ p F / Σ p, [B,D]."""
+        p = self.attention_map(features)
+        share = p / p.sum((2, 3), keepdim=True).clamp_min(torch.finfo(p.dtype).tiny)
+        return (share * features).sum((2, 3))
+
+
+class ElementAttention(nn.Module):
+    """Which dimensions: a two-way softmax for each, its second half kept, from pooled features (our reading).
+
+    D_features → D_features/2 (BN, ReLU) → 64 (BN, tanh) → 2·D. Every coefficient multiplies something that is
+    not negative, so the loss falls when all of them fall. `balanced` prevents this: it divides them by their
+    mean over the dimensions, so that a face can only prefer some dimensions to others.
+    """
+
+    def __init__(self, features: int, dim: int, balanced: bool = True):
+        super().__init__()
+        self.balanced = balanced
+        half = features // 2
+        self.bottleneck = nn.Sequential(
+            nn.Linear(features, half, bias=False),
+            nn.BatchNorm1d(half),
+            nn.ReLU(inplace=True),
+            nn.Linear(half, 64, bias=False),
+            nn.BatchNorm1d(64),
+            nn.Tanh(),
+        )
+        self.score = nn.Linear(64, 2 * dim)
+
+    def forward(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Pooled features [B,D_features] → coefficients [B,D], float32: 0…1, or of mean 1 where balanced."""
+        kept = self.score(self.bottleneck(pooled)).float().unflatten(1, (-1, 2)).softmax(2)[..., 1]
+        return kept / kept.mean(1, keepdim=True) if self.balanced else kept
 
 
 def _check(embedding: torch.Tensor, labels: torch.Tensor, centers: torch.Tensor) -> None:
@@ -65,7 +107,7 @@ def _check(embedding: torch.Tensor, labels: torch.Tensor, centers: torch.Tensor)
         raise ValueError(f"expected an embedding [B,{d}] of at least one face, got {list(embedding.shape)}")
     if labels.shape != embedding.shape[:1]:
         raise ValueError(f"expected labels [{len(embedding)}], got {list(labels.shape)}")
-    # On a GPU the question would make it wait, and an index out of range stops there by itself.
+    # On a GPU this test would wait for the device, which itself stops at an index out of range.
     if (
         labels.is_cpu
         and not torch.compiler.is_compiling()
@@ -155,10 +197,6 @@ class TripletCenterLoss(nn.Module):
         self.hinge = hinge
         self.centers = nn.Parameter(CENTER_SPREAD * torch.randn(num_classes, dim))
 
-    def extra_repr(self) -> str:
-        k = f", k={self.k}" if self.strategy == "semi" else ""
-        return f"margin={self.margin}, negatives={self.strategy!r}{k}, hinge={self.hinge!r}"
-
     @torch.no_grad()
     def choose(
         self, embedding: torch.Tensor, labels: torch.Tensor, logits: torch.Tensor | None = None
@@ -238,54 +276,6 @@ class TripletCenterLoss(nn.Module):
         return self.per_face(embedding, labels, logits, weights).mean()
 
 
-class PixelAttention(nn.Module):
-    """Where on the face: p = sigmoid(conv1×1(ReLU(BN(conv1×1 F)))), one coefficient a place (our reading)."""
-
-    def __init__(self, dim: int):
-        super().__init__()
-        self.reduce = nn.Conv2d(dim, dim // 4, 1, bias=False)
-        self.norm = nn.BatchNorm2d(dim // 4)
-        self.score = nn.Conv2d(dim // 4, 1, 1)
-
-    def attention_map(self, features: torch.Tensor) -> torch.Tensor:
-        """[B,D,h,w] → [B,1,h,w], float32, 0…1."""
-        return self.score(F.relu(self.norm(self.reduce(features)))).float().sigmoid()
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """[B,D,h,w] → the mean over the grid weighted by the map, Σ p F / Σ p, [B,D]."""
-        p = self.attention_map(features)
-        share = p / p.sum((2, 3), keepdim=True).clamp_min(torch.finfo(p.dtype).tiny)
-        return (share * features).sum((2, 3))
-
-
-class ElementAttention(nn.Module):
-    """Which dimensions: a two-way softmax for each, its second half kept, from pooled features (our reading).
-
-    D_features → D_features/2 (BN, ReLU) → 64 (BN, tanh) → 2·D. Every coefficient multiplies something that is
-    not negative, so a loss falls where all of them fall. `balanced` takes that way out: it divides them by
-    their mean over the dimensions, so that a face can only prefer some dimensions to others.
-    """
-
-    def __init__(self, features: int, dim: int, balanced: bool = True):
-        super().__init__()
-        self.balanced = balanced
-        half = features // 2
-        self.bottleneck = nn.Sequential(
-            nn.Linear(features, half, bias=False),
-            nn.BatchNorm1d(half),
-            nn.ReLU(inplace=True),
-            nn.Linear(half, 64, bias=False),
-            nn.BatchNorm1d(64),
-            nn.Tanh(),
-        )
-        self.score = nn.Linear(64, 2 * dim)
-
-    def forward(self, pooled: torch.Tensor) -> torch.Tensor:
-        """Pooled features [B,D_features] → coefficients [B,D], float32: 0…1, or of mean 1 where balanced."""
-        kept = self.score(self.bottleneck(pooled)).float().unflatten(1, (-1, 2)).softmax(2)[..., 1]
-        return kept / kept.mean(1, keepdim=True) if self.balanced else kept
-
-
 class TripletCenter(Method):
     """Triplet-center loss and selective attention on any trunk: L = CE + λ L_TCL.
 
@@ -303,9 +293,10 @@ class TripletCenter(Method):
         pixel_attention: weigh the places before averaging over them; off is the plain mean.
         element_attention: weigh the dimensions in the metric loss.
         balanced_elements: keep those weights at a mean of 1; without it they learn to switch the loss off.
-        center_lr: the centers learn at so many times the recipe's learning rate, as DACL's at 0.5 beside
-            0.01. In runs of some hundred steps they need more, or they do not arrive.
-        trunk: "resnet18", "ir50" or "mobilefacenet".
+        center_lr: the centers' learning rate as a multiple of the recipe's; DACL's centers learn at 0.5, its
+            network at 0.01. Runs of a few hundred steps need a larger value, or the centers do not converge.
+        trunk: "resnet18", "ir50", "mobilefacenet", or "timm:NAME" for any network of timm.
+        pretrained: let timm download its weights for that network.
 
     Attributes:
         trunk: images → features.
@@ -318,7 +309,7 @@ class TripletCenter(Method):
     """
 
     paper = "CISS 2023, https://arxiv.org/abs/2302.04108"
-    recipes = {"smoke": SMOKE, "scratch": SCRATCH, "rafdb": RAFDB}
+    class_maps = True
 
     def __init__(
         self,
@@ -338,12 +329,11 @@ class TripletCenter(Method):
         balanced_elements: bool = True,
         center_lr: float = 50.0,
         trunk: str = "resnet18",
+        pretrained: bool = False,
     ):
         super().__init__(num_classes, size)
         if metric_loss not in METRIC_LOSSES:
             raise ValueError(f"metric_loss must be one of {', '.join(METRIC_LOSSES)}, got {metric_loss!r}")
-        if trunk not in TRUNKS:
-            raise ValueError(f"trunk must be one of {', '.join(TRUNKS)}, got {trunk!r}")
         if embedding_dim is not None and embedding_dim < 1:
             raise ValueError(f"embedding_dim must be at least 1, got {embedding_dim}")
         for name, value in (("loss_weight", loss_weight), ("center_lr", center_lr)):
@@ -352,24 +342,29 @@ class TripletCenter(Method):
         self.metric_loss = metric_loss
         self.loss_weight = loss_weight
         self.center_lr = center_lr
-        self.trunk = TRUNKS[trunk](size)
-        if trunk == "mobilefacenet":
-            # The landmarks are no part of this.
+        self.trunk = make_trunk(trunk, size, tuple(TRUNKS), pretrained=pretrained)
+        if isinstance(self.trunk, MobileFaceNet):
+            # Nothing here reads the landmarks.
             self.trunk.head = nn.Identity()
         channels = self.trunk.out_channels
         dim = channels if embedding_dim is None else embedding_dim
         self.pixels = PixelAttention(channels) if pixel_attention else None
-        self.project = nn.Identity() if embedding_dim is None else nn.Linear(channels, dim)
-        self.norm = nn.BatchNorm1d(dim, affine=False) if standardize else nn.Identity()
+        self.project: nn.Module = nn.Identity() if embedding_dim is None else nn.Linear(channels, dim)
+        self.norm: nn.Module = nn.BatchNorm1d(dim, affine=False) if standardize else nn.Identity()
         self.classify = nn.Linear(dim, num_classes)
-        # Logits of few dimensions of variance 1 would take very long to become large.
+        # The logits of a few dimensions of variance 1 would need many steps to become large.
         self.gain = math.sqrt(channels / dim) if standardize else 1.0
-        # What only some variants have comes last, so that one seed starts all of them from the same network.
+        # Parts of some variants alone come last, so that one seed gives all variants the same network.
         loss = TripletCenterLoss(num_classes, dim, margin, negatives, k, hinge)
         with_loss = metric_loss != "none"
         self.triplet_center = loss if with_loss else None
         weighs = with_loss and element_attention
         self.elements = ElementAttention(channels, dim, balanced_elements) if weighs else None
+
+    def fold_for_inference(self) -> None:
+        """Fold the embedding's BatchNorm into its linear layer, and leave out what only the loss needs."""
+        self.project, self.norm = fold(self.project, self.norm)
+        self.triplet_center = self.elements = None
 
     @property
     def centers(self) -> torch.Tensor | None:
@@ -418,30 +413,50 @@ class TripletCenter(Method):
             return {"cross_entropy": cross_entropy, "total": cross_entropy}
         weights = None if self.elements is None else self.elements(features.mean((2, 3)))
         if self.metric_loss == "center":
-            metric = center_loss(embedding, batch.labels, self.centers, weights)
+            metric = center_loss(embedding, batch.labels, self.triplet_center.centers, weights)
         else:
             metric = self.triplet_center(embedding, batch.labels, logits, weights)
         total = cross_entropy + self.loss_weight * metric
         return {"cross_entropy": cross_entropy, self.metric_loss: metric, "total": total}
 
-    def attention_maps(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The pixel-wise coefficients [B,1,7,7], 0…1; without them the predicted class's activation map."""
+    def attention_maps(
+        self, images: torch.Tensor, target: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
+        """The pixel-wise coefficients [B,1,7,7], 0…1; without them a class activation map.
+
+        Args:
+            target: a class for each face, int64 [B], for the activation map; None is the predicted class.
+        """
         features = self.features(images)
         if self.pixels is not None:
             return {"pixel-wise": self.pixels.attention_map(features)}
         rows = self.gain * self.classify.weight
-        if not isinstance(self.norm, nn.Identity):
+        if isinstance(self.norm, nn.BatchNorm1d) and self.norm.running_var is not None:
             rows = rows * (self.norm.running_var + self.norm.eps).rsqrt()
-        if not isinstance(self.project, nn.Identity):
+        if isinstance(self.project, nn.Linear):
             rows = rows @ self.project.weight
-        predicted = self.logits(self.embed_features(features)).argmax(1)
-        return {"class activation": (features * rows[predicted][:, :, None, None]).sum(1, keepdim=True)}
+        if target is None:
+            target = self.logits(self.embed_features(features)).argmax(1)
+        return {"class activation": (features * rows[target][:, :, None, None]).sum(1, keepdim=True)}
 
-    def parameter_groups(self, recipe: Recipe) -> list[dict]:
-        """The centers apart: their own learning rate, and no decay, which would draw them to the origin."""
-        apart = [p for p in (self.centers,) if p is not None and p.requires_grad]
-        rest = [p for p in self.parameters() if p.requires_grad and not any(p is c for c in apart)]
-        groups = [{"params": rest}]
-        if apart:
-            groups.append({"params": apart, "lr": self.center_lr * recipe.lr, "weight_decay": 0.0})
+    def parameter_groups(self, recipe: Recipe) -> list[dict[str, Any]]:
+        """The centers apart: their own learning rate, and no decay, which would pull them to the origin."""
+        centers = self.centers
+        rest = [p for p in self.parameters() if p.requires_grad and p is not centers]
+        groups: list[dict[str, Any]] = [{"params": rest}]
+        if centers is not None and centers.requires_grad:
+            groups.append({"params": [centers], "lr": self.center_lr * recipe.lr, "weight_decay": 0.0})
         return groups
+
+
+# DACL's script for RAF-DB, whose paper is the nearest one with public code; its centers learn at 0.5.
+RAFDB = Recipe(
+    epochs=60,
+    batch_size=64,
+    lr=0.01,
+    weight_decay=5e-4,
+    schedule="step",
+    step_epochs=20,
+    augmentation=Augmentation(flip=0.5, rotation=10, shift=0.06),
+)
+TripletCenter.recipes = {"smoke": SMOKE, "scratch": SCRATCH, "rafdb": RAFDB}

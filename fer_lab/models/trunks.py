@@ -3,27 +3,38 @@
 ResNet-18 is He et al.'s (arXiv 1512.03385), built from torchvision's block. `paper` is the published
 network at 224 px without its pooling and classifier. `tiny` keeps the block and the 7×7 grid at 56 px: a
 3×3 stem with stride 2, then three stages of two blocks (32, 64, 128 channels; 0.7 M parameters). It keeps
-PyTorch's own initialisation: behind BatchNorm the size of a weight only sets how fast it turns, and from
-the larger kaiming weights of the paper size it learns clearly slower in the few steps that it gets
+PyTorch's own initialisation: behind BatchNorm the size of a weight only sets how fast its direction changes,
+and from the larger kaiming weights of the paper size `tiny` learns clearly slower in its few steps
 (cross-entropy on FER+ after 120 steps: 1.60, against 1.51).
 
 IR-50 is the face-recognition network of Deng et al. (ArcFace, arXiv 1801.07698) as POSTER and QCS use it,
 without its last stage: it ends in a 14×14 grid and can be tapped after each stage. `paper` reads 224 px,
-takes every second pixel, and has 3, 4 and 14 units of 64, 128 and 256 channels. `tiny` reads 56 px whole
-and does not halve in the first stage, so that the taps have the paper's grids of 56, 28 and 14; it has 1, 1
-and 2 units of 16, 32 and 96 channels (0.3 M parameters), and the slope of its PReLU stays at the 0.25 that
-it starts from: the gradient of a learned slope takes as long as all convolutions of a 56×56 grid together.
+takes every second pixel, and has 3, 4 and 14 units of 64, 128 and 256 channels. `tiny` reads all pixels of
+56 px and does not halve in the first stage, so that the taps have the paper's grids of 56, 28 and 14; it has
+1, 1 and 2 units of 16, 32 and 96 channels (0.3 M parameters). The slope of its PReLU stays at the initial
+0.25: the gradient of a learned slope takes as long as all convolutions of a 56×56 grid together.
 
 MobileFaceNet (Chen et al., arXiv 1804.07573) with a head for 68 landmarks, as POSTER uses it. `paper` is the
 published one: 224 px, every second pixel, inverted bottlenecks of 1×1, depth-wise 3×3 and 1×1. In `tiny` a
-plain 3×3 convolution stands for the first two (Fused-MBConv, Tan & Le, arXiv 2104.00298) and ReLU for PReLU:
-depth-wise convolutions run at a fraction of their speed on a CPU. It reads 56 px whole.
+plain 3×3 convolution replaces the first two (Fused-MBConv, Tan & Le, arXiv 2104.00298) and ReLU replaces
+PReLU: depth-wise convolutions run at a fraction of their speed on a CPU. It reads all pixels of 56 px.
+
+Any network of timm can take the place of these (`TimmTrunk`).
 """
+
+import difflib
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torchvision.models.resnet import BasicBlock
+
+from fer_lab.models.layers import Chain, evaluating, fold
+from fer_lab.models.method import IMAGE_SIZES, SIZES
+
+TIMM = "timm:"
 
 
 def check_images(images: torch.Tensor, size: int) -> None:
@@ -32,20 +43,52 @@ def check_images(images: torch.Tensor, size: int) -> None:
         raise ValueError(f"expected images [B,3,{size},{size}], got {list(images.shape)}")
 
 
-class ResNet(nn.Module):
-    """A stem and stages of residual blocks; parameter names are torchvision's.
+def _check_size(size: str) -> None:
+    if size not in SIZES:
+        raise ValueError(f"size must be 'tiny' or 'paper', got {size!r}")
+
+
+class Trunk(nn.Module):
+    """What all trunks have in common: `forward` gives a grid of features, and `taps` earlier grids as well.
 
     Attributes:
-        out_channels: D of the features [B,D,7,7].
-        image_size: side of the images it is made for.
+        image_size: side of the images that it takes, S.
+        widths: channels of each tap.
+        out_channels: channels of the features, D; the last of `widths`.
     """
 
-    def __init__(self, *, widths: tuple[int, ...], blocks: int, stem: nn.Module, image_size: int):
+    def __init__(self, image_size: int, widths: tuple[int, ...]):
         super().__init__()
         self.image_size = image_size
+        self.widths = widths
         self.out_channels = widths[-1]
+
+    def taps(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """[B,3,S,S] → the grids that the trunk offers, the features last. Errors as those of `forward`."""
+        return (self(images),)
+
+
+class Residual(BasicBlock):
+    """torchvision's residual block: two 3×3 convolutions with BatchNorm, plus the shortcut."""
+
+    conv1: nn.Conv2d
+    bn1: nn.Module
+    conv2: nn.Conv2d
+    bn2: nn.Module
+
+    def fold_for_inference(self) -> None:
+        """Fold both BatchNorms; the shortcut folds its own."""
+        self.conv1, self.bn1 = fold(self.conv1, self.bn1)
+        self.conv2, self.bn2 = fold(self.conv2, self.bn2)
+
+
+class ResNet(Trunk):
+    """A stem and stages of residual blocks; parameter names are torchvision's."""
+
+    def __init__(self, *, widths: tuple[int, ...], blocks: int, stem: nn.Conv2d, image_size: int):
+        super().__init__(image_size, widths[-1:])
         self.conv1 = stem
-        self.bn1 = nn.BatchNorm2d(widths[0])
+        self.bn1: nn.Module = nn.BatchNorm2d(widths[0])
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, 1) if image_size == 224 else nn.Identity()
         self.stages = len(widths)
@@ -57,6 +100,9 @@ class ResNet(nn.Module):
             for module in self.modules():
                 if isinstance(module, nn.Conv2d):
                     nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def fold_for_inference(self) -> None:
+        self.conv1, self.bn1 = fold(self.conv1, self.bn1)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """[B,3,S,S] → [B,D,7,7].
@@ -74,30 +120,26 @@ class ResNet(nn.Module):
 def _stage(channels: int, width: int, blocks: int, stride: int) -> nn.Sequential:
     shortcut = None
     if stride != 1 or channels != width:
-        shortcut = nn.Sequential(nn.Conv2d(channels, width, 1, stride, bias=False), nn.BatchNorm2d(width))
-    first = BasicBlock(channels, width, stride, shortcut)
-    return nn.Sequential(first, *(BasicBlock(width, width) for _ in range(blocks - 1)))
+        shortcut = Chain(nn.Conv2d(channels, width, 1, stride, bias=False), nn.BatchNorm2d(width))
+    first = Residual(channels, width, stride, shortcut)
+    return nn.Sequential(first, *(Residual(width, width) for _ in range(blocks - 1)))
 
 
 def resnet18(size: str = "paper") -> ResNet:
-    """ResNet-18's features at one of its two sizes.
-
-    Raises:
-        ValueError: a size other than "tiny" and "paper".
-    """
+    """ResNet-18's features at size "tiny" or "paper"; ValueError for another."""
+    _check_size(size)
     if size == "paper":
         stem = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         return ResNet(widths=(64, 128, 256, 512), blocks=2, stem=stem, image_size=224)
-    if size == "tiny":
-        stem = nn.Conv2d(3, 32, 3, 2, 1, bias=False)
-        return ResNet(widths=(32, 64, 128), blocks=2, stem=stem, image_size=56)
-    raise ValueError(f"size must be 'tiny' or 'paper', got {size!r}")
+    stem = nn.Conv2d(3, 32, 3, 2, 1, bias=False)
+    return ResNet(widths=(32, 64, 128), blocks=2, stem=stem, image_size=56)
 
 
 class IRUnit(nn.Module):
     """BN, conv 3×3, PReLU, conv 3×3 with the stride, BN, plus the shortcut; nothing after the sum.
 
-    The shortcut picks every stride-th place where the channels stay, else it is a 1×1 convolution and BN.
+    The shortcut takes every stride-th place if the number of channels stays, else it is a 1×1 convolution
+    and BN.
     """
 
     def __init__(self, channels: int, width: int, stride: int, activation: nn.Module):
@@ -105,14 +147,16 @@ class IRUnit(nn.Module):
         self.stride = stride
         self.shortcut = None
         if channels != width:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(channels, width, 1, stride, bias=False), nn.BatchNorm2d(width)
-            )
+            self.shortcut = Chain(nn.Conv2d(channels, width, 1, stride, bias=False), nn.BatchNorm2d(width))
         self.norm1 = nn.BatchNorm2d(channels)
         self.conv1 = nn.Conv2d(channels, width, 3, 1, 1, bias=False)
         self.activation = activation
         self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
-        self.norm2 = nn.BatchNorm2d(width)
+        self.norm2: nn.Module = nn.BatchNorm2d(width)
+
+    def fold_for_inference(self) -> None:
+        """Fold the last BatchNorm. The first one stays: conv1 pads with zeros, which it must not shift."""
+        self.conv2, self.norm2 = fold(self.conv2, self.norm2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[B,C,h,w] → [B,D,h/s,w/s]."""
@@ -120,26 +164,17 @@ class IRUnit(nn.Module):
         return self.norm2(self.conv2(self.activation(self.conv1(self.norm1(x))))) + passed
 
 
-class IRNet(nn.Module):
-    """A stem and three stages of `IRUnit`.
-
-    Attributes:
-        widths: channels of the three taps, C₁, C₂, C₃.
-        out_channels: C₃, channels of the features.
-        image_size: side of the images it is made for.
-    """
+class IRNet(Trunk):
+    """A stem and three stages of `IRUnit`, with a tap after each."""
 
     def __init__(self, *, widths: tuple[int, int, int], units: tuple[int, int, int], image_size: int):
-        super().__init__()
-        self.image_size = image_size
-        self.widths = widths
-        self.out_channels = widths[-1]
+        super().__init__(image_size, widths)
         large = image_size == 224
 
         def activation(channels: int) -> nn.Module:
             return nn.PReLU(channels) if large else nn.LeakyReLU(0.25, inplace=True)
 
-        self.stem = nn.Sequential(
+        self.stem = Chain(
             nn.Conv2d(3, widths[0], 3, 1, 1, bias=False), nn.BatchNorm2d(widths[0]), activation(widths[0])
         )
         self.stages = nn.ModuleList()
@@ -151,40 +186,37 @@ class IRNet(nn.Module):
             self.stages.append(nn.Sequential(*(IRUnit(c, width, s, activation(width)) for c, s in row)))
             before = width
 
-    def taps(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def taps(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """[B,3,S,S] → features after each stage: [B,C₁,56,56], [B,C₂,28,28], [B,C₃,14,14].
 
         Raises:
             ValueError: images of a size that does not end in the 14×14 grid.
         """
-        check_images(images, self.image_size)
-        x = images
-        if self.image_size == 224:
-            x = F.interpolate(x, size=(112, 112), mode="nearest")
-        x1 = self.stages[0](self.stem(x))
+        x1 = self.stages[0](self.stem(_pixels(images, self.image_size)))
         x2 = self.stages[1](x1)
         return x1, x2, self.stages[2](x2)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """[B,3,S,S] → [B,C₃,14,14]."""
+        """[B,3,S,S] → [B,C₃,14,14]. Errors as those of `taps`."""
         return self.taps(images)[-1]
 
 
-def ir50(size: str = "paper") -> IRNet:
-    """IR-50 up to its 14×14 grid, at one of its two sizes.
+def _pixels(images: torch.Tensor, size: int) -> torch.Tensor:
+    """Checked images; of 224 px every second pixel, [B,3,112,112]."""
+    check_images(images, size)
+    return F.interpolate(images, size=(112, 112), mode="nearest") if size == 224 else images
 
-    Raises:
-        ValueError: a size other than "tiny" and "paper".
-    """
+
+def ir50(size: str = "paper") -> IRNet:
+    """IR-50 up to its 14×14 grid, at size "tiny" or "paper"; ValueError for another."""
+    _check_size(size)
     if size == "paper":
         return IRNet(widths=(64, 128, 256), units=(3, 4, 14), image_size=224)
-    if size == "tiny":
-        return IRNet(widths=(16, 32, 96), units=(1, 1, 2), image_size=56)
-    raise ValueError(f"size must be 'tiny' or 'paper', got {size!r}")
+    return IRNet(widths=(16, 32, 96), units=(1, 1, 2), image_size=56)
 
 
 class ConvNorm(nn.Module):
-    """Convolution without bias that keeps the grid but for its stride, BN, and an activation where wanted."""
+    """Convolution without bias, padded to keep the grid (up to its stride), BN, and an optional activation."""
 
     def __init__(
         self,
@@ -200,8 +232,11 @@ class ConvNorm(nn.Module):
         super().__init__()
         padding = kernel // 2 if padding is None else padding
         self.conv = nn.Conv2d(channels, width, kernel, stride, padding, groups=groups, bias=False)
-        self.norm = nn.BatchNorm2d(width)
+        self.norm: nn.Module = nn.BatchNorm2d(width)
         self.activation = nn.Identity() if activation is None else activation
+
+    def fold_for_inference(self) -> None:
+        self.conv, self.norm = fold(self.conv, self.norm)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[B,C,h,w] → [B,D,h',w']."""
@@ -220,6 +255,7 @@ class Bottleneck(nn.Module):
     def __init__(self, channels: int, width: int, hidden: int, stride: int = 1, *, residual: bool, fused: bool):
         super().__init__()
         self.residual = residual
+        self.depthwise: nn.Module
         if fused:
             self.spread = ConvNorm(channels, hidden, 3, stride, activation=nn.ReLU(inplace=True))
             self.depthwise = nn.Identity()
@@ -248,32 +284,23 @@ class LandmarkHead(nn.Module):
         return self.norm(self.linear(self.depthwise(features).flatten(1))).unflatten(1, (68, 2))
 
 
-class MobileFaceNet(nn.Module):
+class MobileFaceNet(Trunk):
     """Features for POSTER's landmark tokens, and the 68 landmarks that they were learned for.
 
     Args:
         stem: channels behind the first convolution.
-        stages: (width, channels inside the unit that halves the grid, the same of its residual units, how
-            many of those) for each of the three.
+        stages: for each of the three stages: its width, the channels inside the unit that halves the grid,
+            the channels inside its residual units, and their number.
         out_channels: D.
 
     Attributes:
-        out_channels: D of the features [B,D,7,7].
-        image_size: side of the images it is made for.
-        head: features → points.
+        head: features → points; the identity in a method that needs only the features.
     """
 
     def __init__(
-        self,
-        *,
-        stem: int,
-        stages: tuple[tuple[int, int, int, int], ...],
-        out_channels: int,
-        image_size: int,
+        self, *, stem: int, stages: tuple[tuple[int, int, int, int], ...], out_channels: int, image_size: int
     ):
-        super().__init__()
-        self.image_size = image_size
-        self.out_channels = out_channels
+        super().__init__(image_size, (out_channels,))
         fused = image_size != 224
 
         def activation(channels: int) -> nn.Module:
@@ -292,7 +319,7 @@ class MobileFaceNet(nn.Module):
             self.stages.append(nn.Sequential(*units))
             before = width
         self.last = ConvNorm(before, out_channels, 1, activation=activation(out_channels))
-        self.head = LandmarkHead(out_channels)
+        self.head: nn.Module = LandmarkHead(out_channels)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """[B,3,S,S] → [B,D,7,7].
@@ -300,11 +327,7 @@ class MobileFaceNet(nn.Module):
         Raises:
             ValueError: images of a size that does not end in the 7×7 grid.
         """
-        check_images(images, self.image_size)
-        x = images
-        if self.image_size == 224:
-            x = F.interpolate(x, size=(112, 112), mode="nearest")
-        x = self.stem(x)
+        x = self.stem(_pixels(images, self.image_size))
         for stage in self.stages:
             x = stage(x)
         return self.last(x)
@@ -315,15 +338,118 @@ class MobileFaceNet(nn.Module):
 
 
 def mobilefacenet(size: str = "paper") -> MobileFaceNet:
-    """MobileFaceNet for 68 landmarks at one of its two sizes.
-
-    Raises:
-        ValueError: a size other than "tiny" and "paper".
-    """
+    """MobileFaceNet for 68 landmarks at size "tiny" or "paper"; ValueError for another."""
+    _check_size(size)
     if size == "paper":
         stages = ((64, 128, 128, 4), (128, 256, 256, 6), (128, 512, 256, 2))
         return MobileFaceNet(stem=64, stages=stages, out_channels=512, image_size=224)
-    if size == "tiny":
-        stages = ((16, 32, 32, 0), (32, 64, 64, 1), (64, 96, 96, 1))
-        return MobileFaceNet(stem=16, stages=stages, out_channels=96, image_size=56)
-    raise ValueError(f"size must be 'tiny' or 'paper', got {size!r}")
+    stages = ((16, 32, 32, 0), (32, 64, 64, 1), (64, 96, 96, 1))
+    return MobileFaceNet(stem=16, stages=stages, out_channels=96, image_size=56)
+
+
+class TimmTrunk(Trunk):
+    """Features of a network of timm (https://github.com/huggingface/pytorch-image-models).
+
+    For each wanted grid of side g it taps the stage whose stride is nearest to S/g, and averages (or repeats)
+    a grid of another side to g×g. Deeper stages are left out. At 56 px and g = 7 the stride is 8, an early
+    stage; at 224 px it is 32, usually the whole network. Images keep the package's own normalisation, also
+    with pre-trained weights that were learned with another one.
+
+    Args:
+        name: one of `timm.list_models()`.
+        image_size: S.
+        grids: sides of the taps, the features' last.
+        pretrained: load the weights that timm downloads for this network; without it nothing is downloaded.
+
+    Raises:
+        ValueError: timm has no network of this name (close names are listed), or its network cannot give grids
+            of images of this size.
+    """
+
+    def __init__(self, name: str, image_size: int, grids: tuple[int, ...] = (7,), pretrained: bool = False):
+        # timm takes a second to import, and most models do not need it.
+        import timm
+
+        if not timm.is_model(name):
+            close = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.4)
+            hint = f"close names: {', '.join(close)}" if close else "timm.list_models() lists all"
+            raise ValueError(f"timm has no network {name!r}; {hint}")
+        settings = timm.get_pretrained_cfg(name)
+        # Networks with position embeddings are built for one size of images.
+        options: Any = {"img_size": image_size} if settings is not None and settings.fixed_input_size else {}
+        try:
+            net: Any = timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
+            strides = [stage["reduction"] for stage in net.feature_info]
+            stages = [_nearest(strides, image_size / g) for g in grids]
+            net.prune_intermediate_layers(sorted(set(stages)), prune_norm=True)
+            with evaluating(net), torch.no_grad():
+                taps = _intermediates(net, stages, torch.zeros(1, 3, image_size, image_size))
+        except (AttributeError, TypeError, AssertionError, RuntimeError) as error:
+            raise ValueError(f"timm's {name} cannot be a trunk at {image_size} px: {error}") from error
+        super().__init__(image_size, tuple(tap.shape[1] for tap in taps))
+        self.net = net
+        self.stages = stages
+        self.grids = grids
+
+    def fold_for_inference(self) -> None:
+        """Let timm fold what it can (networks such as RepVGG); BatchNorms of other networks stay."""
+        from timm.utils import reparameterize_model
+
+        self.net = reparameterize_model(self.net, inplace=True)
+
+    def taps(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """[B,3,S,S] → one grid [B,C,g,g] for each g of `grids`.
+
+        Raises:
+            ValueError: images of another size.
+        """
+        check_images(images, self.image_size)
+        taps = zip(_intermediates(self.net, self.stages, images), self.grids, strict=True)
+        return tuple(tap if tap.shape[-1] == g else F.adaptive_avg_pool2d(tap, g) for tap, g in taps)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """[B,3,S,S] → [B,D,g,g], g the last of `grids`. Errors as those of `taps`."""
+        return self.taps(images)[-1]
+
+
+def _nearest(strides: list[int], wanted: float) -> int:
+    """The index of the nearest stride; of several that are equally near, the deepest."""
+    return min(range(len(strides)), key=lambda i: (abs(strides[i] - wanted), -i))
+
+
+def _intermediates(net: Any, stages: list[int], images: torch.Tensor) -> list[torch.Tensor]:
+    """What a network of timm gives after each of some stages, which may repeat, [B,C,h,w]."""
+    once = sorted(set(stages))
+    grids = net.forward_intermediates(images, indices=once, intermediates_only=True)
+    return [grids[once.index(stage)] for stage in stages]
+
+
+TRUNKS: dict[str, Callable[[str], Trunk]] = {
+    "resnet18": resnet18,
+    "ir50": ir50,
+    "mobilefacenet": mobilefacenet,
+}
+
+
+def make_trunk(
+    name: str, size: str, own: Sequence[str], *, grids: tuple[int, ...] = (7,), pretrained: bool = False
+) -> Trunk:
+    """A trunk by its name.
+
+    Args:
+        name: one of `own`, or "timm:NAME" for a `TimmTrunk`.
+        size: "tiny" or "paper".
+        own: those of `TRUNKS` that the method takes.
+        grids, pretrained: of `TimmTrunk`; the package's own trunks have fixed grids and start at random.
+
+    Raises:
+        ValueError: an unknown name or size, or pre-trained weights for a trunk of the package's own.
+    """
+    _check_size(size)
+    if name.startswith(TIMM):
+        return TimmTrunk(name.removeprefix(TIMM), IMAGE_SIZES[size], grids, pretrained)
+    if name not in own:
+        raise ValueError(f"trunk must be one of {', '.join(own)}, or timm:NAME, got {name!r}")
+    if pretrained:
+        raise ValueError(f"pretrained=True is for timm's networks alone, and {name} is not one of them")
+    return TRUNKS[name](size)

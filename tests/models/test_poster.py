@@ -9,17 +9,16 @@ from fer_lab.data.faces import FaceBatch
 from fer_lab.models import create_model
 from fer_lab.models.layers import watch
 from fer_lab.models.poster import (
-    LANDMARK_WEIGHTS,
     POSTER,
     CrossBlock,
     FusionAttention,
     PyramidStep,
     image_tokens,
-    load_landmarks,
     poster_loss,
     with_class_token,
 )
 from fer_lab.models.trunks import mobilefacenet
+from fer_lab.models.weights import LANDMARK_WEIGHTS, load_weights
 
 ALONE = {"landmark_stream": "none", "cross_fusion": False, "pyramid": False}
 IDEAS = {
@@ -300,21 +299,8 @@ def test_other_image_shapes_are_refused_with_both_shapes(shape):
 def test_create_model_fills_the_tiny_stream_and_the_constructor_does_not():
     shipped, bare = create_model("poster"), POSTER(7, "tiny")
     reference = mobilefacenet("tiny")
-    load_landmarks(reference, LANDMARK_WEIGHTS)
+    load_weights(reference, LANDMARK_WEIGHTS)
     for name, value in reference.state_dict().items():
         torch.testing.assert_close(shipped.landmarks.state_dict()[name], value, rtol=0, atol=0)
     assert not torch.equal(bare.landmarks.last.conv.weight, reference.last.conv.weight)
     assert LANDMARK_WEIGHTS.stat().st_size < 1_000_000
-
-
-def test_landmark_weights_that_do_not_fit(tmp_path):
-    with pytest.raises(ValueError, match=r"absent\.safetensors does not exist.*fer-lab landmarks"):
-        load_landmarks(mobilefacenet("tiny"), tmp_path / "absent.safetensors")
-    (tmp_path / "text.safetensors").write_text("no weights")
-    with pytest.raises(ValueError, match="no readable safetensors"):
-        load_landmarks(mobilefacenet("tiny"), tmp_path / "text.safetensors")
-    net = mobilefacenet("paper")
-    before = net.last.conv.weight.clone()
-    with pytest.raises(ValueError, match=r"does not fit.*\[96\], expected \[512\]"):
-        load_landmarks(net, LANDMARK_WEIGHTS)
-    torch.testing.assert_close(net.last.conv.weight, before, rtol=0, atol=0)

@@ -6,7 +6,7 @@ from helpers.reference import golden, images, normal, official_state
 
 from fer_lab.data.faces import FaceBatch
 from fer_lab.models import create_model
-from fer_lab.models.authors.loading import load_official
+from fer_lab.models.authors import load_official
 from fer_lab.models.layers import watch
 from fer_lab.models.qcs import (
     SIZES,
