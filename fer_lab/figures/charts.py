@@ -1,20 +1,74 @@
-"""Charts of numbers: training, metrics with intervals, embeddings, speed."""
+"""Charts that two notebooks or more draw, or the command line: training, metrics with intervals, curves."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from matplotlib import patheffects
+import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import PercentFormatter, StrMethodFormatter
 
 from fer_lab.data.expressions import colors
-from fer_lab.evaluation.metrics import BINS
-from fer_lab.figures.style import INK, SERIES, SHADES, SOFT, check_columns, interval_rows, new_figure, styled
-from fer_lab.runs import Predictions
+from fer_lab.data.faces import SPLITS, FaceSet
+from fer_lab.evaluation.embeddings import Plane
+from fer_lab.figures.pictures import set_title
+from fer_lab.figures.style import (
+    DASHED,
+    HALO,
+    INK,
+    KNOWN_ENDS,
+    SERIES,
+    SOFT,
+    check_columns,
+    class_marks,
+    heading,
+    heat_table,
+    interval_rows,
+    legend,
+    mark,
+    method_palette,
+    method_title,
+    name_points,
+    new_figure,
+    panels,
+    plain_rows,
+    styled,
+    with_ends,
+)
+from fer_lab.models.method import TITLES
 
-DASHED = {"color": SOFT, "linewidth": 1, "linestyle": (0, (4, 3)), "zorder": 1}
+STAR: dict[str, Any] = {"marker": "*", "edgecolors": "white", "linewidths": 1.1, "zorder": 4}
+
+
+@styled
+def class_counts(faces: FaceSet, title: str | None = None) -> Figure:
+    """Faces per class as bars in the classes' colours, paler by split; count and share at the end."""
+    fig = new_figure(7, 0.34 * faces.num_classes + 1.2)
+    ax = fig.subplots()
+    place, left = np.arange(faces.num_classes), np.zeros(faces.num_classes)
+    shades = np.array([to_rgb(color) for color in colors(faces.classes)])
+    present = [split for split in SPLITS if (faces.splits == split).any()]
+    for strength, split in zip((1.0, 0.6, 0.3), present, strict=False):
+        counts = np.bincount(faces.labels.numpy()[faces.splits == split], minlength=faces.num_classes)
+        tint = 1 - strength * (1 - shades)
+        ax.barh(place, counts, left=left, height=0.66, color=tint, edgecolor="white", linewidth=0.6)
+        left += counts
+        ax.plot([], [], "s", color=str(1 - 0.65 * strength), markersize=7, label=split)
+    for y, count in enumerate(left):
+        text = f" {count:,.0f}  ({count / max(1, left.sum()):.0%})"
+        ax.text(count, y, text, va="center", fontsize=8.5, path_effects=HALO)
+    ax.set_yticks(place, faces.classes)
+    ax.set(xlim=(0, left.max() * 1.18 or 1), ylim=(faces.num_classes - 0.5, -0.5), xlabel="faces")
+    plain_rows(ax)
+    if len(present) > 1:
+        ax.legend(loc="lower right", handletextpad=0.2)
+    ax.set_title(title or f"{set_title(faces)}: how often each expression occurs among {len(faces):,}")
+    return fig
 
 
 @styled
@@ -32,30 +86,31 @@ def training_curves(history: pd.DataFrame, title: str | None = None) -> Figure:
     epochs = history["epoch"].to_numpy()
     rates = [name for name in history if name.endswith("accuracy")]
     terms = [name for name in history if name not in ("epoch", "seconds", "lr", "total", *rates)]
-    panels = ["loss", *(["accuracy"] if rates else []), *(["lr"] if "lr" in history else [])]
-    fig = new_figure(3.0 * len(panels), 3.5)
-    axes = dict(zip(panels, np.atleast_1d(fig.subplots(1, len(panels))), strict=True))
-    mark = "o" if len(epochs) < 40 else ""
+    names = ["loss", *(["accuracy"] if rates else []), *(["lr"] if "lr" in history else [])]
+    fig = new_figure(3.0 * len(names), 3.5)
+    axes = dict(zip(names, np.atleast_1d(fig.subplots(1, len(names))), strict=True))
+    dot = "o" if len(epochs) < 40 else ""
 
-    def curve(ax: Axes, name: str, values: np.ndarray, label: str, **line) -> None:
-        ax.plot(epochs, values, marker=mark, markersize=3.5, label=label, gid=name, **line)
+    def curve(ax: Axes, name: str, values: pd.Series, label: str, color: str, linestyle: Any = "-") -> None:
+        line: dict[str, Any] = {"color": color, "linestyle": linestyle, "label": label, "gid": name}
+        ax.plot(epochs, values, marker=dot, markersize=3.5, **line)
 
     for i, name in enumerate(terms):
-        curve(axes["loss"], name, history[name], name.replace("_", " "), color=SERIES[i % len(SERIES)])
+        curve(axes["loss"], name, history[name], name.replace("_", " "), SERIES[i % len(SERIES)])
     if terms != ["cross_entropy"]:
-        curve(axes["loss"], "total", history["total"], "total", color=INK, linestyle=(0, (4, 1.5)))
-    drawn = np.concatenate([line.get_ydata() for line in axes["loss"].lines])
+        curve(axes["loss"], "total", history["total"], "total", INK, (0, (4, 1.5)))
+    drawn = np.concatenate([np.asarray(line.get_ydata()) for line in axes["loss"].lines])
     drawn = drawn[np.isfinite(drawn)]
     if len(drawn) and drawn.min() > 0 and drawn.max() > 30 * drawn.min():
         axes["loss"].set_yscale("log")
     axes["loss"].set_ylabel("loss, mean over the epoch")
     for color, name in zip(SERIES, reversed(rates), strict=False):
         label = f"{name.removesuffix('_accuracy').replace('_', ' ')} (last {history[name].iloc[-1]:.1%})"
-        curve(axes["accuracy"], name, 100 * history[name], label, color=color)
+        curve(axes["accuracy"], name, 100 * history[name], label, color)
     if rates:
         axes["accuracy"].set_ylabel("accuracy, %")
-    if "lr" in panels:
-        curve(axes["lr"], "lr", history["lr"], "", color=SOFT)
+    if "lr" in history:
+        curve(axes["lr"], "lr", history["lr"], "", SOFT)
         axes["lr"].set_ylabel("learning rate")
         axes["lr"].set_ylim(bottom=0)
     for name, ax in axes.items():
@@ -66,12 +121,45 @@ def training_curves(history: pd.DataFrame, title: str | None = None) -> Figure:
             columns = 2 if len(ax.lines) > 1 and name == "loss" else 1
             ax.legend(loc="upper center", bbox_to_anchor=(0.45, -0.2), ncols=columns, columnspacing=1.2)
     seconds = f", {history['seconds'].sum():,.0f} s" if "seconds" in history else ""
-    _heading(fig, title or f"Training, {len(epochs)} epochs{seconds}")
+    heading(fig, title or f"Training, {len(epochs)} epochs{seconds}")
+    # The layout makes room for the ticks that were there before it, and may then get longer ones.
+    fig.draw_without_rendering()
     return fig
 
 
-def _heading(fig: Figure, text: str) -> None:
-    fig.suptitle(text, x=0.01, ha="left", fontsize=10.5, weight="bold")
+@styled
+def curves(
+    x: np.ndarray,
+    lines: Mapping[str, np.ndarray],
+    xlabel: str,
+    ylabel: str,
+    title: str,
+    reference: tuple[str, float | np.ndarray] | None = None,
+    dashed: Collection[str] = (),
+    dots: bool = True,
+    **axes: Any,
+) -> Figure:
+    """Named lines [N] over x [N]. A line that is named after a model has the model's colour.
+
+    Args:
+        reference: name and value, or values [N], of a grey dashed line.
+        dashed: which lines are dashed, for two sets of lines or a line that covers another.
+        dots: mark the points.
+        axes: more for `Axes.set`: xscale, xlim, ylim.
+    """
+    fig = new_figure(7.5, 3.3)
+    ax = fig.subplots()
+    shades = method_palette(list(lines))
+    for (name, values), (label, color) in zip(lines.items(), shades.items(), strict=True):
+        stroke: Any = (0, (3, 2)) if name in dashed else "-"
+        ax.plot(x, values, color, linestyle=stroke, marker="o" if dots else "", markersize=4, label=label)
+    if reference is not None:
+        ax.plot(x, np.broadcast_to(reference[1], np.shape(x)), label=reference[0], **DASHED)
+    ax.set(xlabel=xlabel, ylabel=ylabel, **axes)
+    ax.grid()
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), handlelength=3)
+    ax.set_title(title)
+    return fig
 
 
 @styled
@@ -85,32 +173,22 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], title: str | None = No
     matrix, c = np.asarray(matrix), len(classes)
     if matrix.shape != (c, c):
         raise ValueError(f"expected a matrix [{c},{c}] for {c} classes, got {list(matrix.shape)}")
-    total = matrix.sum(1, keepdims=True)
-    share = np.divide(matrix, total, out=np.zeros((c, c)), where=total > 0)
+    total = matrix.sum(1)
+    share = np.divide(matrix, total[:, None], out=np.zeros((c, c)), where=total[:, None] > 0)
     side = 0.62 * c + 1.5
     fig = new_figure(side, side)
     ax = fig.subplots()
+    cells = zip(share.flat, matrix.flat, strict=True)
+    texts = np.array([f"{part:.0%}\n{n:,}" if n else "" for part, n in cells]).reshape(c, c)
+    rows = [f"{name}\n{n:,}" for name, n in zip(classes, total, strict=True)]
     # Errors are rare: a curve in the shade lets a few percent be seen.
-    ax.imshow(share, cmap=SHADES, norm=mpl.colors.PowerNorm(0.6, 0, 1))
-    for i, j in np.ndindex(c, c):
-        if matrix[i, j]:
-            middle = {"ha": "center", "va": "center", "color": "white" if share[i, j] > 0.35 else INK}
-            ax.text(j, i - 0.1, f"{share[i, j]:.0%}", weight="bold" if i == j else "normal", **middle)
-            ax.text(j, i + 0.23, f"{matrix[i, j]:,}", fontsize=8, alpha=0.8, **middle)
-    ax.set_xticks(range(c), classes, rotation=35, ha="right", rotation_mode="anchor")
-    ax.set_yticks(range(c), [f"{name}\n{n:,}" for name, n in zip(classes, total[:, 0], strict=True)])
-    ax.tick_params(length=0, pad=9, labelcolor=INK)
+    heat_table(ax, share, rows, classes, texts, norm=PowerNorm(0.6, 0, 1), square=True)
+    ax.tick_params(pad=9)
     for i, color in enumerate(colors(classes)):
-        bar = {"color": color, "linewidth": 4, "clip_on": False, "solid_capstyle": "butt"}
-        ax.plot([-0.62, -0.62], [i - 0.4, i + 0.4], **bar)
-        ax.plot([i - 0.4, i + 0.4], [c - 0.38, c - 0.38], **bar)
-    ax.set_xticks(np.arange(c + 1) - 0.5, minor=True)
-    ax.set_yticks(np.arange(c + 1) - 0.5, minor=True)
-    ax.grid(which="minor", color="white", linewidth=2)
-    ax.tick_params(which="minor", length=0)
-    ax.spines[:].set_visible(False)
-    ax.set(xlim=(-0.5, c - 0.5), ylim=(c - 0.5, -0.5), ylabel="label")
-    ax.set_xlabel("predicted: share of the row, and faces")
+        bar: dict[str, Any] = {"color": color, "linewidth": 4, "clip_on": False, "solid_capstyle": "butt"}
+        ax.plot([-0.1, -0.1], [i + 0.1, i + 0.9], **bar)
+        ax.plot([i + 0.1, i + 0.9], [c + 0.1, c + 0.1], **bar)
+    ax.set(xlim=(0, c), ylim=(c, 0), xlabel="predicted: share of the row, and faces", ylabel="label")
     right = np.trace(matrix) / max(1, matrix.sum())
     ax.set_title(title or f"What was taken for what: {right:.1%} of {matrix.sum():,} faces right")
     return fig
@@ -124,16 +202,15 @@ def per_class_recall(metrics: pd.DataFrame, title: str | None = None) -> Figure:
         ValueError: a table without recall or without intervals.
     """
     check_columns(metrics, ("metric", "class", "value", "low", "high"))
-    table = metrics[metrics["metric"] == "recall"]
+    table = metrics[metrics["metric"] == "recall"].rename(columns={"class": "label"})
     check_columns(table, ())
     fig = new_figure(6.4, 0.36 * len(table) + 1.1)
     ax = fig.subplots()
-    interval_rows(ax, table, colors(list(table["class"])), digits=1, percent=True)
+    interval_rows(ax, table, colors(list(table["label"])))
     mean = 100 * table["value"].mean()
     ax.axvline(mean, **DASHED)
-    corner = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "ha": "right"}
-    ax.annotate(f"mean {mean:.1f}%", (mean, 1), (-4, 2), fontsize=8, color=SOFT, **corner)
-    ax.set_yticks(range(len(table)), table["class"])
+    corner: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
+    ax.annotate(f"mean {mean:.1f}%", (mean, 1), (-4, 2), ha="right", fontsize=8, color=SOFT, **corner)
     ax.set_xlabel("recall, % of the class's faces, with 95 % interval")
     ax.set_xlim(max(0, np.nanmin(100 * table[["low", "value"]]) - 5), 102)
     ax.set_title(title or "How many faces of each class are found", pad=16)
@@ -165,11 +242,10 @@ def ablation(
     fig = new_figure(7.2, 0.36 * len(labels) + 1.05)
     ax = fig.subplots()
     shades = [INK if label == reference else SERIES[0] for label in labels]
-    interval_rows(ax, summary, shades, digits=1 if percent else 3, percent=percent)
+    interval_rows(ax, summary, shades, percent, "{:.1f}%" if percent else "{:.3f}")
     if reference is not None:
         value = summary["value"].iloc[labels.index(reference)]
         ax.axvline(value * (100 if percent else 1), **DASHED)
-    ax.set_yticks(range(len(labels)), labels)
     ax.margins(x=0.06)
     ax.set_xlabel(xlabel)
     ax.set_title(title or "What each part contributes")
@@ -177,93 +253,247 @@ def ablation(
 
 
 @styled
-def embedding_map(
-    xy: np.ndarray,
-    labels: Sequence[int],
-    classes: Sequence[str],
+def panels_of_intervals(
+    table: pd.DataFrame,
+    xlabel: str = "",
+    reference: str | float | None = None,
+    percent: bool = True,
+    number: str = "{:.1f}%",
+    sharex: bool = True,
     title: str | None = None,
-    axis: str = "UMAP",
 ) -> Figure:
-    """Points [N,2] in their classes' colours; each class's name stands above most of its points.
+    """Means with their intervals: a panel a setting, a row a method.
 
     Args:
+        table: columns panel, label, value, low, high; low and high may be NaN. Methods have their titles and
+            colours, all other labels one colour.
+        reference: a label, whose value gets a line in every panel, or a value as it is shown.
+        percent: values are shares, shown times 100.
+        number: how a value is written.
+
+    Raises:
+        ValueError: missing columns, no rows, or panels that do not have the same labels.
+    """
+    check_columns(table, ("panel", "label", "value", "low", "high"))
+    names, labels = (list(dict.fromkeys(table[key])) for key in ("panel", "label"))
+    if table.pivot_table(index="label", columns="panel", values="value").isna().any(axis=None):
+        raise ValueError(f"every panel needs a row for each of {', '.join(labels)}")
+    width, height = 9.0 / len(names), 0.42 * len(labels) + 0.7
+    fig, axes, _ = panels(len(names), width, height, 0.35, rows=1, sharex=sharex)
+    one = {label: INK if label == reference else SERIES[0] for label in labels}
+    shades = method_palette(labels) if set(labels) <= set(TITLES) else one
+    for ax, name in zip(axes, names, strict=True):
+        rows = table[table["panel"] == name].set_index("label").loc[labels].reset_index()
+        interval_rows(ax, rows.assign(label=list(shades)), list(shades.values()), percent, number, above=True)
+        if reference is not None:
+            at = rows["value"].iloc[labels.index(reference)] if isinstance(reference, str) else reference
+            ax.axvline(at * 100 if percent and isinstance(reference, str) else at, **DASHED)
+        ax.tick_params(labelleft=ax is axes[0])
+        ax.set_title(name, fontsize=9.5)
+        ax.set_xlabel("")
+        ax.margins(x=0.08)
+        ax.locator_params(axis="x", nbins=5)
+        if percent:
+            ax.xaxis.set_major_formatter(PercentFormatter(100))
+    fig.supxlabel(xlabel, fontsize=9, color=SOFT)
+    heading(fig, title or xlabel)
+    return fig
+
+
+@styled
+def curves_with_intervals(
+    table: pd.DataFrame,
+    labels: Mapping[str, str],
+    ylabel: str = "accuracy",
+    chance: float | None = None,
+    spans: Mapping[str, tuple[float, float]] | None = None,
+    title: str | None = None,
+) -> Figure:
+    """A panel a knob: a share for every model against the knob's level, with intervals as shades.
+
+    Args:
+        table: columns knob, level, model, value, low, high, as `evaluation.robustness` gives them.
+        labels: knob → what its axis is called.
+        chance: accuracy of the best constant answer, a dashed line.
+        spans: knob → ends of a grey band.
+    """
+    check_columns(table, ("knob", "level", "model", "value", "low", "high"))
+    knobs, names = (list(dict.fromkeys(table[key])) for key in ("knob", "model"))
+    shades = method_palette(names)
+    fig, axes, _ = panels(len(knobs), 9.0 / len(knobs), 2.5, 0.6, rows=1, sharey=True)
+    drawn = with_ends(table.assign(model=table["model"].map(method_title)))
+    for ax, knob in zip(axes, knobs, strict=True):
+        rows = drawn[drawn["knob"] == knob]
+        look: dict[str, Any] = {"marker": "o", "markersize": 4, "markeredgewidth": 0, "err_kws": {"alpha": 0.1}}
+        look |= {"hue": "model", "palette": shades, "hue_order": list(shades), "legend": False}
+        sns.lineplot(rows, x="level", y="estimate", sort=False, ax=ax, **look, **KNOWN_ENDS)
+        if chance is not None:
+            ax.axhline(chance, **DASHED)
+        if spans is not None:
+            ax.axvspan(*spans[knob], color="#eeeeee", linewidth=0, zorder=0)
+        ax.set(xlabel=labels.get(knob, knob), ylabel=ylabel, ylim=(0, 1.02))
+        ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        ax.grid(axis="y")
+    legend(fig, [mark(name, color, linestyle="-") for name, color in shades.items()])
+    heading(fig, title or "One difficulty at a time")
+    return fig
+
+
+@styled
+def group_accuracy(table: pd.DataFrame, joined: bool = False, title: str | None = None) -> Figure:
+    """A panel a property: accuracy of every model within each group, with intervals.
+
+    Args:
+        table: columns property, group, model, value, low, high, as `comparison.accuracy_by_group` gives them,
+            and faces, if their number is to be written under each group.
+        joined: join the dots of a model by a line, where groups have an order.
+    """
+    check_columns(table, ("property", "group", "model", "value", "low", "high"))
+    names, models = (list(dict.fromkeys(table[key])) for key in ("property", "model"))
+    shades = method_palette(models)
+    widths = [table.loc[table["property"] == name, "group"].nunique() + 0.6 for name in names]
+    fig = new_figure(2.6 * len(names) + 3.0, 3.3)
+    axes = fig.subplots(1, len(names), sharey=True, squeeze=False, width_ratios=widths)[0]
+    for ax, name in zip(axes, names, strict=True):
+        part = table[table["property"] == name]
+        groups = part.drop_duplicates("group")
+        order = list(groups["group"])
+        sns.pointplot(
+            with_ends(part.assign(model=part["model"].map(method_title))), x="group", y="estimate", hue="model",
+            order=order, hue_order=list(shades), palette=shades, linestyle="-" if joined else "none",
+            linewidth=1.6, markersize=6, markeredgewidth=0, legend=False, ax=ax,
+            dodge=(0.12 if joined else 0.5) if len(shades) > 1 else False,
+            err_kws={"linewidth": 2, "alpha": 0.5}, **KNOWN_ENDS,
+        )  # fmt: skip
+        if "faces" in table:
+            ax.set_xticks(range(len(order)), [f"{g}\n{n:,}" for g, n in groups[["group", "faces"]].to_numpy()])
+        ax.set(xlabel=name, ylabel="accuracy" if ax is axes[0] else "")
+        ax.grid(axis="y")
+    axes[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    legend(fig, [mark(model, color) for model, color in shades.items()])
+    heading(fig, title or "Is the error the same for everybody? (numbers: faces in the group)")
+    return fig
+
+
+# ---------------------------------------------------------------- embeddings
+
+
+class Frame(NamedTuple):
+    """An embedding at one moment: points [N,2], centers [C,2] or None, and what `plane_of` says or None."""
+
+    xy: np.ndarray
+    centers: np.ndarray | None = None
+    plane: Plane | None = None
+
+
+def cloud(
+    ax: Axes, moment: Frame, labels: Sequence[int] | np.ndarray, classes: Sequence[str], size: float
+) -> None:
+    """Points in their classes' colours, centers as stars, decision regions pale, margins as outlines.
+
+    Raises:
+        ValueError: another number of points than labels.
+    """
+    xy, chosen, shades = np.asarray(moment.xy), np.asarray(labels), colors(classes)
+    if xy.shape != (len(chosen), 2):
+        raise ValueError(f"expected points [{len(chosen)},2], got {list(xy.shape)}")
+    if (plane := moment.plane) is not None:
+        pale = np.array([[1 - 0.2 * (1 - part) for part in to_rgb(shade)] for shade in shades])
+        box = (plane.x[0], plane.x[-1], plane.y[0], plane.y[-1])
+        ax.imshow(pale[plane.decision], extent=box, origin="lower", aspect="auto", interpolation="nearest")
+        for shade, silent in zip(shades, () if plane.silent is None else plane.silent, strict=False):
+            if silent.any() and not silent.all():
+                ax.contour(plane.x, plane.y, silent.astype(float), levels=[0.5], colors=[shade], linewidths=1.3)
+        ax.set(xlim=box[:2], ylim=box[2:])
+    # In random order, so that no class covers all others.
+    order = np.random.default_rng(0).permutation(len(xy))
+    dots = np.array([mpl.colors.to_rgba(shade, 0.75) for shade in shades])
+    ax.scatter(xy[order, 0], xy[order, 1], s=size, c=dots[chosen[order]], linewidths=0, zorder=2)
+    if moment.centers is not None:
+        x, y = np.asarray(moment.centers).T
+        ax.scatter(x, y, s=9 * size + 60, c=shades, **STAR)
+    ax.set(xticks=[], yticks=[])
+
+
+@styled
+def embedding_frames(
+    frames: Mapping[str, Sequence[Frame]],
+    labels: Sequence[int],
+    classes: Sequence[str],
+    column_titles: Sequence[str] | None = None,
+    side: float = 1.75,
+    title: str | None = None,
+) -> Figure:
+    """Plane embeddings of the same faces as they change: a row a method, a column a moment.
+
+    Every panel has its own scale, since what matters is where the classes lie to each other.
+
+    Args:
+        side: of a panel, in inches, made smaller if the figure would be too wide.
+
+    Raises:
+        ValueError: rows of unequal length, or titles that do not fit.
+    """
+    count = len(next(iter(frames.values())))
+    names = [f"frame {i + 1}" for i in range(count)] if column_titles is None else list(column_titles)
+    if {len(row) for row in frames.values()} != {len(names)}:
+        raise ValueError(f"expected {len(names)} frames in every row, got {[len(r) for r in frames.values()]}")
+    side = min(side, 8.6 / len(names))
+    fig = new_figure(side * len(names) + 0.4, (side + 0.12) * len(frames) + 0.75)
+    axes = fig.subplots(len(frames), len(names), squeeze=False)
+    for row, (name, moments) in zip(axes, frames.items(), strict=True):
+        for ax, moment in zip(row, moments, strict=True):
+            cloud(ax, moment, labels, classes, size=4.5 * max(1.0, side / 1.2))
+            ax.spines[:].set(visible=True, color="#c8c8c8")
+        row[0].set_ylabel(name, color=INK, fontsize=8.5)
+    for ax, text in zip(axes[0], names, strict=True):
+        ax.set_title(text, loc="center", fontsize=9, weight="normal", pad=4)
+    engine: Any = fig.get_layout_engine()
+    engine.set(h_pad=0.02, w_pad=0.02)
+    heading(fig, title or "The same faces through training")
+    stars = any(moment.centers is not None for row in frames.values() for moment in row)
+    marks = [*class_marks(classes), *([mark("center", marker="*", markersize=12)] if stars else [])]
+    legend(fig, marks, columns=9 if fig.get_size_inches()[0] > 8 else 5)
+    return fig
+
+
+@styled
+def embedding_map(
+    xy: np.ndarray,
+    labels: Sequence[int] | np.ndarray,
+    classes: Sequence[str],
+    centers: np.ndarray | None = None,
+    axis: str = "UMAP",
+    title: str | None = None,
+) -> Figure:
+    """Points [N,2] in their classes' colours, each class's name above most of its points.
+
+    Args:
+        centers: class centers [C,2], drawn as stars.
         axis: what the two directions are called.
 
     Raises:
         ValueError: another number of points than labels.
     """
     xy, labels = np.asarray(xy), np.asarray(labels)
-    if xy.shape != (len(labels), 2):
-        raise ValueError(f"expected points [{len(labels)},2], got {list(xy.shape)}")
-    fig = new_figure(6.2, 5.2)
+    fig = new_figure(6.6, 5.2)
     ax = fig.subplots()
-    size = np.clip(9000 / max(1, len(xy)), 5, 32)
-    # In random order, so that no class lies on top of all others.
-    order = np.random.default_rng(0).permutation(len(xy))
-    shades = np.array([mpl.colors.to_rgba(color, 0.75) for color in colors(classes)])
-    ax.scatter(*xy[order].T, s=size, c=shades[labels[order]], linewidths=0)
-    halo = [patheffects.withStroke(linewidth=3, foreground="white")]
-    for label, (name, color) in enumerate(zip(classes, colors(classes), strict=True)):
-        members = xy[labels == label]
-        if len(members):
-            at = np.median(members[:, 0]), np.quantile(members[:, 1], 0.9)
-            place = {"xytext": (0, 5), "textcoords": "offset points", "ha": "center", "va": "bottom"}
-            ax.annotate(name, at, **place, weight="bold", fontsize=9.5, path_effects=halo)
-            ax.plot([], [], "o", color=color, label=f"{name}, {len(members):,}")
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), handletextpad=0.2)
-    ax.set(xticks=[], yticks=[], xlabel=f"{axis} 1 (no unit)", ylabel=f"{axis} 2 (no unit)")
+    cloud(ax, Frame(xy, centers), labels, classes, size=float(np.clip(9000 / max(1, len(xy)), 5, 32)))
+    members = {name: xy[labels == label] for label, name in enumerate(classes) if (labels == label).any()}
+    marks = class_marks(list(members))
+    for line, (name, part) in zip(marks, members.items(), strict=True):
+        line.set_label(f"{name}, {len(part):,}")
+    stars = [] if centers is None else [mark("class center", marker="*", markersize=12)]
+    ax.legend(handles=[*marks, *stars], loc="center left", bbox_to_anchor=(1, 0.5), handletextpad=0.2)
+    ax.set(xlabel=f"{axis} 1 (no unit)", ylabel=f"{axis} 2 (no unit)")
     ax.set_title(title or f"Embeddings of {len(xy):,} faces, laid out by neighbourhood")
-    _lift_apart(fig, ax)
+    # The lowest first, so that names that share a spot rise above it one after another.
+    names = [(n, INK, np.median(part[:, 0]), np.quantile(part[:, 1], 0.9)) for n, part in members.items()]
+    name_points(ax, sorted(names, key=lambda name: name[3]), weight="bold", fontsize=9.5, path_effects=HALO)
     return fig
 
 
-def _lift_apart(fig: Figure, ax: Axes) -> None:
-    """Move names up, the lowest first, until none lies on another."""
-    fig.draw_without_rendering()
-    placed = []
-    for text in sorted(ax.texts, key=lambda text: text.get_window_extent().y0):
-        while any(text.get_window_extent().overlaps(other) for other in placed):
-            x, y = text.xyann
-            text.xyann = (x, y + 2)
-        placed.append(text.get_window_extent())
-
-
-@styled
-def reliability(predictions: Predictions, bins: int = BINS, title: str | None = None) -> Figure:
-    """Accuracy against confidence in `bins` bins of equal width, and how many faces lie in each.
-
-    Bins are closed on the right, as those of `evaluation.evaluate`; the calibration error is the mean
-    distance between bar and mark, weighted by faces.
-
-    Raises:
-        ValueError: no predictions.
-    """
-    if not len(predictions):
-        raise ValueError("there are no predictions to draw")
-    confidence, correct = predictions.probabilities.max(1), predictions.correct
-    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    counts = np.bincount(place, minlength=bins)
-    with np.errstate(invalid="ignore"):
-        right = np.bincount(place, correct, minlength=bins) / counts
-        claimed = np.bincount(place, confidence, minlength=bins) / counts
-    error = np.nansum(np.abs(right - claimed) * counts) / counts.sum()
-    fig = new_figure(5.4, 5.0)
-    top, low = fig.subplots(2, 1, sharex=True, height_ratios=(4, 1))
-    edges = np.arange(bins) / bins
-    bar = {"width": 1 / bins, "align": "edge", "edgecolor": "white", "linewidth": 1}
-    top.bar(edges, 100 * np.nan_to_num(right), color="#9aa0d0", label="measured", **bar)
-    top.hlines(
-        100 * claimed, edges, edges + 1 / bins, SERIES[1], linewidth=2.6, label="claimed: mean confidence"
-    )
-    top.plot([0, 1], [0, 100], **{**DASHED, "zorder": 2})
-    top.set(ylim=(0, 102), xlim=(0, 1), ylabel="faces right, %")
-    top.legend(loc="upper left")
-    top.set_title(title or f"Claimed and measured: calibration error {error:.1%}")
-    low.bar(edges, counts, color="#b5b5b5", **bar)
-    low.set(xlabel="confidence: probability of the predicted class", ylabel="faces")
-    for ax in (top, low):
-        ax.grid(axis="y")
-    return fig
+# ---------------------------------------------------------------- speed
 
 
 @styled
@@ -279,34 +509,28 @@ def bench_table_figure(table: pd.DataFrame, title: str | None = None) -> Figure:
     check_columns(table, ("model", "size", "mode", "path", "images_per_s"))
     shades = {"plain": "#b9bcd9", "default": SERIES[0], "compiled": SERIES[1]}
     paths = [path for path in shades if path in set(table["path"])]
-    height = 0.76 / len(paths)
-    panels = list(table.groupby(["size", "mode"], sort=False))
+    groups = list(table.groupby(["size", "mode"], sort=False))
     models = list(dict.fromkeys(table["model"]))
-    rows, columns = -(-len(panels) // 2), min(2, len(panels))
-    fig = new_figure(4.5 * columns, (0.52 * len(models) + 1.0) * rows + 0.5)
-    axes = fig.subplots(rows, columns, squeeze=False).ravel()
-    beside = {"textcoords": "offset points", "va": "center", "fontsize": 8}
-    for ax, ((size, mode), part) in zip(axes, panels, strict=False):
-        base = part[part["path"] == "plain"].set_index("model")["images_per_s"]
-        for row in part.itertuples():
-            y = models.index(row.model) + (paths.index(row.path) - (len(paths) - 1) / 2) * height
-            ax.barh(y, row.images_per_s, height=0.9 * height, color=shades[row.path])
-            faster = row.path != "plain" and row.model in base
-            ratio = f"  ({row.images_per_s / base[row.model]:.1f}×)" if faster else ""
-            rate = f"{row.images_per_s:,.0f}" if row.images_per_s >= 100 else f"{row.images_per_s:.3g}"
-            ax.annotate(rate + ratio, (row.images_per_s, y), (4, 0), **beside)
-        ax.set_yticks(range(len(models)), models)
-        ax.set(xlim=(0, part["images_per_s"].max() * 1.28), ylim=(len(models) - 0.5, -0.5))
-        ax.set_xlabel("images a second")
-        ax.xaxis.set_major_formatter(mpl.ticker.StrMethodFormatter("{x:,.0f}"))
+    fig, axes, _ = panels(len(groups), 4.5, 0.52 * len(models) + 1.0, 0.5)
+    for ax, ((size, mode), part) in zip(axes, groups, strict=True):
+        rates = part.pivot_table(index="model", columns="path", values="images_per_s").reindex(models)
+        sns.barplot(
+            part, x="images_per_s", y="model", hue="path", order=models, hue_order=paths,
+            palette=shades, saturation=1, errorbar=None, width=0.76, gap=0.1, legend=False, ax=ax,
+        )  # fmt: skip
+        for path, bars in zip(paths, ax.containers, strict=True):
+            texts = []
+            for model, rate in rates.get(path, pd.Series(dtype=float)).dropna().items():
+                faster = rate / rates.loc[model, "plain"] if path != "plain" and "plain" in rates else np.nan
+                ratio = f"  ({faster:.1f}×)" if np.isfinite(faster) else ""
+                texts.append((f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}") + ratio)
+            ax.bar_label(bars, texts, padding=4, fontsize=8)  # type: ignore[arg-type]
+        ax.set(xlim=(0, part["images_per_s"].max() * 1.28), xlabel="images a second", ylabel="")
+        ax.set_yticks(range(len(models)), [method_title(name) for name in models])
+        ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         ax.set_title(f"{mode}, {size} size", fontsize=9.5)
-        ax.tick_params(axis="y", length=0, labelcolor=INK)
-        ax.spines["left"].set_visible(False)
-        ax.grid(axis="x")
-    for ax in axes[len(panels) :]:
-        ax.axis("off")
+        plain_rows(ax)
     names = {"plain": "plain: fp32, eager", "default": "default", "compiled": "default, torch.compile"}
-    swatches = [mpl.patches.Patch(color=shades[path], label=names[path]) for path in paths]
-    fig.legend(handles=swatches, loc="outside lower center", ncols=len(paths))
-    _heading(fig, title or "Speed on this machine")
+    legend(fig, [Patch(color=shades[path], label=names[path]) for path in paths])
+    heading(fig, title or "Speed on this machine")
     return fig

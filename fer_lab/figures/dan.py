@@ -1,19 +1,47 @@
-"""TODO."""
+"""What notebook 02 draws: feature maps, and how much the heads overlap."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import pandas as pd
+import seaborn as sns
+import torch
 from matplotlib.figure import Figure
 
-from fer_lab.figures.style import INK, SERIES, new_figure, styled
+from fer_lab.explanation.maps import normalize_for_display
+from fer_lab.figures.pictures import mosaic
+from fer_lab.figures.style import HEAT, INK, SERIES, new_figure, plain_rows, styled
+
+
+@styled
+def feature_maps(
+    features: torch.Tensor | np.ndarray, columns: int = 8, limit: int = 32, title: str | None = None
+) -> Figure:
+    """The first `limit` channels of [C,h,w], each scaled on its own, its number above it.
+
+    Raises:
+        ValueError: another number of dimensions.
+    """
+    features = torch.as_tensor(features).detach().float().cpu()
+    if features.ndim != 3:
+        raise ValueError(f"expected features [C,h,w], got {list(features.shape)}")
+    shown = features[:limit]
+    scaled = normalize_for_display(shown[None])[0].numpy()
+    starts = range(0, len(shown), columns)
+    names = [[str(j) for j in range(i, min(i + columns, len(shown)))] for i in starts]
+    tiles = [[HEAT(one)[..., :3] for one in scaled[i : i + columns]] for i in starts]
+    c, h, w = features.shape
+    title = title or f"{len(shown)} of {c} channels, {h}×{w}, each on its own scale"
+    return mosaic(tiles, captions=names, cell=0.95, title=title, interpolation="nearest")[0]
 
 
 @styled
 def head_overlap_figure(values_by_variant: Mapping[str, Sequence[float]], title: str | None = None) -> Figure:
-    """How much the heads overlap on each face, a row of dots a variant, with the mean as a bar.
+    """How much the heads overlap on each face: a dot a face, in a row a variant, with the mean as a bar.
 
     Args:
-        values_by_variant: name → values of `structure.mean_pairwise_cosine`, one a face (or a seed).
+        values_by_variant: name → values of `mean_pairwise_cosine`, one a face (or a seed).
 
     Raises:
         ValueError: no variant, or one without values.
@@ -22,21 +50,20 @@ def head_overlap_figure(values_by_variant: Mapping[str, Sequence[float]], title:
         raise ValueError("every variant needs at least one value of overlap")
     fig = new_figure(7.2, 0.75 * len(values_by_variant) + 1.1)
     ax = fig.subplots()
-    spread = np.random.default_rng(0)
-    label = {"textcoords": "offset points", "ha": "center", "va": "bottom", "weight": "bold", "fontsize": 8.5}
-    for i, (name, values) in enumerate(values_by_variant.items()):
-        values, color = np.asarray(values, dtype=float), SERIES[i % len(SERIES)]
-        size, alpha = (9, 0.35) if len(values) > 30 else (26, 0.7)
-        jitter = spread.uniform(-0.2, 0.2, len(values)) if len(values) > 1 else 0.0
-        ax.scatter(values, i + jitter, s=size, color=color, alpha=alpha, linewidths=0, gid=name)
-        mean = values.mean()
+    parts = [pd.DataFrame({"variant": name, "overlap": v}) for name, v in values_by_variant.items()]
+    rows = {"x": "overlap", "y": "variant", "hue": "variant", "palette": list(SERIES[: len(parts)])}
+    # A kernel estimate reaches beyond the data, and a cosine of maps does not: `cut=0`.
+    sns.violinplot(
+        pd.concat(parts), **rows, inner=None, cut=0, density_norm="width", alpha=0.3, linewidth=0, ax=ax
+    )
+    sns.stripplot(pd.concat(parts), **rows, size=3, alpha=0.5, jitter=False, ax=ax)
+    for i, values in enumerate(values_by_variant.values()):
+        mean = float(np.mean(values))
         ax.plot([mean, mean], [i - 0.32, i + 0.32], color=INK, linewidth=2.2)
-        ax.annotate(f"{mean:.2f}", (mean, i - 0.32), (0, 2), **label)
-    ax.set_yticks(range(len(values_by_variant)), list(values_by_variant))
-    ax.set(xlim=(-0.02, 1.02), ylim=(len(values_by_variant) - 0.45, -0.65))
+        note: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "va": "bottom", "weight": "bold"}
+        ax.annotate(f"{mean:.2f}", (mean, i - 0.32), (0, 2), fontsize=8.5, **note)
+    ax.set(xlim=(-0.02, 1.02), ylim=(len(parts) - 0.45, -0.65), ylabel="")
     ax.set_xlabel("mean pairwise cosine of the heads' maps (0: disjoint places, 1: the same)")
-    ax.tick_params(axis="y", length=0, labelcolor=INK)
-    ax.spines["left"].set_visible(False)
-    ax.grid(axis="x")
+    plain_rows(ax)
     ax.set_title(title or "How much the heads look at the same places")
     return fig

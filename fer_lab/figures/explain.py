@@ -1,31 +1,35 @@
-"""Figures about explanations: maps over faces with the truth outlined, and what scores say of the maps."""
+"""What notebook 07 draws: maps over faces with the truth outlined, and what scores say of the maps."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 import torch
-from matplotlib.axes import Axes
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
-from fer_lab.explanation.maps import normalize_for_display, upsample
-from fer_lab.explanation.scores import mean_over_faces
-from fer_lab.figures.pictures import heat_over
+from fer_lab.figures.pictures import Images, check_masks, heat_over, heat_rows, heats, outline, pictures_of
 from fer_lab.figures.style import (
-    HEAT,
     INK,
+    KNOWN_ENDS,
     PITCH,
     SERIES,
     SOFT,
     check_columns,
-    mosaic,
+    heading,
+    legend,
+    mark,
+    method_title,
     new_figure,
-    pictures_of,
+    panels,
+    plain_rows,
     styled,
+    with_ends,
 )
 
-# Ways to a map as they are called in figures, and their colours throughout the book.
+# Ways to a map as figures call them, and their colours throughout the book.
 NAMES = {
     "native": "native",
     "grad_cam": "GradCAM",
@@ -34,59 +38,32 @@ NAMES = {
     "chance": "chance",
     "centre": "centre prior",
 }
-SHADES = dict(zip(("native", "grad_cam", "integrated_gradients", "occlusion"), SERIES, strict=False))
-PRIORS = {"chance": (0, (1.2, 1.2)), "centre": "solid"}
-OUTLINE = "#7fe3ff"
-HEADING = {"x": 0.01, "ha": "left", "fontsize": 10.5, "weight": "bold"}
+COLORS = dict(zip(("native", "grad_cam", "integrated_gradients", "occlusion"), SERIES, strict=False))
+PRIORS: dict[str, Any] = {"chance": (0, (1.2, 1.2)), "centre": "-"}
+DOTTED: Any = (0, (1.2, 1.6))
 
 
 def _named(way: str) -> str:
     return NAMES.get(way, way).replace("\n", " ")
 
 
-def _outline(ax: Axes, mask: torch.Tensor, left: float, top: float) -> None:
-    """Draw the border of a bool mask [S,S] on the picture whose corner is (left, top) and whose side is 1."""
-    if mask.any():
-        at = (np.arange(len(mask)) + 0.5) / len(mask)
-        line = {"levels": [0.5], "colors": [OUTLINE], "linewidths": 1.1}
-        ax.contour(left + at, top + at, mask.cpu().numpy().astype(float), **line)
+def _marks(ways: Sequence[str]) -> list[Artist]:
+    """Entries of a legend: ways as dots in their colours, priors as grey lines."""
+    return [
+        mark(_named(way), SOFT, marker="", linestyle=PRIORS[way])
+        if way in PRIORS
+        else mark(_named(way), COLORS.get(way, INK), linestyle="-", markersize=4)
+        for way in ways
+    ]
 
 
-def _check_masks(masks: torch.Tensor, pictures: np.ndarray) -> None:
-    expected = pictures.shape[:3]
-    if tuple(masks.shape) != expected:
-        raise ValueError(f"expected masks {list(expected)}, got {list(masks.shape)}")
-
-
-@styled
-def outlined_faces(
-    images: torch.Tensor | np.ndarray,
-    masks: torch.Tensor,
-    titles: Sequence[str] | None = None,
-    columns: int = 6,
-    title: str | None = None,
-) -> Figure:
-    """Faces uint8 [B,3,S,S] in rows of `columns`, a region bool [B,S,S] of each outlined.
-
-    Raises:
-        ValueError: masks or titles that do not fit the faces.
-    """
-    pictures = pictures_of(images)
-    _check_masks(masks, pictures)
-    if titles is not None and len(titles) != len(pictures):
-        raise ValueError(f"{len(titles)} titles for {len(pictures)} faces")
-    starts = range(0, len(pictures), columns)
-    names = [titles[i : i + columns] for i in starts] if titles is not None else ()
-    tiles = [list(pictures[i : i + columns]) for i in starts]
-    fig, ax, tops = mosaic(tiles, captions=names, cell=1.4, title=title)
-    for i, mask in enumerate(masks):
-        _outline(ax, mask, i % columns * PITCH, tops[i // columns])
-    return fig
+def _palette(ways: Sequence[str]) -> dict[str, str]:
+    return {way: COLORS.get(way, INK) for way in ways}
 
 
 @styled
 def explanation_grid(
-    images: torch.Tensor | np.ndarray,
+    images: Images,
     maps: Mapping[str, torch.Tensor],
     masks: torch.Tensor | None = None,
     row_titles: Sequence[str] | None = None,
@@ -113,32 +90,22 @@ def explanation_grid(
         if one.ndim != 4 or one.shape[:2] != (n, 1):
             raise ValueError(f"expected map {way!r} as [{n},1,h,w], got {list(one.shape)}")
     if masks is not None:
-        _check_masks(masks, pictures)
+        check_masks(masks, pictures)
     if row_titles is not None and len(row_titles) != n:
         raise ValueError(f"{len(row_titles)} row titles for {n} faces")
     tiles = [[face] for face in pictures]
     for one in maps.values():
-        heat = upsample(normalize_for_display(one.clamp(min=0)), size, mode="bicubic").clamp(0, 1)[:, 0].cpu()
-        for row, face, hot in zip(tiles, pictures, heat.numpy(), strict=True):
+        for row, face, hot in zip(tiles, pictures, heats(one.clamp(min=0), size)[:, 0], strict=True):
             row.append(heat_over(face, hot))
-    lines = [line for name in row_titles or () for line in name.split("\n")]
-    left = 0.12 + 0.08 / cell * max(map(len, lines)) if lines else 0.0
     columns = ["face", *(NAMES.get(way, way) for way in maps)]
-    fig, ax, tops = mosaic(tiles, captions=[columns], left=left, bottom=0.38 / cell, cell=cell, title=title)
-    for top, name in zip(tops, row_titles or (), strict=False):
-        ax.text(-0.08, top + 0.5, name, ha="right", va="center", fontsize=8.5)
+    least = "each on its own scale: least"
+    fig, ax, tops = heat_rows(tiles, columns, row_titles, title, cell=cell, least=least)
     if masks is not None:
-        for r, c in np.ndindex(n, len(columns)):
-            _outline(ax, masks[r], c * PITCH, tops[r])
-    y, right, high = tops[-1] + 1 + 0.14 / cell, len(columns) * PITCH - (PITCH - 1), 0.14 / cell
-    end = right - 0.4 / cell
-    ax.imshow(np.linspace(0, 1, 128)[None], extent=(end - 1, end, y + high, y), cmap=HEAT)
-    note = {"va": "center", "fontsize": 8, "color": SOFT}
-    ax.text(end - 1.05, y + high / 2, "each on its own scale: least", ha="right", **note)
-    ax.text(right, y + high / 2, "most", ha="right", **note)
-    if masks is not None:
-        ax.plot([0.02, 0.18], [y + high / 2] * 2, color="#1f9fc4", linewidth=1.6)
-        ax.text(0.22, y + high / 2, "moved by the muscles", ha="left", **note)
+        for (r, top), c in ((place, c) for place in enumerate(tops) for c in range(len(columns))):
+            outline(ax, masks[r], c * PITCH, top)
+        y = tops[-1] + 1 + 0.2 / cell
+        ax.plot([0.02, 0.18], [y, y], color="#1f9fc4", linewidth=1.6)
+        ax.text(0.22, y, "moved by the muscles", ha="left", va="center", fontsize=8, color=SOFT)
     return fig
 
 
@@ -162,33 +129,27 @@ def explanation_scores(
     labels = list(dict.fromkeys(summary[rows]))
     ways = [way for way in dict.fromkeys(summary["way"]) if way not in PRIORS]
     priors = [way for way in PRIORS if way in set(summary["way"])]
-    fig = new_figure(1.6 + 2.6 * len(metrics), (0.14 * len(ways) + 0.22) * len(labels) + 1.5)
-    panels = np.atleast_1d(fig.subplots(1, len(metrics), sharey=True))
-    for ax, (metric, label) in zip(panels, metrics.items(), strict=True):
-        part = summary[summary["metric"] == metric].set_index([rows, "way"])
-        for i, name in enumerate(labels):
-            for j, way in enumerate(ways):
-                if (name, way) not in part.index:
-                    continue
-                y, row = i + 0.64 * ((j + 0.5) / len(ways) - 0.5), part.loc[(name, way)]
-                color = SHADES.get(way, INK)
-                ax.plot([row.low, row.high], [y, y], color=color, linewidth=2, alpha=0.5, gid=f"{name}/{way}")
-                ax.plot([row.value], [y], "o", color=color, markersize=5)
-            for way in priors:
-                if (name, way) in part.index:
-                    value = part.loc[(name, way), "value"]
-                    ax.plot([value] * 2, [i - 0.4, i + 0.4], color=SOFT, linestyle=PRIORS[way], linewidth=1.3)
-        ax.set_xlabel(label)
-        ax.grid(axis="x")
+    height = (0.14 * len(ways) + 0.22) * len(labels) + 0.9
+    fig, axes, _ = panels(len(metrics), 9.0 / len(metrics), height, 0.6, rows=1, sharey=True)
+    for ax, (metric, label) in zip(axes, metrics.items(), strict=True):
+        part = summary[summary["metric"] == metric]
+        sns.pointplot(
+            with_ends(part[part["way"].isin(ways)]), x="estimate", y=rows, hue="way", order=labels,
+            hue_order=ways, palette=_palette(ways), dodge=0.55 if len(ways) > 1 else False, linestyle="none",
+            markersize=6, markeredgewidth=0, err_kws={"linewidth": 2, "alpha": 0.5}, legend=False, ax=ax,
+            **KNOWN_ENDS,
+        )  # fmt: skip
+        for row in part[part["way"].isin(priors)].to_dict("records"):
+            y = labels.index(row[rows])
+            line = {"color": SOFT, "linestyle": PRIORS[row["way"]], "linewidth": 1.3}
+            ax.plot([row["value"]] * 2, [y - 0.4, y + 0.4], gid="prior", **line)
+        ax.set(xlabel=label, ylabel="")
         ax.margins(x=0.08)
-        ax.spines["left"].set_visible(False)
-        ax.tick_params(axis="y", length=0, labelcolor=INK)
-    panels[0].set_yticks(range(len(labels)), labels)
-    panels[0].set_ylim(len(labels) - 0.45, -0.55)
-    marks = [Line2D([], [], color=SHADES.get(way, INK), marker="o", label=_named(way)) for way in ways]
-    marks += [Line2D([], [], color=SOFT, linestyle=PRIORS[way], label=_named(way)) for way in priors]
-    fig.legend(handles=marks, loc="outside lower center", ncols=len(marks), columnspacing=1.2, handlelength=1.6)
-    fig.suptitle(title or "What the maps score, with 95 % intervals over faces", **HEADING)
+        plain_rows(ax)
+    axes[0].set_yticks(range(len(labels)), [method_title(name) for name in labels])
+    axes[0].set_ylim(len(labels) - 0.45, -0.55)
+    legend(fig, _marks([*ways, *priors]))
+    heading(fig, title or "What the maps score, with 95 % intervals over faces")
     return fig
 
 
@@ -207,72 +168,60 @@ def perturbation_figure(
     if not deletion or not insertion:
         raise ValueError("there are no curves to draw")
     fig = new_figure(8.4, 3.5)
-    words = ("cells taken away, %", "cells put back, %")
-    for ax, curves, word in zip(fig.subplots(1, 2, sharey=True), (deletion, insertion), words, strict=True):
+    left, right = fig.subplots(1, 2, sharey=True)
+    for ax, curves, word in ((left, deletion, "taken away"), (right, insertion, "put back")):
         for way, values in curves.items():
             mean = values.mean(0).cpu().numpy()
-            style = (
-                {"color": SOFT, "linestyle": PRIORS[way]} if way in PRIORS else {"color": SHADES.get(way, INK)}
-            )
-            mark = "" if way in PRIORS else "o"
-            at = np.linspace(0, 100, len(mean))
-            ax.plot(at, 100 * mean, marker=mark, markersize=3.5, label=_named(way), **style)
-        ax.set(xlabel=word, xlim=(0, 100), ylim=(0, 102))
+            prior = {"color": SOFT, "linestyle": PRIORS.get(way)}
+            line = prior if way in PRIORS else {"color": COLORS.get(way, INK), "marker": "o", "markersize": 3.5}
+            ax.plot(np.linspace(0, 100, len(mean)), 100 * mean, **line)
+        ax.set(xlabel=f"cells {word}, %", xlim=(0, 100), ylim=(0, 102))
         ax.grid(axis="both")
-    fig.axes[0].set_ylabel("mean probability of the class, %")
-    fig.axes[0].set_title("deletion: the faster the fall, the better", fontsize=9.5)
-    fig.axes[1].set_title("insertion: the faster the rise, the better", fontsize=9.5)
-    handles, labels = fig.axes[0].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside lower center", ncols=len(labels), columnspacing=1.2)
-    fig.suptitle(title or "Does the answer hang on the marked places?", **HEADING)
+    left.set_ylabel("mean probability of the class, %")
+    left.set_title("deletion: the faster the fall, the better", fontsize=9.5)
+    right.set_title("insertion: the faster the rise, the better", fontsize=9.5)
+    legend(fig, _marks(list(deletion)))
+    heading(fig, title or "Does the answer depend on the marked places?")
     return fig
 
 
 @styled
 def randomization_figure(
-    table: pd.DataFrame,
+    means: pd.DataFrame,
     between_faces: Mapping[str, Mapping[str, float]] | None = None,
     title: str | None = None,
 ) -> Figure:
     """How much of a map is left while layers become random: a panel a model, a line a way, bars for intervals.
 
     Args:
-        table: from `weight_randomization`, with a column model.
+        means: columns model, way, share, value, low, high: `mean_over_faces` of `weight_randomization`'s
+            correlations, by model and share.
         between_faces: model → way → correlation of the maps of different faces, dotted in the way's colour.
 
     Raises:
         ValueError: missing columns or no rows.
     """
-    check_columns(table, ("model", "way", "share", "face", "correlation"))
-    models = list(dict.fromkeys(table["model"]))
-    columns = min(3, len(models))
-    rows = -(-len(models) // columns)
-    fig = new_figure(max(6.0, 3.0 * columns), 2.5 * rows + 0.9)
-    axes = fig.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
-    means = mean_over_faces(table, ["correlation"], by=["model", "share"])
-    for ax, model in zip(axes, models, strict=False):
+    check_columns(means, ("model", "way", "share", "value", "low", "high"))
+    models, ways = (list(dict.fromkeys(means[key])) for key in ("model", "way"))
+    fig, axes, empty = panels(len(models), 3.0, 2.4, 0.8, sharex=True, sharey=True)
+    drawn = with_ends(means.assign(share=100 * means["share"]))
+    for ax, model in zip(axes, models, strict=True):
         ax.axhline(0, color=SOFT, linewidth=0.8)
-        for way, part in means[means["model"] == model].groupby("way", sort=False):
-            color = SHADES.get(way, INK)
-            ax.plot(100 * part["share"], part["value"], "o-", color=color, markersize=3.5, label=_named(way))
-            ax.vlines(100 * part["share"], part["low"], part["high"], color=color, linewidth=2.2, alpha=0.4)
-            if between_faces is not None:
-                ax.axhline(between_faces[model][way], color=color, linestyle=(0, (1.2, 1.6)), linewidth=1.1)
-        ax.set_title(model, fontsize=9.5)
-        ax.set(ylim=(-0.65, 1.08), xlim=(-4, 104))
+        sns.lineplot(
+            drawn[drawn["model"] == model], x="share", y="estimate", hue="way", hue_order=ways,
+            palette=_palette(ways), err_style="bars", err_kws={"elinewidth": 1.2}, marker="o",
+            markersize=4, markeredgewidth=0, sort=False, legend=False, ax=ax, **KNOWN_ENDS,
+        )  # fmt: skip
+        for way, value in ({} if between_faces is None else between_faces[model]).items():
+            ax.axhline(value, color=COLORS.get(way, INK), linestyle=DOTTED, linewidth=1.1)
+        ax.set_title(method_title(model), fontsize=9.5)
+        ax.set(ylim=(-0.65, 1.08), xlim=(-4, 104), xlabel="", ylabel="")
         ax.grid(axis="both")
-    for i, ax in enumerate(axes):
-        if i >= len(models):
-            ax.axis("off")
-        elif i + columns >= len(models):
-            ax.set_xlabel("random layers, %")
-            ax.tick_params(labelbottom=True)
-    for ax in axes[::columns]:
-        ax.set_ylabel("rank correlation")
-    handles, labels = axes[0].get_legend_handles_labels()
+    fig.supxlabel("random layers, %", fontsize=9, color=SOFT)
+    fig.supylabel("rank correlation", fontsize=9, color=SOFT)
+    marks = _marks(ways)
     if between_faces is not None:
-        handles.append(Line2D([], [], color=SOFT, linestyle=(0, (1.2, 1.6))))
-        labels.append("maps of two different faces")
-    fig.legend(handles, labels, loc="outside lower center", ncols=len(labels) if columns > 2 else 2)
-    fig.suptitle(title or "What is left of a map while the layers become random", **HEADING)
+        marks.append(mark("maps of two different faces", marker="", linestyle=DOTTED))
+    legend(fig, marks, empty, columns=2 if len(models) < 3 else None)
+    heading(fig, title or "What is left of a map while the layers become random")
     return fig

@@ -1,18 +1,16 @@
-"""Pictures of faces: what is in a set, what a network sees of a face, where it looks."""
+"""Pictures of faces that two notebooks or more draw: what a set has, what a network sees, where it looks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from matplotlib import patheffects
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from fer_lab.data.expressions import colors
-from fer_lab.data.faces import SPLITS, FaceSet
-from fer_lab.explanation.attribution import normalize_for_display, upsample
-from fer_lab.figures.style import HEAT, INK, PITCH, SERIES, SOFT, WIDTH, mosaic, new_figure, pictures_of, styled
+from fer_lab.data.faces import FaceSet
+from fer_lab.explanation.maps import normalize_for_display, upsample
+from fer_lab.figures.style import HEAT, PITCH, SOFT, WIDTH, styled
 
 # The 68 landmarks in the iBUG order: name → strokes of (first, last, closed).
 STROKES = {
@@ -22,17 +20,88 @@ STROKES = {
     "eyes": [(36, 41, True), (42, 47, True)],
     "mouth": [(48, 59, True), (60, 67, True)],
 }
-HALO = [patheffects.withStroke(linewidth=3, foreground="white")]
+FOUND, OUTLINE = "#ffdd55", "#7fe3ff"
+LEAST = "attention, each map on its own scale: least"
+
+Images = torch.Tensor | np.ndarray
 
 
-@styled
-def face_grid(
-    images: torch.Tensor | np.ndarray,
-    titles: Sequence[str] | None = None,
-    columns: int = 8,
+# ---------------------------------------------------------------- pieces
+
+
+def pictures_of(images: Images) -> np.ndarray:
+    """uint8 [N,3,S,S] (or one, [3,S,S]) → uint8 [N,S,S,3].
+
+    Raises:
+        ValueError: another shape or type, or no faces.
+    """
+    images = np.asarray(images)
+    images = images[None] if images.ndim == 3 else images
+    if images.ndim != 4 or images.shape[1] != 3 or images.dtype != np.uint8:
+        raise ValueError(f"expected images uint8 [N,3,S,S], got {images.dtype} {list(images.shape)}")
+    if not len(images):
+        raise ValueError("there are no faces to draw")
+    return images.transpose(0, 2, 3, 1)
+
+
+def mosaic(
+    tiles: Sequence[Sequence[np.ndarray]],
+    *,
+    captions: Sequence[Sequence[str]] = (),
+    left: float = 0.0,
+    right: float = 0.0,
+    bottom: float = 0.0,
+    cell: float = 1.1,
     title: str | None = None,
-) -> Figure:
-    """Faces uint8 [N,3,S,S] in rows of `columns`, with a title above each where there are titles.
+    interpolation: str = "bicubic",
+) -> tuple[Figure, Axes, list[float]]:
+    """Rows of pictures on one axis whose unit is a picture's side; column c starts at x = `PITCH` · c.
+
+    Args:
+        tiles: [rows][columns] of RGB [S,S,3].
+        captions: above each picture, for the first rows or all.
+        left, right, bottom: room there, in pictures' sides.
+        cell: a picture's side in inches, made smaller if the figure would be too wide.
+
+    Returns:
+        The figure, its axis, and each row's y (downwards).
+    """
+    gap = PITCH - 1
+    width = left + max(map(len, tiles)) * (1 + gap) - gap + right
+    cell = min(cell, (WIDTH - 0.1) / width)
+    tops, y = [], 0.0
+    for r in range(len(tiles)):
+        lines = 1 + max((text.count("\n") for text in captions[r]), default=0) if r < len(captions) else 0
+        y += (0.19 if lines < 2 else 0.05 + 0.14 * lines) / cell if lines else 0.0
+        tops.append(y)
+        y += 1 + gap
+    height = y - gap + bottom
+    w, h = width * cell + 0.1, height * cell + (0.38 if title else 0.1)
+    fig = Figure(figsize=(w, h))
+    ax = fig.add_axes((0.05 / w, 0.05 / h, width * cell / w, height * cell / h))
+    for r, row in enumerate(tiles):
+        for c, tile in enumerate(row):
+            x = c * (1 + gap)
+            ax.imshow(tile, extent=(x, x + 1, tops[r] + 1, tops[r]), interpolation=interpolation)
+        for c, text in enumerate(captions[r] if r < len(captions) else ()):
+            ax.text(c * (1 + gap) + 0.5, tops[r] - 0.04, text, ha="center", va="bottom", fontsize=8)
+    ax.set(xlim=(-left, width - left), ylim=(height, 0), aspect="auto")
+    ax.axis("off")
+    if title:
+        fig.text(0.05 / w, 1 - 0.07 / h, title, va="top", fontsize=10.5, weight="bold")
+    return fig, ax, tops
+
+
+def grid_of_faces(
+    images: Images,
+    titles: Sequence[str] | None,
+    columns: int,
+    *,
+    cell: float = 1.1,
+    bottom: float = 0.0,
+    title: str | None = None,
+) -> tuple[Figure, Axes, np.ndarray]:
+    """Faces uint8 [N,3,S,S] in rows of `columns`: the figure, its axis, and each face's corner [N,2].
 
     Raises:
         ValueError: images of another shape or type, none, or another number of titles.
@@ -42,7 +111,132 @@ def face_grid(
         raise ValueError(f"{len(titles)} titles for {len(pictures)} faces")
     starts = range(0, len(pictures), columns)
     names = [titles[i : i + columns] for i in starts] if titles is not None else ()
-    return mosaic([pictures[i : i + columns] for i in starts], captions=names, title=title)[0]
+    tiles = [pictures[i : i + columns] for i in starts]
+    fig, ax, tops = mosaic(tiles, captions=names, cell=cell, bottom=bottom, title=title)
+    corners = [(PITCH * (i % columns), tops[i // columns]) for i in range(len(pictures))]
+    return fig, ax, np.array(corners)
+
+
+def name_rows(ax: Axes, tops: Sequence[float], names: Sequence[str] | None) -> None:
+    """Write each row's name at the left of a mosaic."""
+    for top, name in zip(tops, names or (), strict=False):
+        ax.text(-0.08, top + 0.5, name, ha="right", va="center", fontsize=8.5)
+
+
+def room_for(texts: Sequence[str] | None, inches: float) -> float:
+    """Width of the longest line of some texts, in inches, if a letter has this width; 0 without texts."""
+    return 0.12 + inches * max(len(line) for text in texts for line in text.split("\n")) if texts else 0.0
+
+
+def heats(maps: Images, side: int) -> np.ndarray:
+    """Maps [B,K,h,w] → float [B,K,side,side], each scaled to 0…1 on its own."""
+    return upsample(normalize_for_display(as_maps(maps)), side, mode="bicubic").clamp(0, 1).numpy()
+
+
+def as_maps(maps: Images) -> torch.Tensor:
+    return torch.as_tensor(maps).detach().float().cpu()
+
+
+def heat_over(face: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """Heat [S,S], 0…1, over an RGB face uint8 [S,S,3] turned grey → uint8 [S,S,3]; no heat, bare grey face."""
+    grey = np.repeat(face @ np.array([0.299, 0.587, 0.114]), 3).reshape(face.shape)
+    strength = 0.75 * heat[..., None]
+    return ((1 - strength) * grey + strength * 255 * HEAT(heat)[..., :3] + 0.5).astype(np.uint8)
+
+
+def heat_rows(
+    tiles: Sequence[Sequence[np.ndarray]],
+    columns: Sequence[str],
+    names: Sequence[str] | None,
+    title: str | None,
+    cell: float = 1.1,
+    least: str = LEAST,
+) -> tuple[Figure, Axes, list[float]]:
+    """Rows of faces and maps [rows][columns] of RGB [S,S,3], each with its name at the left; the heat's scale
+    below. Returns what `mosaic` returns.
+    """
+    # In inches, since the pictures shrink where there are many columns and the letters do not.
+    room = room_for(names, 0.066)
+    count = len(tiles[0])
+    width = PITCH * count - (PITCH - 1)
+    cell = min(cell, (WIDTH - 0.1 - room) / width)
+    captions, left, bottom = [columns] if columns else [], room / cell, 0.28 / cell
+    fig, ax, tops = mosaic(tiles, captions=captions, left=left, bottom=bottom, cell=cell, title=title)
+    name_rows(ax, tops, names)
+    y = tops[-1] + 1 + 0.2 / cell
+    end = width - 0.36 / cell  # the word "most" follows it
+    extent = (end - 1.1 / cell, end, y + 0.055 / cell, y - 0.055 / cell)
+    ax.imshow(np.linspace(0, 1, 128)[None], extent=extent, cmap=HEAT)
+    least = least if count > 3 else "least"
+    for x, text in ((extent[0] - 0.05 / cell, least), (width, "most")):
+        ax.text(x, y, text, va="center", ha="right", fontsize=8, color=SOFT)
+    return fig, ax, tops
+
+
+def check_masks(masks: torch.Tensor, pictures: np.ndarray) -> None:
+    """Raise ValueError unless there is a mask bool [S,S] for each picture [S,S,3]."""
+    expected = pictures.shape[:3]
+    if tuple(masks.shape) != expected:
+        raise ValueError(f"expected masks {list(expected)}, got {list(masks.shape)}")
+
+
+def outline(ax: Axes, mask: torch.Tensor, left: float, top: float) -> None:
+    """Draw the border of a bool mask [S,S] on the picture whose corner is (left, top) and whose side is 1."""
+    if mask.any():
+        at = (np.arange(len(mask)) + 0.5) / len(mask)
+        inside = mask.cpu().numpy().astype(float)
+        ax.contour(left + at, top + at, inside, levels=[0.5], colors=[OUTLINE], linewidths=1.1)
+
+
+def landmark_array(points: Images, count: int) -> np.ndarray:
+    """Landmarks as float [count,68,2].
+
+    Raises:
+        ValueError: another shape.
+    """
+    array = np.asarray(torch.as_tensor(points).detach().cpu(), dtype=float)
+    if array.shape != (count, 68, 2):
+        raise ValueError(f"expected landmarks [{count},68,2], got {list(array.shape)}")
+    return array
+
+
+def landmark_dots(ax: Axes, xy: np.ndarray, size: float = 5.0) -> None:
+    """Yellow dots with a thin black edge at xy [N,2]."""
+    ax.scatter(xy[:, 0], xy[:, 1], s=size, color=FOUND, edgecolors="black", linewidths=0.3, zorder=3)
+
+
+# ---------------------------------------------------------------- figures
+
+
+@styled
+def face_grid(
+    images: Images,
+    titles: Sequence[str] | None = None,
+    columns: int = 8,
+    title: str | None = None,
+    cell: float = 1.1,
+    masks: torch.Tensor | None = None,
+) -> Figure:
+    """Faces uint8 [N,3,S,S] in rows of `columns`, with a title above each if there are titles.
+
+    Args:
+        cell: a face's side in inches, made smaller if the figure would be too wide.
+        masks: a region of each, bool [N,S,S], to outline.
+
+    Raises:
+        ValueError: images of another shape or type, none, or another number of titles or masks.
+    """
+    fig, ax, corners = grid_of_faces(images, titles, columns, cell=cell, title=title)
+    if masks is not None:
+        check_masks(masks, pictures_of(images))
+        for mask, (left, top) in zip(masks, corners, strict=True):
+            outline(ax, mask, left, top)
+    return fig
+
+
+def set_title(faces: FaceSet) -> str:
+    """How a title calls a set of faces."""
+    return "Rendered faces" if faces.name == "synthetic" else f"Faces of {faces.name}"
 
 
 @styled
@@ -53,7 +247,7 @@ def faces_by_class(faces: FaceSet, per_class: int = 6, title: str | None = None)
         members = (faces.labels == label).nonzero().squeeze(1)
         step = max(1, len(members) // per_class)
         tiles.append(list(pictures_of(faces.take(members[::step][:per_class]))) if len(members) else [])
-    fig, ax, tops = mosaic(tiles, left=1.45, cell=0.85, title=title or f"{_name(faces)}, by label")
+    fig, ax, tops = mosaic(tiles, left=1.45, cell=0.85, title=title or f"{set_title(faces)}, by label")
     rows = zip(tops, faces.classes, faces.class_counts().tolist(), colors(faces.classes), strict=True)
     for top, name, count, color in rows:
         y = top + 0.5
@@ -65,7 +259,7 @@ def faces_by_class(faces: FaceSet, per_class: int = 6, title: str | None = None)
 
 @styled
 def face_rows(
-    images: torch.Tensor | np.ndarray,
+    images: Images,
     names: Sequence[str],
     columns: Sequence[str] | None = None,
     notes: Sequence[str] | None = None,
@@ -79,7 +273,7 @@ def face_rows(
         cell: a face's side in inches, made smaller if the figure would be too wide.
 
     Raises:
-        ValueError: images of another shape, or names, titles or notes that are not as many.
+        ValueError: images of another shape, or another number of names, titles or notes.
     """
     images = np.asarray(images)
     if images.ndim != 5:
@@ -91,93 +285,29 @@ def face_rows(
     ):
         if given is not None and len(given) != needed:
             raise ValueError(f"expected {needed} {what}, got {len(given)}")
-
-    def room(texts: Sequence[str] | None) -> float:
-        return 0.12 + 0.068 / cell * max(len(line) for t in texts for line in t.split("\n")) if texts else 0.0
-
     fig, ax, tops = mosaic(
         [list(pictures_of(row)) for row in images],
         captions=[columns] if columns else (),
-        left=room(names),
-        right=room(notes),
+        left=room_for(names, 0.068 / cell),
+        right=room_for(notes, 0.068 / cell),
         cell=cell,
         title=title,
     )
+    name_rows(ax, tops, names)
     end = images.shape[1] * PITCH - (PITCH - 1)
-    for i, top in enumerate(tops):
-        ax.text(-0.08, top + 0.5, names[i], ha="right", va="center", fontsize=8.5)
-        if notes:
-            ax.text(end + 0.08, top + 0.5, notes[i], ha="left", va="center", fontsize=8.5, color=SOFT)
-    return fig
-
-
-@styled
-def class_counts(faces: FaceSet, title: str | None = None) -> Figure:
-    """Faces per class as bars in the classes' colours, paler by split; count and share at the end."""
-    fig = new_figure(7, 0.34 * faces.num_classes + 1.2)
-    ax = fig.subplots()
-    place, left = np.arange(faces.num_classes), np.zeros(faces.num_classes)
-    shades = np.array([to_rgb(color) for color in colors(faces.classes)])
-    present = [split for split in SPLITS if (faces.splits == split).any()]
-    for strength, split in zip((1.0, 0.6, 0.3), present, strict=False):
-        counts = np.bincount(faces.labels.numpy()[faces.splits == split], minlength=faces.num_classes)
-        tint = 1 - strength * (1 - shades)
-        ax.barh(place, counts, left=left, height=0.66, color=tint, edgecolor="white", linewidth=0.6)
-        left += counts
-        ax.plot([], [], "s", color=str(1 - 0.65 * strength), markersize=7, label=split)
-    for y, count in enumerate(left):
-        text = f" {count:,.0f}  ({count / max(1, left.sum()):.0%})"
-        ax.text(count, y, text, va="center", fontsize=8.5, path_effects=HALO)
-    ax.set_yticks(place, faces.classes)
-    ax.set(xlim=(0, left.max() * 1.18 or 1), ylim=(faces.num_classes - 0.5, -0.5), xlabel="faces")
-    ax.tick_params(axis="y", length=0, labelcolor=INK)
-    ax.spines["left"].set_visible(False)
-    ax.grid(axis="x")
-    if len(present) > 1:
-        ax.legend(loc="lower right", handletextpad=0.2)
-    ax.set_title(title or f"{_name(faces)}: how often each expression occurs among {len(faces):,}")
-    return fig
-
-
-def _name(faces: FaceSet) -> str:
-    return "Rendered faces" if faces.name == "synthetic" else f"Faces of {faces.name}"
-
-
-@styled
-def landmarks_on_face(
-    image: torch.Tensor | np.ndarray, points: torch.Tensor | np.ndarray, title: str | None = None
-) -> Figure:
-    """68 landmarks [68,2] (x, y in pixels, iBUG order) on a face uint8 [3,S,S], joined by facial part.
-
-    Raises:
-        ValueError: another number of points, or no face.
-    """
-    picture, points = pictures_of(image)[0], np.asarray(points, dtype=float)
-    if points.shape != (68, 2):
-        raise ValueError(f"expected 68 landmarks [68,2], got {list(points.shape)}")
-    fig = new_figure(4.9, 4.0)
-    ax = fig.subplots()
-    size = picture.shape[0]
-    ax.imshow(picture, extent=(0, size, size, 0), interpolation="bicubic")
-    line = {"marker": "o", "markersize": 3.2, "linewidth": 1.2, "path_effects": HALO}
-    for (name, strokes), color in zip(STROKES.items(), SERIES, strict=False):
-        for i, (first, last, closed) in enumerate(strokes):
-            chosen = [*range(first, last + 1), *([first] if closed else [])]
-            ax.plot(*points[chosen].T, color=color, label=name if i == 0 else None, **line)
-    ax.set(xlim=(0, size), ylim=(size, 0), xticks=[], yticks=[])
-    ax.spines[:].set_visible(False)
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    ax.set_title(title or "68 landmarks, iBUG order")
+    for top, note in zip(tops, notes or (), strict=False):
+        ax.text(end + 0.08, top + 0.5, note, ha="left", va="center", fontsize=8.5, color=SOFT)
     return fig
 
 
 @styled
 def attention_overlay(
-    images: torch.Tensor | np.ndarray,
-    maps: torch.Tensor | np.ndarray,
+    images: Images,
+    maps: Images,
     row_titles: Sequence[str] | None = None,
     column_titles: Sequence[str] | None = None,
     title: str | None = None,
+    points: Images | None = None,
 ) -> Figure:
     """Maps [B,K,h,w] as heat over faces uint8 [B,3,S,S]: a row a face, the face first and then its K maps.
 
@@ -185,75 +315,44 @@ def attention_overlay(
 
     Args:
         column_titles: K names; "map 1" and so on if not given.
+        points: landmarks [B,68,2] as shares 0…1 of the image's side, drawn on the face and on its maps.
 
     Raises:
-        ValueError: maps or titles that do not fit the faces.
+        ValueError: maps, points or titles that do not fit the faces.
     """
-    pictures, maps = pictures_of(images), torch.as_tensor(maps).detach().float().cpu()
+    pictures, maps = pictures_of(images), as_maps(maps)
     if maps.ndim != 4 or len(maps) != len(pictures):
         raise ValueError(f"expected maps [{len(pictures)},K,h,w], got {list(maps.shape)}")
-    k, size = maps.shape[1], pictures.shape[1]
+    k = maps.shape[1]
     names = [f"map {i + 1}" for i in range(k)] if column_titles is None else list(column_titles)
     if len(names) != k or (row_titles is not None and len(row_titles) != len(pictures)):
         raise ValueError(f"expected {k} column titles and {len(pictures)} row titles")
-    heat = upsample(normalize_for_display(maps), size, mode="bicubic").clamp(0, 1).numpy()
+    landmarks = None if points is None else landmark_array(points, len(pictures))
+    heat = heats(maps, pictures.shape[1])
     tiles = [[face, *(heat_over(face, one) for one in row)] for face, row in zip(pictures, heat, strict=True)]
-    return heat_rows(tiles, ["face", *names], row_titles, title)[0]
-
-
-def heat_rows(
-    tiles: Sequence[Sequence[np.ndarray]],
-    columns: Sequence[str],
-    names: Sequence[str] | None,
-    title: str | None,
-) -> tuple[Figure, Axes, list[float]]:
-    """Rows of a face and its maps [rows][columns] of RGB [S,S,3], each with its name at the left; the heat's
-    scale below. Returns what `mosaic` returns.
-    """
-    # In inches, since the pictures shrink where there are many columns and the letters do not.
-    letters = max((len(line) for name in names or () for line in name.split("\n")), default=0)
-    room = 0.12 + 0.066 * letters if names else 0.0
-    width = PITCH * len(columns) - (PITCH - 1)
-    cell = min(1.1, (WIDTH - 0.1 - room) / width)
-    bottom = 0.28 / cell
-    fig, ax, tops = mosaic(tiles, captions=[columns], left=room / cell, bottom=bottom, cell=cell, title=title)
-    for top, name in zip(tops, names or (), strict=False):
-        ax.text(-0.08, top + 0.5, name, ha="right", va="center", fontsize=8.5)
-    y = tops[-1] + 1 + 0.2 / cell
-    end = width - 0.36 / cell  # the word "most" stands behind it
-    extent = (end - 1.1 / cell, end, y + 0.055 / cell, y - 0.055 / cell)
-    ax.imshow(np.linspace(0, 1, 128)[None], extent=extent, cmap=HEAT)
-    note = {"va": "center", "ha": "right", "fontsize": 8, "color": SOFT}
-    least = "attention, each map on its own scale: least" if len(columns) > 3 else "least"
-    ax.text(extent[0] - 0.05 / cell, y, least, **note)
-    ax.text(width, y, "most", **note)
-    return fig, ax, tops
-
-
-def heat_over(face: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Heat [S,S], 0…1, over an RGB face uint8 [S,S,3] turned grey → uint8 [S,S,3]; no heat, bare grey face."""
-    grey = np.repeat(face @ np.array([0.299, 0.587, 0.114]), 3).reshape(face.shape)
-    strength = 0.75 * heat[..., None]
-    return np.uint8((1 - strength) * grey + strength * 255 * HEAT(heat)[..., :3] + 0.5)
+    fig, ax, tops = heat_rows(tiles, ["face", *names], row_titles, title)
+    for top, marks in zip(tops, () if landmarks is None else landmarks, strict=False):
+        for column in range(k + 1):
+            landmark_dots(ax, marks + np.array([PITCH * column, top]), size=2.5)
+    return fig
 
 
 @styled
-def feature_maps(
-    features: torch.Tensor | np.ndarray, columns: int = 8, limit: int = 32, title: str | None = None
+def maps_in_rows(
+    images: Images, maps: Mapping[str, Images], captions: Sequence[str] = (), title: str | None = None
 ) -> Figure:
-    """The first `limit` channels of [C,h,w], each scaled on its own, its number above it.
+    """The same faces in every row, a row a kind of map: uint8 [K,3,S,S] and name → [K,h,w].
+
+    Each map is scaled on its own. The first row is the faces themselves.
 
     Raises:
-        ValueError: another number of dimensions.
+        ValueError: another number of maps than faces.
     """
-    features = torch.as_tensor(features).detach().float().cpu()
-    if features.ndim != 3:
-        raise ValueError(f"expected features [C,h,w], got {list(features.shape)}")
-    shown = features[:limit]
-    scaled = normalize_for_display(shown[None])[0].numpy()
-    starts = range(0, len(shown), columns)
-    names = [[str(j) for j in range(i, min(i + columns, len(shown)))] for i in starts]
-    tiles = [[HEAT(one)[..., :3] for one in scaled[i : i + columns]] for i in starts]
-    c, h, w = features.shape
-    title = title or f"{len(shown)} of {c} channels, {h}×{w}, each on its own scale"
-    return mosaic(tiles, captions=names, cell=0.95, title=title, interpolation="nearest")[0]
+    faces = pictures_of(images)
+    rows = [list(faces)]
+    for name, one in maps.items():
+        if one.ndim != 3 or len(one) != len(faces):
+            raise ValueError(f"expected maps {name!r} as [{len(faces)},h,w], got {list(one.shape)}")
+        heat = heats(as_maps(one)[None], faces.shape[1])[0]
+        rows.append([heat_over(face, h) for face, h in zip(faces, heat, strict=True)])
+    return heat_rows(rows, captions, ["", *maps], title, cell=1.3, least="each map on its own scale: least")[0]

@@ -1,37 +1,51 @@
-"""How the figures look and how they become PNGs; pieces that several of them share.
+"""How the figures look, how they become PNGs, and the pieces that several of them share.
 
-Expressions have their colours from `fer_lab.data.expressions`; all other series come from a second
+Expressions have their colours from `fer_lab.data.expressions`. All other series come from a second
 colour-blind-safe palette (Paul Tol's "muted"), so that no curve is mistaken for an expression.
 """
 
 import functools
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-import torch
+import seaborn as sns
 from cycler import cycler
-from matplotlib import style
+from matplotlib import patheffects, style
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.transforms import Bbox
 from PIL import Image, ImageColor
 
 from fer_lab._files import atomic_path
-from fer_lab.data.expressions import COLORS
+from fer_lab.data.expressions import COLORS, colors
+from fer_lab.models.method import TITLES
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
 INK, SOFT, FAINT = "#222222", "#6b6b6b", "#e4e4e4"
 SERIES = ("#332288", "#cc6677", "#44aa99", "#999933", "#882255", "#88ccee", "#117733", "#ddcc77")
 SHADES = LinearSegmentedColormap.from_list("fer_lab.shades", ["#ffffff", "#c9cce6", "#7a7fc0", "#332288"])
 HEAT = mpl.colormaps["inferno"]
+# One colour a method throughout the book, whatever else is in the figure.
+METHOD_COLORS = dict(zip(TITLES, (INK, *SERIES), strict=False))
 WIDTH = 9.0  # inches, the widest figure
 DPI = 120
 PITCH = 1.06  # from one picture of a mosaic to the next, in pictures' sides
 FLAT = 32  # colours that stay exact in a picture of many
-STYLE = {
+DASHED: dict[str, Any] = {"color": SOFT, "linewidth": 0.9, "linestyle": (0, (4, 3)), "zorder": 1}
+HALO = [patheffects.withStroke(linewidth=3, foreground="white")]
+STYLE: dict[str, Any] = {
+    **sns.axes_style("ticks"),
+    **sns.plotting_context("paper"),
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "text.color": INK,
@@ -45,7 +59,6 @@ STYLE = {
     "axes.linewidth": 0.7,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.axisbelow": True,
     "axes.prop_cycle": cycler(color=SERIES),
     "grid.color": FAINT,
     "grid.linewidth": 0.7,
@@ -62,19 +75,21 @@ STYLE = {
     "legend.frameon": False,
     "legend.fontsize": 8.5,
     "lines.linewidth": 1.8,
-    "lines.solid_capstyle": "round",
-    "figure.facecolor": "white",
     "figure.constrained_layout.h_pad": 0.09,
     "figure.constrained_layout.w_pad": 0.09,
-    "savefig.facecolor": "white",
+}
+# How seaborn draws intervals that were computed elsewhere: see `with_ends`.
+KNOWN_ENDS: dict[str, Any] = {
+    "estimator": lambda ends: ends.iloc[0],
+    "errorbar": lambda ends: (ends.iloc[1], ends.iloc[-1]),
 }
 
 
-def styled(draw):
+def styled(draw: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
     """Draw in the book's style, whatever the reader's own settings are."""
 
     @functools.wraps(draw)
-    def styled(*args, **kwargs):
+    def styled(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
         with style.context(STYLE, after_reset=True):
             return draw(*args, **kwargs)
 
@@ -96,11 +111,11 @@ def with_palette(picture: Image.Image, *, soft: bool) -> Image.Image:
     """An RGB picture → the same with a palette. Colours of flat areas (paper, lines, bars) stay exact.
 
     Args:
-        soft: there are photographs or shades: mix neighbouring colours, or they would show bands.
+        soft: the picture has photographs or shades: mix neighbouring colours, or they would show bands.
     """
-    colors = picture.getcolors(picture.width * picture.height)
+    counts: Any = picture.getcolors(picture.width * picture.height)
     # Ties are broken by the colour itself, so that the palette does not depend on an internal order.
-    common = [color for _, color in sorted(colors, key=lambda item: (-item[0], item[1]))]
+    common = [color for _, color in sorted(counts, key=lambda item: (-item[0], item[1]))]
     # A thin line in a class's colour is rare in pixels, and must not become a neighbour's.
     present = set(common)
     named = [rgb for rgb in (ImageColor.getrgb(color) for color in COLORS.values()) if rgb in present]
@@ -110,7 +125,7 @@ def with_palette(picture: Image.Image, *, soft: bool) -> Image.Image:
         # A quarter of the pixels gives the same palette in a quarter of the time.
         half = picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.NEAREST)
         rest = half.quantize(256 - len(flat), method=Image.Quantize.MEDIANCUT, kmeans=1)
-        palette += rest.getpalette()
+        palette += rest.getpalette() or []
     table = Image.new("P", (1, 1))
     table.putpalette(palette[: 3 * 256])
     dither = Image.Dither.FLOYDSTEINBERG if soft and len(common) > 256 else Image.Dither.NONE
@@ -125,7 +140,7 @@ def with_palette(picture: Image.Image, *, soft: bool) -> Image.Image:
 
 
 def save(fig: Figure, path: str | Path) -> Path:
-    """Write a figure as a PNG with a palette; the folder is made if absent.
+    """Write a figure as a PNG with a palette. Missing folders are created.
 
     Raises:
         ValueError: a name that does not end in .png.
@@ -151,101 +166,222 @@ def show(fig: Figure, alt: str | None = None) -> None:
     display(Picture(data=png(fig), format="png", width=width, alt=alt))
 
 
+# ---------------------------------------------------------------- names
+
+
+def method_title(name: str) -> str:
+    """How a figure writes a model: "dan" → "DAN", "ferplus/dan" → "DAN, ferplus"."""
+    folder, _, method = name.rpartition("/")
+    if method not in TITLES:
+        return name
+    return f"{TITLES[method]}, {folder}" if folder else TITLES[method]
+
+
+def method_color(name: str) -> str:
+    """The colour of a method, with or without the set of its weights; grey if the book does not know it."""
+    return METHOD_COLORS.get(name.rpartition("/")[2], "#999999")
+
+
+def method_palette(names: Sequence[str]) -> dict[str, str]:
+    """Title → colour of each model. Names that are not all models have the colours of `SERIES`."""
+    known = all(name.rpartition("/")[2] in TITLES for name in names)
+    shades = [method_color(name) if known else SERIES[i % len(SERIES)] for i, name in enumerate(names)]
+    return dict(zip(map(method_title, names), shades, strict=True))
+
+
+# ---------------------------------------------------------------- pieces of charts
+
+
 def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of this size in inches, no wider than a page."""
     return Figure(figsize=(min(width, WIDTH), height), layout="constrained")
 
 
-def pictures_of(images: torch.Tensor | np.ndarray) -> np.ndarray:
-    """uint8 [N,3,S,S] (or one, [3,S,S]) → uint8 [N,S,S,3]."""
-    images = np.asarray(images)
-    images = images[None] if images.ndim == 3 else images
-    if images.ndim != 4 or images.shape[1] != 3 or images.dtype != np.uint8:
-        raise ValueError(f"expected images uint8 [N,3,S,S], got {images.dtype} {list(images.shape)}")
-    if not len(images):
-        raise ValueError("there are no faces to draw")
-    return images.transpose(0, 2, 3, 1)
+def heading(fig: Figure, text: str) -> None:
+    """The bold line above several panels."""
+    fig.suptitle(text, x=0.01, ha="left", fontsize=10.5, weight="bold")
 
 
-def mosaic(
-    tiles: Sequence[Sequence[np.ndarray]],
-    *,
-    captions: Sequence[Sequence[str]] = (),
-    left: float = 0.0,
-    right: float = 0.0,
-    bottom: float = 0.0,
-    cell: float = 1.1,
-    title: str | None = None,
-    interpolation: str = "bicubic",
-) -> tuple[Figure, Axes, list[float]]:
-    """Rows of pictures on one axis whose unit is a picture's side; column c starts at x = `PITCH` · c.
+def panels(
+    count: int,
+    width: float,
+    height: float,
+    extra: float,
+    rows: int | None = None,
+    sharex: bool = False,
+    sharey: bool = False,
+) -> tuple[Figure, list[Axes], list[Axes]]:
+    """Small multiples, at most three in a row: the figure, its panels, and empty places for a legend.
 
     Args:
-        tiles: [rows][columns] of RGB [S,S,3].
-        captions: above each picture, for the first rows or all.
-        left, right, bottom: room there, in pictures' sides.
-        cell: a picture's side in inches, made smaller if the figure would be too wide.
-
-    Returns:
-        The figure, its axis, and each row's y (downwards).
+        width, height: of a panel, in inches.
+        extra: height for heading and legend, in inches.
+        rows: another number of rows.
+        sharex, sharey: as in `Figure.subplots`. The lowest panel of each column has the labels of its ticks.
     """
-    gap = PITCH - 1
-    width = left + max(map(len, tiles)) * (1 + gap) - gap + right
-    cell = min(cell, (WIDTH - 0.1) / width)
-    tops, y = [], 0.0
-    for r in range(len(tiles)):
-        lines = 1 + max((text.count("\n") for text in captions[r]), default=0) if r < len(captions) else 0
-        y += (0.19 if lines < 2 else 0.05 + 0.14 * lines) / cell if lines else 0.0
-        tops.append(y)
-        y += 1 + gap
-    height = y - gap + bottom
-    w, h = width * cell + 0.1, height * cell + (0.38 if title else 0.1)
-    fig = Figure(figsize=(w, h))
-    ax = fig.add_axes((0.05 / w, 0.05 / h, width * cell / w, height * cell / h))
-    for r, row in enumerate(tiles):
-        for c, tile in enumerate(row):
-            x = c * (1 + gap)
-            ax.imshow(tile, extent=(x, x + 1, tops[r] + 1, tops[r]), interpolation=interpolation)
-        for c, text in enumerate(captions[r] if r < len(captions) else ()):
-            ax.text(c * (1 + gap) + 0.5, tops[r] - 0.04, text, ha="center", va="bottom", fontsize=8)
-    ax.set(xlim=(-left, width - left), ylim=(height, 0), aspect="auto")
-    ax.axis("off")
-    if title:
-        fig.text(0.05 / w, 1 - 0.07 / h, title, va="top", fontsize=10.5, weight="bold")
-    return fig, ax, tops
+    rows = rows or -(-count // (2 if count == 4 else 3))
+    columns = -(-count // rows)
+    fig = new_figure(width * columns, height * rows + extra)
+    axes = fig.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey).ravel().tolist()
+    for ax in axes[max(0, count - columns) : count]:
+        ax.tick_params(labelbottom=True)
+    for ax in axes[count:]:
+        ax.axis("off")
+    return fig, axes[:count], axes[count:]
 
 
-def interval_rows(ax: Axes, table: pd.DataFrame, shades: Sequence[str], digits: int, percent: bool) -> None:
-    """Rows of value, low, high as dots with bars, from the top down, the value written at the right.
+def legend(
+    fig: Figure, handles: Sequence[Artist], empty: Sequence[Axes] = (), columns: int | None = None
+) -> None:
+    """A legend in the first empty place of `panels`, else below all panels."""
+    if empty:
+        empty[0].legend(handles=handles, loc="center left")
+    else:
+        look: dict[str, Any] = {"columnspacing": 1.2, "handletextpad": 0.4, "loc": "outside lower center"}
+        fig.legend(handles=handles, ncols=columns or len(handles), **look)
 
-    A share's bar ends at 0 and 100 %, though an interval by Student's t may not.
-    """
-    factor = 100 if percent else 1
-    for i, (row, color) in enumerate(zip(table.itertuples(), shades, strict=True)):
-        value, low, high = row.value * factor, row.low * factor, row.high * factor
-        known = np.isfinite([low, high]).all()
-        low, high = np.clip([low, high], 0, 100) if percent else (low, high)
-        if known:
-            ax.plot([low, high], [i, i], color=color, linewidth=2.4, alpha=0.55, zorder=2)
-        face = color if known else "white"
-        ax.plot([value], [i], "o", color=color, markerfacecolor=face, markersize=7, zorder=3)
-        text = "no faces" if np.isnan(value) else f"{value:.{digits}f}" + ("%" if percent else "")
-        ax.annotate(
-            text,
-            (1, i),
-            (6, 0),
-            xycoords=("axes fraction", "data"),
-            textcoords="offset points",
-            va="center",
-            fontsize=8.5,
-            color=INK,
-        )
-    ax.set_ylim(len(table) - 0.4, -0.6)
-    ax.grid(axis="x")
+
+def mark(label: str, color: str = SOFT, marker: str = "o", **line: Any) -> Line2D:
+    """An entry of a legend: a mark, or a line where `linestyle` is given."""
+    line = {"linestyle": "", **line}
+    return Line2D([], [], color=color, label=label, marker=marker, **line)
+
+
+def class_marks(classes: Sequence[str]) -> list[Line2D]:
+    """Entries of a legend: a dot in each class's colour."""
+    return [mark(name, color) for name, color in zip(classes, colors(classes), strict=True)]
+
+
+def plain_rows(ax: Axes) -> None:
+    """Rows of a chart that are named at the left: no axis line and no ticks there."""
     ax.tick_params(axis="y", length=0, labelcolor=INK)
     ax.spines["left"].set_visible(False)
+    ax.grid(axis="x")
+
+
+def heat_table(
+    ax: Axes,
+    values: np.ndarray,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    texts: Sequence[Sequence[str]] | np.ndarray | None = None,
+    slant: float = 35,
+    **options: Any,
+) -> None:
+    """Values [R,C] as shades, with the texts [R][C] in their cells, dark on light and light on dark.
+
+    Args:
+        slant: of the columns' names in degrees: class names are longer than half an inch.
+        options: of `seaborn.heatmap`: cmap, norm, vmin, vmax, cbar, …
+    """
+    options = {"cmap": SHADES, "cbar": False, "linewidths": 1.2, "fmt": "", **options}
+    notes = None if texts is None else np.array(texts, dtype=object)
+    sns.heatmap(values, ax=ax, annot=notes, xticklabels=list(columns), yticklabels=list(rows), **options)
+    ax.tick_params(axis="y", labelrotation=0)
+    for label in ax.get_xticklabels():
+        label.set(rotation=slant, ha="right" if slant else "center", rotation_mode="anchor")
+    ax.tick_params(length=0, labelcolor=INK)
+
+
+def with_ends(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of value, low, high in the long form that seaborn draws with `KNOWN_ENDS`.
+
+    Each row becomes three, in this order, whose number is in the column "estimate". Ends that are NaN give a
+    dot without a bar.
+    """
+    ends = ["value", "low", "high"]
+    return table.melt([name for name in table if name not in ends], ends, "end", "estimate")
+
+
+def interval_rows(
+    ax: Axes,
+    table: pd.DataFrame,
+    shades: Sequence[str],
+    percent: bool = True,
+    number: str = "{:.1f}%",
+    above: bool = False,
+) -> None:
+    """Rows of label, value, low, high as dots with bars, from the top down.
+
+    The value is written as `number` at the right, or above its dot where another panel begins at the right.
+
+    The bar of a share ends at 0 and 100 %, though an interval by Student's t may not. A value without an
+    interval is a hollow dot.
+    """
+    table, labels = table.reset_index(drop=True), list(table["label"])
+    numbers = table[["value", "low", "high"]] * (100 if percent else 1)
+    numbers[["low", "high"]] = numbers[["low", "high"]].clip(*((0, 100) if percent else ()))
+    sns.pointplot(
+        with_ends(numbers.assign(label=labels)),
+        x="estimate",
+        y="label",
+        hue="label",
+        order=labels,
+        hue_order=labels,
+        palette=list(shades),
+        legend=False,
+        linestyle="none",
+        markersize=8,
+        markeredgewidth=0,
+        err_kws={"linewidth": 2.4, "alpha": 0.55},
+        ax=ax,
+        **KNOWN_ENDS,
+    )
+    for i, (value, low, high) in enumerate(numbers.itertuples(index=False)):
+        if np.isnan([low, high]).any():
+            ax.plot([value], [i], "o", color="white", markersize=4, zorder=4)
+        text = "no faces" if np.isnan(value) else number.format(value)
+        note: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8.5, "color": INK}
+        if above:
+            ax.annotate(text, (value, i), (0, 5), ha="center", path_effects=HALO, **note)
+        else:
+            ax.annotate(text, (1, i), (6, 0), xycoords=("axes fraction", "data"), va="center", **note)
+    ax.set(ylim=(len(table) - 0.4, -0.6), ylabel="")
+    plain_rows(ax)
+
+
+# Where `name_points` tries to put a name, in points from what it names: near before far, above before below.
+PLACES = [
+    (reach * np.cos(turn), reach * np.sin(turn))
+    for reach in range(10, 110, 8)
+    for turn in np.radians([90, 270, 45, 135, 315, 225, 0, 180])
+]
+
+
+def name_points(
+    ax: Axes,
+    names: Iterable[tuple[str, str, float, float]],
+    avoid: Iterable[Bbox] = (),
+    line: bool = False,
+    **text: Any,
+) -> None:
+    """Write names near points, so that none covers another or leaves the axes.
+
+    Args:
+        names: text, colour, x and y of each. Limits and scales of the axes must be final.
+        avoid: boxes in pixels that no name may cover.
+        line: draw a thin line from each name to its point.
+    """
+    figure: Any = ax.figure
+    figure.draw_without_rendering()
+    taken = list(avoid)
+    text = {"textcoords": "offset points", "ha": "center", "va": "center", "zorder": 6, **text}
+    leader = {"arrowstyle": "-", "color": SOFT, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 2}
+    for name, color, x, y in names:
+        note = ax.annotate(name, (x, y), (0, 0), color=color, **text)
+        for place in PLACES:
+            note.xyann = place
+            box = note.get_window_extent()
+            inside = ax.bbox.contains(box.x0, box.y0) and ax.bbox.contains(box.x1, box.y1)
+            if inside and not any(box.overlaps(other) for other in taken):
+                break
+        taken.append(box)
+        if line:
+            ax.annotate("", (x, y), place, textcoords="offset points", arrowprops=leader)
 
 
 def check_columns(table: pd.DataFrame, needed: Sequence[str]) -> None:
+    """Raise ValueError if a table lacks a column or has no rows."""
     if missing := [name for name in needed if name not in table.columns]:
         raise ValueError(f"the table needs columns {', '.join(needed)}; {', '.join(missing)} missing")
     if not len(table):

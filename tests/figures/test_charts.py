@@ -1,21 +1,25 @@
 """Charts hold the numbers that they were given, in the colours of their classes."""
 
 import itertools
-import sys
-import types
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from fer_lab import figures
 from fer_lab.data.expressions import CANONICAL, COLORS
+from fer_lab.data.faces import FaceSet
+from fer_lab.evaluation.embeddings import Plane
 from fer_lab.evaluation.metrics import evaluate
-from fer_lab.figures.style import INK, SERIES
+from fer_lab.figures import Frame
+from fer_lab.figures.style import INK, METHOD_COLORS, SERIES
 from fer_lab.runs import Predictions
 
 CLASSES = CANONICAL[:3]
+SHADES = [COLORS[name] for name in CLASSES]
+CENTERS = np.array([[0.0, 0.0], [2.0, 3.0], [4.0, 1.0]])
 
 
 def lines(ax):
@@ -23,7 +27,20 @@ def lines(ax):
 
 
 def texts(ax):
-    return [text.get_text() for text in ax.texts]
+    return [text.get_text() for text in ax.texts if text.get_text()]
+
+
+def intervals(ax):
+    """Rows of dots and bars: (value, low, high, colour), from the top down; no ends where there is no bar."""
+    dots = [line for line in ax.lines if line.get_marker() == "o" and line.get_color() != "white"]
+    bars = [line for line in ax.lines if line.get_alpha() and np.isfinite(line.get_xdata()).all()]
+    ends = {round(bar.get_ydata()[0]): bar.get_xdata() for bar in bars}
+    rows = []
+    for dot in dots:
+        ((x, y),) = [point for point in dot.get_xydata() if np.isfinite(point).all()] or [(np.nan, -1)]
+        low, high = ends.get(round(y), (np.nan, np.nan))
+        rows.append((x, low, high, mpl.colors.to_hex(dot.get_color())))
+    return rows
 
 
 @pytest.fixture
@@ -73,10 +90,15 @@ def test_confusion_shades_rows_and_writes_counts():
     matrix = np.array([[3, 1, 0], [0, 0, 0], [1, 1, 2]])
     (ax,) = figures.confusion(matrix, CLASSES).axes
     share = np.array([[0.75, 0.25, 0], [0, 0, 0], [0.25, 0.25, 0.5]])
-    np.testing.assert_allclose(ax.images[0].get_array(), share)
-    assert texts(ax) == ["75%", "3", "25%", "1", "25%", "1", "25%", "1", "50%", "2"]
-    positions = [text.get_position() for text in ax.texts[::2]]
-    assert [(round(y + 0.1), x) for x, y in positions] == [(0, 0), (0, 1), (2, 0), (2, 1), (2, 2)]
+    np.testing.assert_allclose(np.ravel(ax.collections[0].get_array()), share.ravel())
+    cells = {text.get_position(): text.get_text() for text in ax.texts if text.get_text()}
+    assert cells == {
+        (0.5, 0.5): "75%\n3",
+        (1.5, 0.5): "25%\n1",
+        (0.5, 2.5): "25%\n1",
+        (1.5, 2.5): "25%\n1",
+        (2.5, 2.5): "50%\n2",
+    }
     assert [label.get_text() for label in ax.get_yticklabels()] == ["neutral\n4", "happiness\n0", "surprise\n4"]
     assert [line.get_color() for line in ax.lines[::2]] == [COLORS[name] for name in CLASSES]
     assert "62.5% of 8 faces" in ax.get_title(loc="left")
@@ -90,12 +112,9 @@ def test_per_class_recall_draws_values_intervals_and_their_mean():
     metrics = evaluate(Predictions(probabilities, labels, CLASSES, "toy", "0"), resamples=200)
     (ax,) = figures.per_class_recall(metrics).axes
     recall = metrics[metrics["metric"] == "recall"]
-    bars = [line for line in ax.lines if len(line.get_xdata()) == 2 and line.get_alpha()]
-    dots = [line for line in ax.lines if line.get_marker() == "o"]
-    for i, row in enumerate(recall.itertuples()):
-        assert bars[i].get_xdata() == pytest.approx([100 * row.low, 100 * row.high])
-        assert dots[i].get_xydata().tolist() == [[100 * row.value, i]]
-        assert dots[i].get_color() == COLORS[CLASSES[i]]
+    for drawn, row, name in zip(intervals(ax), recall.itertuples(), CLASSES, strict=True):
+        assert drawn[:3] == pytest.approx((100 * row.value, 100 * row.low, 100 * row.high))
+        assert drawn[3] == COLORS[name]
     assert ax.lines[-1].get_xdata()[0] == pytest.approx(100 * np.mean([0.75, 0.75, 1]))
     assert texts(ax) == ["75.0%", "75.0%", "100.0%", "mean 83.3%"]
 
@@ -118,12 +137,12 @@ def test_ablation_marks_the_reference_and_a_single_seed():
         }
     )
     (ax,) = figures.ablation(summary, reference="whole").axes
-    dots = [line for line in ax.lines if line.get_marker() == "o"]
-    assert [dot.get_xdata()[0] for dot in dots] == pytest.approx([86, 80, 70])
-    assert [dot.get_color() for dot in dots] == [INK, SERIES[0], SERIES[0]]
-    assert [dot.get_markerfacecolor() for dot in dots] == [INK, SERIES[0], "white"]
-    bars = [line.get_xdata() for line in ax.lines if line.get_alpha()]
-    assert np.allclose(bars, [[85, 87], [78, 82]])
+    drawn = intervals(ax)
+    ends = np.array([row[:3] for row in drawn])
+    np.testing.assert_allclose(ends, [[86, 85, 87], [80, 78, 82], [70, np.nan, np.nan]])
+    assert [row[3] for row in drawn] == [INK, SERIES[0], SERIES[0]]
+    hollow = [line.get_xydata().tolist() for line in ax.lines if line.get_color() == "white"]
+    np.testing.assert_allclose(hollow, [[[70, 2]]])
     assert ax.lines[-1].get_xdata()[0] == pytest.approx(86)
     assert [label.get_text() for label in ax.get_yticklabels()] == ["whole", "less", "one seed"]
     with pytest.raises(ValueError, match="no row 'other'; labels are whole, less"):
@@ -136,7 +155,7 @@ def test_the_bar_of_a_share_ends_at_the_ends_of_the_scale():
     summary = pd.DataFrame({"label": ["a"], "value": [0.9], "low": [-0.2], "high": [1.3]})
     for percent, ends in ((True, [0, 100]), (False, [-0.2, 1.3])):
         (ax,) = figures.ablation(summary, percent=percent).axes
-        assert ax.lines[0].get_xdata() == pytest.approx(ends)
+        assert list(intervals(ax)[0][1:3]) == pytest.approx(ends)
 
 
 def test_ablation_of_a_number_that_is_no_share():
@@ -144,18 +163,6 @@ def test_ablation_of_a_number_that_is_no_share():
     (ax,) = figures.ablation(summary, xlabel="overlap", percent=False).axes
     assert texts(ax) == ["0.123"]
     assert ax.get_xlabel() == "overlap"
-
-
-def test_head_overlap_shows_every_face_and_the_mean():
-    values = {"with": [0.1, 0.2, 0.6], "without": np.linspace(0.7, 0.9, 50)}
-    (ax,) = figures.head_overlap_figure(values).axes
-    for points, (name, expected) in zip(ax.collections, values.items(), strict=True):
-        assert points.get_gid() == name
-        np.testing.assert_allclose(points.get_offsets()[:, 0], expected)
-    assert texts(ax) == ["0.30", "0.80"]
-    assert [line.get_xdata()[0] for line in ax.lines] == pytest.approx([0.3, 0.8])
-    with pytest.raises(ValueError, match="at least one value"):
-        figures.head_overlap_figure({"with": []})
 
 
 def test_embedding_map_colours_every_point_by_its_class():
@@ -167,9 +174,10 @@ def test_embedding_map_colours_every_point_by_its_class():
     )
     for point, label in zip(xy, labels, strict=True):
         assert mpl.colors.to_hex(drawn[tuple(point)]) == COLORS[CLASSES[label]]
-    assert texts(ax) == ["neutral", "happiness"]
+    assert sorted(texts(ax)) == ["happiness", "neutral"]
     of_class = xy[labels == 1]
-    assert ax.texts[1].xy == pytest.approx((np.median(of_class[:, 0]), np.quantile(of_class[:, 1], 0.9)))
+    (name,) = [text for text in ax.texts if text.get_text() == "happiness"]
+    assert name.xy == pytest.approx((np.median(of_class[:, 0]), np.quantile(of_class[:, 1], 0.9)))
     with pytest.raises(ValueError, match=r"points \[3,2\]"):
         figures.embedding_map(xy, [0, 1, 0], CLASSES)
 
@@ -182,41 +190,6 @@ def test_names_of_classes_that_lie_together_do_not_cover_each_other():
     boxes = [text.get_window_extent() for text in fig.axes[0].texts]
     assert len(boxes) == 3
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
-
-
-def test_umap_is_asked_for_repeatable_points(monkeypatch):
-    asked = {}
-
-    class UMAP:
-        def __init__(self, **settings):
-            asked.update(settings)
-
-        def fit_transform(self, embeddings):
-            return embeddings[:, :2].astype(np.float64) * 2
-
-    monkeypatch.setitem(sys.modules, "umap", types.SimpleNamespace(UMAP=UMAP))
-    embeddings = np.arange(30.0).reshape(10, 3)
-    xy = figures.umap_embedding(embeddings, seed=5)
-    assert xy.dtype == np.float32
-    np.testing.assert_array_equal(xy, 2 * embeddings[:, :2])
-    assert (asked["random_state"], asked["n_jobs"], asked["n_neighbors"]) == (5, 1, 9)
-    with pytest.raises(ValueError, match="at least 4 faces"):
-        figures.umap_embedding(embeddings[:3])
-
-
-def test_reliability_bins_confidence_as_the_metric_does():
-    confidence = np.array([0.55, 0.6, 0.6, 0.9, 0.95])
-    right = np.array([1, 0, 1, 1, 1])
-    probabilities = np.stack([confidence, 1 - confidence], 1)
-    predictions = Predictions(probabilities, 1 - right, CLASSES[:2], "toy", "0")
-    top, low = figures.reliability(predictions, bins=10).axes
-    measured = [bar.get_height() for bar in top.patches]
-    assert measured == pytest.approx([0, 0, 0, 0, 0, 200 / 3, 0, 0, 100, 100])  # 0.6 and 0.9 close their bins
-    assert [bar.get_height() for bar in low.patches] == [0, 0, 0, 0, 0, 3, 0, 0, 1, 1]
-    claimed = [segment[0][1] for segment in top.collections[0].get_segments() if len(segment)]
-    assert [value for value in claimed if np.isfinite(value)] == pytest.approx([100 * 1.75 / 3, 90, 95])
-    ece = evaluate(predictions, interval=False).set_index("metric").loc["ece", "value"]
-    assert f"{ece:.1%}" in figures.reliability(predictions).axes[0].get_title(loc="left")
 
 
 def test_bench_table_figure_compares_the_paths():
@@ -232,8 +205,9 @@ def test_bench_table_figure_compares_the_paths():
     fig = figures.bench_table_figure(table)
     assert [ax.get_title(loc="left") for ax in fig.axes] == ["train, tiny size", "inference, tiny size"]
     for ax in fig.axes:
-        assert [bar.get_width() for bar in ax.patches] == [1000, 2500, 7.25, 18.125]
-        assert texts(ax) == ["1,000", "2,500  (2.5×)", "7.25", "18.1  (2.5×)"]
+        assert [label.get_text() for label in ax.get_yticklabels()] == ["ResNet-18", "DAN"]
+        assert [bar.get_width() for bar in ax.patches] == [1000, 7.25, 2500, 18.125]
+        assert texts(ax) == ["1,000", "7.25", "2,500  (2.5×)", "18.1  (2.5×)"]
     assert len(fig.legends[0].get_texts()) == 2
     faster = table[table["path"] == "default"].assign(path="compiled")
     faster["images_per_s"] *= 1.2
@@ -261,3 +235,131 @@ def test_every_letter_is_at_least_eight_points(draw, history):
     assert len(sizes) > 5
     assert min(sizes) >= 8
     assert fig.get_size_inches()[0] <= 9
+
+
+def test_class_counts_stacks_the_splits():
+    splits = np.array(["train", "train", "test", "train", "test", "valid"])
+    images = torch.zeros(6, 3, 8, 8, dtype=torch.uint8)
+    faces = FaceSet(images, torch.tensor([0, 0, 0, 1, 1, 0]), CLASSES, splits, torch.full((6,), -1), "toy", "0")
+    fig = figures.class_counts(faces)
+    bars = [(bar.get_x(), bar.get_width()) for bar in fig.axes[0].patches]
+    train, valid, test = bars[:3], bars[3:6], bars[6:]
+    assert train == [(0, 2), (0, 1), (0, 0)]
+    assert valid == [(2, 1), (1, 0), (0, 0)]
+    assert test == [(3, 1), (1, 1), (0, 0)]
+    assert mpl.colors.to_hex(fig.axes[0].patches[1].get_facecolor()) == COLORS["happiness"]
+    assert [text.strip() for text in texts(fig.axes[0])] == ["4  (67%)", "2  (33%)", "0  (0%)"]
+
+
+def test_a_panel_a_setting_and_a_row_a_method():
+    rows = [("1×", "CE", 0.5), ("1×", "semi", 0.6), ("2×", "semi", 0.3), ("2×", "CE", 0.4)]
+    table = pd.DataFrame(rows, columns=["panel", "label", "value"]).assign(low=0.2, high=0.7)
+    axes = figures.panels_of_intervals(table, "recall", reference="CE").axes
+    assert [ax.get_title("left") for ax in axes] == ["1×", "2×"]
+    assert [texts(ax) for ax in axes] == [["50.0%", "60.0%"], ["40.0%", "30.0%"]]
+    assert [label.get_text() for label in axes[0].get_yticklabels()] == ["CE", "semi"]
+    assert [(row[0], row[3]) for row in intervals(axes[1])] == [(40, INK), (30, SERIES[0])]
+    methods = table.replace({"label": {"CE": "baseline", "semi": "dan"}})
+    first, _ = figures.panels_of_intervals(methods, reference=0.0, percent=False, number="{:+.1f}").axes
+    assert [label.get_text() for label in first.get_yticklabels()] == ["ResNet-18", "DAN"]
+    assert [row[3] for row in intervals(first)] == [METHOD_COLORS["baseline"], METHOD_COLORS["dan"]]
+    assert texts(first) == ["+0.5", "+0.6"]
+    assert 0.0 in [line.get_xdata()[0] for line in first.lines]
+    with pytest.raises(ValueError, match="each of CE, semi"):
+        figures.panels_of_intervals(table[:3], "recall")
+
+
+def test_curves_have_the_colours_of_their_models_and_a_panel_a_knob():
+    rows = [
+        {"knob": knob, "level": level, "model": name, "value": value, "low": value - 0.1, "high": value + 0.1}
+        for knob in ("blur", "grey")
+        for level, value in ((1, 0.9), (2, 0.4))
+        for name in ("dan", "qcs")
+    ]
+    fig = figures.curves_with_intervals(
+        pd.DataFrame(rows), {"blur": "largest blur"}, chance=0.25, spans={"blur": (1, 2), "grey": (0, 1)}
+    )
+    assert [ax.get_xlabel() for ax in fig.axes] == ["largest blur", "grey"]
+    _, qcs, chance = fig.axes[1].lines
+    assert mpl.colors.to_hex(qcs.get_color()) == METHOD_COLORS["qcs"]
+    assert qcs.get_xydata().tolist() == [[1, 0.9], [2, 0.4]]
+    assert chance.get_ydata()[0] == 0.25
+    bands = [np.vstack([path.vertices for path in band.get_paths()]) for band in fig.axes[1].collections]
+    np.testing.assert_allclose([(band[:, 1].min(), band[:, 1].max()) for band in bands], [(0.3, 1.0)] * 2)
+    assert [(bar.get_x(), bar.get_width()) for bar in fig.axes[1].patches] == [(0, 1)]
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["DAN", "QCS"]
+
+
+def test_groups_say_how_many_faces_they_have():
+    rows = [
+        {"property": "glasses", "group": g, "model": m, "faces": n, "value": v, "low": v, "high": v}
+        for g, n, v in (("no", 30, 0.9), ("yes", 5, 0.6))
+        for m in ("baseline", "dan")
+    ]
+    fig = figures.group_accuracy(pd.DataFrame(rows))
+    assert [text.get_text() for text in fig.axes[0].get_xticklabels()] == ["no\n30", "yes\n5"]
+    assert list(fig.axes[0].lines[0].get_ydata()) == [0.9, 0.6]
+
+
+def test_curves_are_named_after_models_or_series():
+    x, values = np.array([1, 2]), {"synthetic/dan": np.array([0.5, 0.6]), "ferplus/dan": np.array([0.1, 0.2])}
+    fig = figures.curves(x, values, "margin", "accuracy", "t", ("chance", 0.14), dashed=["ferplus/dan"])
+    (ax,) = fig.axes
+    assert [line.get_label() for line in ax.lines] == ["DAN, synthetic", "DAN, ferplus", "chance"]
+    assert [mpl.colors.to_hex(line.get_color()) for line in ax.lines[:2]] == [METHOD_COLORS["dan"]] * 2
+    assert [line.get_linestyle() for line in ax.lines] == ["-", "--", "--"]
+    assert ax.lines[1].get_ydata().tolist() == [0.1, 0.2]
+    assert ax.lines[2].get_ydata().tolist() == [0.14, 0.14]
+    (ax,) = figures.curves(x, {"K = 2": x, "K = 4": x}, "σ²", "loss", "t", xscale="log").axes
+    assert [mpl.colors.to_hex(line.get_color()) for line in ax.lines] == list(SERIES[:2])
+    assert ax.get_xscale() == "log"
+
+
+def test_charts_open_no_pyplot_figure(history):
+    import matplotlib.pyplot as plt
+
+    figures.confusion(np.eye(3, dtype=int), CLASSES)
+    figures.training_curves(history)
+    assert plt.get_fignums() == []
+
+
+def stars(ax):
+    """Where the stars of a panel are, and in which colours."""
+    # A star's path has ten corners and closes.
+    (one,) = [c for c in ax.collections if [len(path.vertices) for path in c.get_paths()] == [11]]
+    return np.asarray(one.get_offsets()), [mpl.colors.to_hex(color) for color in one.get_facecolors()]
+
+
+def test_regions_are_pale_margins_are_lines_and_centers_are_stars():
+    decision = np.array([[0, 1], [2, 2]])
+    silent = np.zeros((3, 2, 2), dtype=bool)
+    silent[1, 0, 1] = True
+    plane = Plane(np.array([0.0, 4.0]), np.array([0.0, 3.0]), decision, silent)
+    xy, labels = np.array([[1.0, 1.0], [2.0, 1.0], [3.0, 2.0]]), [0, 1, 1]
+    frames = {"a": [Frame(xy, CENTERS, plane)]}
+    (ax,) = figures.embedding_frames(frames, labels, CLASSES).axes
+    pale = np.asarray(ax.images[0].get_array())
+    assert pale.shape == (2, 2, 3)
+    for (i, j), c in np.ndenumerate(decision):
+        np.testing.assert_allclose(pale[i, j], 0.8 + 0.2 * np.array(mpl.colors.to_rgb(SHADES[c])))
+    lines = [c for c in ax.collections if isinstance(c, mpl.contour.QuadContourSet)]
+    assert [mpl.colors.to_hex(c.get_edgecolor()[0]) for c in lines] == [SHADES[1]]
+    places, shades = stars(ax)
+    np.testing.assert_allclose(places, CENTERS)
+    assert shades == SHADES
+    assert ax.get_xlim() == (0.0, 4.0)
+    texts = [t.get_text() for t in ax.figure.legends[0].get_texts()]
+    assert texts == [*CLASSES, "center"]
+
+
+def test_frames_are_a_row_a_method_and_a_column_a_moment():
+    xy = np.arange(8.0).reshape(4, 2)
+    moments = [Frame(xy + i, CENTERS + i) for i in range(2)]
+    fig = figures.embedding_frames({"a": moments, "b": [Frame(xy)] * 2}, [0, 1, 2, 0], CLASSES, ["1", "2"])
+    assert len(fig.axes) == 4
+    assert [ax.get_ylabel() for ax in fig.axes[::2]] == ["a", "b"]
+    assert [ax.get_title() for ax in fig.axes[:2]] == ["1", "2"]
+    np.testing.assert_allclose(stars(fig.axes[1])[0], CENTERS + 1)
+    assert sorted(fig.axes[1].collections[0].get_offsets().tolist()) == sorted((xy + 1).tolist())
+    with pytest.raises(ValueError, match=r"expected 2 frames in every row, got \[2, 1\]"):
+        figures.embedding_frames({"a": moments, "b": moments[:1]}, [0, 1, 2, 0], CLASSES)

@@ -1,5 +1,6 @@
 """Figures of explanations draw the numbers and regions that they were given."""
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 from fer_lab import figures
 from fer_lab.explanation.maps import normalize_for_display, upsample
-from fer_lab.figures.explain import SHADES
+from fer_lab.figures.explain import COLORS
 from fer_lab.figures.pictures import heat_over
 
 FACES = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -73,23 +74,6 @@ def test_a_region_is_outlined_on_every_picture_of_its_row():
     assert "moved by the muscles" not in texts(figures.explanation_grid(FACES, MAPS))
 
 
-def test_outlined_faces_stand_in_rows():
-    faces, masks = torch.cat([FACES, FACES]), torch.cat([MASKS, MASKS])
-    fig = figures.outlined_faces(faces, masks, ["a", "b", "c", "d"], columns=2)
-    tiles = shown(fig)
-    (left, top), (again_left, again_top) = [low for low, _ in outlines(fig)]
-    first, second = sorted({top for _, top in tiles})
-    assert (tiles[1.06, second] == FACES[1].permute(1, 2, 0).numpy()).all()
-    np.testing.assert_allclose(
-        [left, top, again_left, again_top], [3 / 8, first + 2 / 8, 3 / 8, second + 2 / 8], atol=0.006
-    )
-    assert texts(fig) == ["a", "b", "c", "d"]
-    with pytest.raises(ValueError, match="1 titles for 2 faces"):
-        figures.outlined_faces(FACES, MASKS, ["a"])
-    with pytest.raises(ValueError, match=r"expected masks \[2, 8, 8\]"):
-        figures.outlined_faces(FACES, MASKS[:1])
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -119,19 +103,21 @@ SUMMARY = pd.DataFrame(
 def test_scores_stand_in_their_models_row_with_their_interval():
     fig = figures.explanation_scores(SUMMARY, {"hit": "hits", "mass": "share of mass"})
     hits, mass = fig.axes
-    assert [label.get_text() for label in hits.get_yticklabels()] == ["dan", "baseline"]
+    assert [label.get_text() for label in hits.get_yticklabels()] == ["DAN", "ResNet-18"]
     assert [ax.get_xlabel() for ax in fig.axes] == ["hits", "share of mass"]
-    lines = {line.get_gid(): line for line in hits.lines if "/" in str(line.get_gid())}
-    assert lines.keys() == {"dan/native", "baseline/native", "baseline/occlusion"}
-    assert list(lines["baseline/occlusion"].get_xdata()) == [0.6, 0.9]
-    assert lines["baseline/occlusion"].get_color() == SHADES["occlusion"]
-    assert round(lines["dan/native"].get_ydata()[0]) == 0
-    assert round(lines["baseline/native"].get_ydata()[0]) == 1
-    dots = [line.get_xdata()[0] for line in hits.lines if line.get_marker() == "o"]
-    assert dots == [0.4, 0.6, 0.7]
-    priors = [line.get_xdata()[0] for line in hits.lines if line.get_gid() is None or "/" not in line.get_gid()]
-    assert [x for x in priors if x not in dots] == [0.1, 0.15]
-    assert [line.get_gid() for line in mass.lines if "/" in str(line.get_gid())] == ["dan/native"]
+    bars = [line for line in hits.lines if line.get_alpha() and np.isfinite(line.get_xdata()).all()]
+    drawn = {
+        (round(bar.get_ydata()[0]), mpl.colors.to_hex(bar.get_color())): list(bar.get_xdata()) for bar in bars
+    }
+    native, occlusion = COLORS["native"], COLORS["occlusion"]
+    assert drawn == {(0, native): [0.3, 0.5], (1, native): [0.5, 0.8], (1, occlusion): [0.6, 0.9]}
+    dots = np.concatenate([line.get_xydata() for line in hits.lines if line.get_marker() == "o"])
+    assert sorted(dots[np.isfinite(dots[:, 0]), 0]) == [0.4, 0.6, 0.7]
+    priors = [line for line in hits.lines if line.get_gid() == "prior"]
+    assert [line.get_xdata()[0] for line in priors] == [0.1, 0.15]
+    assert [np.mean(line.get_ydata()) for line in priors] == [0, 1]
+    drawn = [list(line.get_xdata()) for line in mass.lines if line.get_alpha()]
+    assert [ends for ends in drawn if np.isfinite(ends).all()] == [[0.1, 0.4]]
     legend = [text.get_text() for text in fig.legends[0].get_texts()]
     assert legend == ["native", "occlusion", "chance"]
 
@@ -162,24 +148,27 @@ def test_perturbation_curves_are_means_over_faces():
 
 def test_randomization_has_a_panel_a_model():
     rows = [
-        (model, way, share, face, value + 0.1 * face)
-        for model, way, share, value in (
-            ("dan", "native", 0.0, 0.9),
-            ("dan", "native", 1.0, 0.1),
-            ("baseline", "native", 0.0, 0.8),
-            ("baseline", "native", 1.0, 0.0),
+        (model, "native", share, value, value - 0.05, value + 0.05)
+        for model, share, value in (
+            ("dan", 0.0, 1.0),
+            ("dan", 1.0, 0.2),
+            ("baseline", 0.0, 0.9),
+            ("baseline", 1.0, 0.1),
         )
-        for face in range(3)
     ]
-    table = pd.DataFrame(rows, columns=["model", "way", "share", "face", "correlation"])
+    means = pd.DataFrame(rows, columns=["model", "way", "share", "value", "low", "high"])
     between = {"dan": {"native": 0.77}, "baseline": {"native": 0.55}}
-    fig = figures.randomization_figure(table, between)
-    assert [ax.get_title(loc="left") for ax in fig.axes] == ["dan", "baseline"]
-    for ax, means, dotted in zip(fig.axes, ([1.0, 0.2], [0.9, 0.1]), (0.77, 0.55), strict=True):
+    fig = figures.randomization_figure(means, between)
+    assert [ax.get_title(loc="left") for ax in fig.axes] == ["DAN", "ResNet-18"]
+    for ax, values, dotted in zip(fig.axes, ([1.0, 0.2], [0.9, 0.1]), (0.77, 0.55), strict=True):
         line = next(line for line in ax.lines if line.get_marker() == "o")
         np.testing.assert_allclose(line.get_xdata(), [0, 100])
-        np.testing.assert_allclose(line.get_ydata(), means)
+        np.testing.assert_allclose(line.get_ydata(), values)
+        (bars,) = [c for c in ax.collections if isinstance(c, mpl.collections.LineCollection)]
+        np.testing.assert_allclose(
+            [bar[:, 1] for bar in bars.get_segments()], [[v - 0.05, v + 0.05] for v in values]
+        )
         assert dotted in [line.get_ydata()[0] for line in ax.lines]
     assert [text.get_text() for text in fig.legends[0].get_texts()] == ["native", "maps of two different faces"]
     with pytest.raises(ValueError, match="model missing"):
-        figures.randomization_figure(table.drop(columns="model"))
+        figures.randomization_figure(means.drop(columns="model"))

@@ -1,6 +1,5 @@
 """Figures of faces show the pixels, points and heat that they were given, in the right place."""
 
-import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
@@ -8,7 +7,7 @@ import torch
 from fer_lab import figures
 from fer_lab.data.expressions import CANONICAL, COLORS
 from fer_lab.data.faces import FaceSet
-from fer_lab.figures.pictures import STROKES, heat_over
+from fer_lab.figures.pictures import heat_over
 from fer_lab.figures.style import HEAT
 
 
@@ -94,33 +93,6 @@ def test_faces_by_class_spreads_over_each_class():
     assert [line.get_color() for line in fig.axes[0].lines] == [COLORS[name] for name in CANONICAL[:3]]
 
 
-def test_class_counts_stacks_the_splits():
-    faces = face_set([0, 0, 0, 1, 1, 0], ["train", "train", "test", "train", "test", "valid"])
-    fig = figures.class_counts(faces)
-    bars = [(bar.get_x(), bar.get_width()) for bar in fig.axes[0].patches]
-    train, valid, test = bars[:3], bars[3:6], bars[6:]
-    assert train == [(0, 2), (0, 1), (0, 0)]
-    assert valid == [(2, 1), (1, 0), (0, 0)]
-    assert test == [(3, 1), (1, 1), (0, 0)]
-    assert mpl.colors.to_hex(fig.axes[0].patches[1].get_facecolor()) == COLORS["happiness"]
-    assert [text.strip() for text in texts(fig)] == ["4  (67%)", "2  (33%)", "0  (0%)"]
-
-
-def test_landmarks_are_joined_by_part_and_lie_where_they_are():
-    points = np.random.default_rng(0).uniform(0, 8, (68, 2))
-    fig = figures.landmarks_on_face(face_images(1)[0], points)
-    drawn = [line.get_xydata() for line in fig.axes[0].lines]
-    strokes = [stroke for part in STROKES.values() for stroke in part]
-    assert len(drawn) == len(strokes)
-    for line, (first, last, closed) in zip(drawn, strokes, strict=True):
-        assert (line[: last - first + 1] == points[first : last + 1]).all()
-        assert closed == (line[-1] == points[first]).all()
-    assert sum(last - first + 1 for first, last, _ in strokes) == 68
-    assert fig.axes[0].get_ylim() == (8, 0)  # y downwards, as in the image
-    with pytest.raises(ValueError, match=r"68 landmarks \[68,2\], got \[5, 2\]"):
-        figures.landmarks_on_face(face_images(1)[0], points[:5])
-
-
 def test_heat_over_a_face():
     face = np.full((2, 2, 3), (100, 200, 50), dtype=np.uint8)
     heat = np.array([[0.0, 1.0], [0.0, 0.25]])
@@ -180,19 +152,6 @@ def test_attention_overlay_refuses_what_does_not_fit(shape, rows, columns, messa
         figures.attention_overlay(face_images(2), torch.rand(shape), rows, columns)
 
 
-def test_feature_maps_show_the_first_channels():
-    features = torch.arange(5 * 2 * 2.0).view(5, 2, 2)
-    fig = figures.feature_maps(features, columns=2, limit=3)
-    tiles = list(shown(fig).values())
-    assert len(tiles) == 3
-    # Every channel runs from its least to its most: 0, 1/3, 2/3, 1.
-    for tile in tiles:
-        np.testing.assert_allclose(tile, HEAT(np.array([[0, 1 / 3], [2 / 3, 1]]))[..., :3], atol=0.02)
-    assert texts(fig) == ["0", "1", "2"]
-    with pytest.raises(ValueError, match=r"\[C,h,w\]"):
-        figures.feature_maps(features[None])
-
-
 def test_face_rows_put_every_face_in_its_row_and_column_with_its_texts():
     faces = face_images(6).view(2, 3, 3, 8, 8)
     fig = figures.face_rows(faces, ["one", "two\nlines"], columns=["a", "b", "c"], notes=["10 %", "20 %"])
@@ -204,7 +163,7 @@ def test_face_rows_put_every_face_in_its_row_and_column_with_its_texts():
         for c in range(3):
             assert np.array_equal(found[round(1.06 * c, 2), top], faces[r, c].permute(1, 2, 0).numpy())
     texts = [text.get_text() for text in fig.axes[0].texts]
-    assert texts == ["a", "b", "c", "one", "10 %", "two\nlines", "20 %"]
+    assert texts == ["a", "b", "c", "one", "two\nlines", "10 %", "20 %"]
     left, right = fig.axes[0].get_xlim()
     assert left < -0.4
     assert right > 3.12 + 0.3
@@ -223,3 +182,52 @@ def test_face_rows_refuse_what_does_not_fit(changes, message):
     given = {"images": face_images(6).view(2, 3, 3, 8, 8), "names": ["one", "two"], **changes}
     with pytest.raises(ValueError, match=message):
         figures.face_rows(**given)
+
+
+def outlines(fig):
+    """Corners (left, top) and (right, bottom) of every outline."""
+    paths = [collection.get_paths() for collection in fig.axes[0].collections]
+    points = [np.concatenate([path.vertices for path in some]) for some in paths if some]
+    return [(one.min(0), one.max(0)) for one in points]
+
+
+def test_face_grid_outlines_a_region_of_each_face():
+    pair, masks = face_images(2), torch.zeros(4, 8, 8, dtype=torch.bool)
+    masks[::2, 2:6, 3:5] = True
+    faces = torch.cat([pair, pair])
+    fig = figures.face_grid(faces, ["a", "b", "c", "d"], columns=2, masks=masks)
+    tiles = shown(fig)
+    (left, top), (again_left, again_top) = [low for low, _ in outlines(fig)]
+    first, second = sorted({top for _, top in tiles})
+    assert (tiles[1.06, second] == pair[1].permute(1, 2, 0).numpy()).all()
+    np.testing.assert_allclose(
+        [left, top, again_left, again_top], [3 / 8, first + 2 / 8, 3 / 8, second + 2 / 8], atol=0.006
+    )
+    assert texts(fig) == ["a", "b", "c", "d"]
+    with pytest.raises(ValueError, match=r"expected masks \[2, 8, 8\]"):
+        figures.face_grid(pair, masks=masks[:1])
+
+
+def test_landmarks_lie_on_the_face_and_on_every_map():
+    maps = torch.rand(4, 3, 7, 7)
+    points = torch.rand(4, 68, 2, generator=torch.Generator().manual_seed(1))
+    fig = figures.attention_overlay(face_images(4), maps, list("abcd"), list("xyz"), points=points)
+    drawn = np.stack([np.asarray(c.get_offsets()) for c in fig.axes[0].collections])
+    assert drawn.shape == (16, 68, 2)
+    np.testing.assert_allclose(drawn[2] - drawn[0], np.broadcast_to([2.12, 0], (68, 2)), atol=1e-6)
+    with pytest.raises(ValueError, match=r"\[4,68,2\], got \[3, 68, 2\]"):
+        figures.attention_overlay(face_images(4), maps, points=points[:3])
+    assert len(fig.axes[0].images) == 17  # and the scale of the heat
+    assert {text.get_text() for text in fig.axes[0].texts} >= set("abcdxyz") | {"face", "most"}
+
+
+def test_rows_are_the_faces_and_then_each_kind_of_map():
+    maps, faces = {"S": torch.rand(2, 7, 7), "D": torch.rand(2, 7, 7)}, face_images(2, size=14)
+    fig = figures.maps_in_rows(faces, maps, captions=["one", "two"])
+    pictures = [image for image in fig.axes[0].images if np.asarray(image.get_array()).ndim == 3]
+    assert len(pictures) == 6
+    assert np.array_equal(pictures[1].get_array(), faces[1].permute(1, 2, 0).numpy())
+    assert texts(fig)[:2] == ["one", "two"]
+    assert {"S", "D"} <= set(texts(fig))
+    with pytest.raises(ValueError, match=r"expected maps 'S' as \[2,h,w\]"):
+        figures.maps_in_rows(faces, {"S": torch.rand(3, 7, 7)})

@@ -94,3 +94,22 @@ def test_a_thin_line_keeps_its_classs_colour_beside_a_photograph():
     written = Image.open(io.BytesIO(png(fig))).convert("RGB")
     there = {rgb for _, rgb in written.getcolors(written.width * written.height)}
     assert {ImageColor.getrgb(color) for color in COLORS.values()} <= there
+
+
+def test_methods_have_titles_and_colours_of_their_own():
+    assert len(set(style.METHOD_COLORS.values())) == len(style.METHOD_COLORS) == 6
+    assert style.method_title("triplet_center") == "triplet-center"
+    assert style.method_title("ferplus/dan") == "DAN, ferplus"
+    assert style.method_title("100 GB/s") == "100 GB/s"
+    assert style.method_color("ferplus/dan") == style.METHOD_COLORS["dan"]
+    assert style.method_color("nobody's") == "#999999"
+    assert style.method_palette(["mine", "yours"]) == {"mine": style.SERIES[0], "yours": style.SERIES[1]}
+
+
+@pytest.mark.parametrize(("count", "places", "empty"), [(2, (1, 2), 0), (4, (2, 2), 0), (5, (2, 3), 1)])
+def test_panels_leave_a_hole_only_for_a_legend(count, places, empty):
+    fig, axes, left = style.panels(count, 2, 2, 0.5)
+    assert (len(axes), len(left)) == (count, empty)
+    assert axes[0].get_gridspec().get_geometry() == places
+    style.legend(fig, [style.mark("a")], left)
+    assert len(fig.legends) == 1 - empty
