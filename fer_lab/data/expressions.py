@@ -91,6 +91,15 @@ def order_of(dataset: str, num_classes: int | None = None) -> tuple[str, ...]:
     return names
 
 
+def numbers_of(dataset: str) -> dict[int, str]:
+    """The numbers that a data set gives its classes → class names. RAF-DB counts from 1, the others from 0.
+
+    Raises:
+        ValueError: an unknown data set.
+    """
+    return dict(enumerate(order_of(dataset), start=1 if dataset == "rafdb" else 0))
+
+
 def to_canonical(dataset: str, num_classes: int | None = None) -> torch.Tensor:
     """Index table [C] from a data set's class index to the canonical one: `canonical = table[own]`."""
     return torch.tensor([CANONICAL.index(name) for name in order_of(dataset, num_classes)])

@@ -25,6 +25,8 @@ class FaceRequest:
         size: side in pixels; None takes the data set's own, and 112 for rendered faces.
         rule: FER+'s label rule: "largest", "majority" or "votes".
         skip_bad: leave unreadable images out.
+        order: of "folder" with numbered class folders: the data set whose numbers they are.
+        test_share: of "folder" without splits: the share of each class that becomes the test split.
         count, seed, knobs: of rendered faces, as `SyntheticFaces` takes them; `KNOBS` lists the knobs.
     """
 
@@ -34,6 +36,8 @@ class FaceRequest:
     size: int | None = None
     rule: str = "majority"
     skip_bad: bool = False
+    order: str = ""
+    test_share: float = 0.0
     count: int = 4000
     seed: int = 0
     knobs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -50,6 +54,10 @@ class FaceRequest:
             ValueError: no folder for a data set, knobs for real faces, or whatever `SyntheticFaces` and
                 `load_dataset` refuse.
         """
+        if self.rendered and (self.order or self.test_share):
+            raise ValueError(
+                "rendered faces have their own order and splits; order and test_share are for folder"
+            )
         if self.rendered:
             return SyntheticFaces(self.count, **self._rendering())
         if self.knobs:
@@ -63,6 +71,8 @@ class FaceRequest:
             label_rule=self.rule,
             skip_bad=self.skip_bad,
             size=self.size,
+            order=self.order,
+            test_share=self.test_share,
         )
 
     def fingerprint(self) -> str:
@@ -102,6 +112,8 @@ def load_faces(
     classes: int | None = None,
     rule: str = "majority",
     skip_bad: bool = False,
+    order: str = "",
+    test_share: float = 0.0,
     **knobs: Any,
 ) -> FaceSet:
     """Faces with labels: rendered with known truth, or read from a data set on disk.
@@ -119,6 +131,8 @@ def load_faces(
         classes: 7 or 8; None takes what the data set has, and 7 for rendered faces.
         rule: FER+'s label rule: "largest", "majority" or "votes".
         skip_bad: leave unreadable images out.
+        order: for "folder" with class folders named by numbers: the data set whose numbers they are ("rafdb").
+        test_share: for "folder" without splits: the share of each class that becomes the test split (0.2).
         knobs: of the renderer, such as `imbalance=0`; `fer_lab.data.synthetic.KNOBS` lists them.
 
     Returns:
@@ -134,6 +148,8 @@ def load_faces(
         size=size,
         rule=rule,
         skip_bad=skip_bad,
+        order=order,
+        test_share=test_share,
         count=count,
         seed=seed,
         knobs=knobs,

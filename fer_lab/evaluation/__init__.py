@@ -11,22 +11,3 @@ from fer_lab.evaluation.embeddings import (
 )
 from fer_lab.evaluation.metrics import confusion_matrix, evaluate, overall, predict, rare_classes
 from fer_lab.evaluation.robustness import accuracy_by_knob, accuracy_by_scale
-
-__all__ = [
-    "accuracy_by_group",
-    "accuracy_by_knob",
-    "accuracy_by_scale",
-    "compare",
-    "confusion_matrix",
-    "differences",
-    "embedding_metrics",
-    "evaluate",
-    "overall",
-    "plane_of",
-    "predict",
-    "rare_classes",
-    "separation",
-    "silhouette",
-    "umap_embedding",
-    "within_between_scatter",
-]

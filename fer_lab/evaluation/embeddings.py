@@ -5,6 +5,8 @@ seed. The store gives intervals over seeds.
 """
 
 import math
+import os
+import tempfile
 import warnings
 from typing import NamedTuple
 
@@ -289,7 +291,15 @@ def umap_embedding(embeddings: np.ndarray | torch.Tensor, seed: int = 0, neighbo
         raise ValueError(f"expected finite embeddings [N,D] of at least 4 faces, got {list(embeddings.shape)}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from umap import UMAP
+        try:
+            from umap import UMAP
+        except RuntimeError:
+            # numba keeps compiled code next to umap or in the home folder, and gives up if both are read-only.
+            import numba
+
+            os.environ["NUMBA_CACHE_DIR"] = tempfile.mkdtemp(prefix="numba-")
+            numba.config.reload_config()
+            from umap import UMAP
 
         reducer = UMAP(
             n_neighbors=min(neighbors, len(embeddings) - 1), min_dist=0.15, random_state=seed, n_jobs=1

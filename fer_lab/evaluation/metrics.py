@@ -19,6 +19,7 @@ are not. Two metrics get another interval, both for measured reasons:
   recall then get the exact binomial interval of Clopper and Pearson; the other metrics keep no width.
 """
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -27,6 +28,7 @@ import torch
 
 from fer_lab._device import best_device
 from fer_lab._progress import progress
+from fer_lab.data.expressions import CANONICAL
 from fer_lab.data.faces import FaceSet
 from fer_lab.intervals import binomial_interval, bootstrap, reflected_interval
 from fer_lab.models.inference import fuse, in_order
@@ -48,6 +50,9 @@ def predict(
 ) -> Predictions:
     """Class probabilities of every face, in the set's order, in float32.
 
+    A model with contempt answers for a set without it: contempt is left out before the softmax, so that the
+    other seven probabilities sum to 1, and a warning says so.
+
     Args:
         model: runs in eval mode, in the form that `fuse` gives it. Its own modes stay as they are.
         faces: resized and put in the model's colour order (RGB or BGR).
@@ -57,13 +62,22 @@ def predict(
     Raises:
         ValueError: no faces, other classes than the model's, or outputs that are not finite.
     """
-    _check_classes(model, faces)
+    without_contempt = (tuple(model.classes), tuple(faces.classes)) == (CANONICAL, CANONICAL[:-1])
+    if without_contempt:
+        warnings.warn(
+            f"{faces.name} has no {CANONICAL[-1]}: it is left out of the answers of {model.name}, whose "
+            f"probabilities are of the other {faces.num_classes} classes",
+            stacklevel=3,  # past no_grad's wrapper
+        )
+    else:
+        _check_classes(model, faces)
     device = torch.device(best_device() if device is None else device)
     loader = in_order(model, faces, device=device, batch_size=batch_size)
     network = fuse(model).to(device)
     outputs, embedded = [], []
     for batch in progress(loader, "predict"):
-        outputs.append(network(batch.images).float().softmax(1).cpu())
+        logits = network(batch.images).float()
+        outputs.append((logits[:, :-1] if without_contempt else logits).softmax(1).cpu())
         if embeddings:
             embedded.append(network.embed(batch.images).float().cpu())
     probabilities = torch.cat(outputs)
@@ -84,14 +98,22 @@ def predict(
 
 
 def _check_classes(model: Method, faces: FaceSet) -> None:
-    if model.num_classes != faces.num_classes:
-        raise ValueError(
-            f"{model.name} has {model.num_classes} classes, but {faces.name} has {faces.num_classes}; "
-            "load the faces with the model's num_classes"
-        )
     ours, theirs = tuple(model.classes), tuple(faces.classes)
-    if ours != theirs and sorted(ours) == sorted(theirs):
-        raise ValueError(f"{model.name} orders its classes {ours}, {faces.name} {theirs}")
+    if ours == theirs:
+        return
+    if sorted(ours) == sorted(theirs):
+        remedy = "sort the labels and classes of the faces into the model's order"
+    elif (ours, theirs) == (CANONICAL[:-1], CANONICAL):
+        remedy = "no face of contempt can be right: load the set with classes=7, which leaves them out"
+    elif set(theirs) < set(ours):
+        missing = ", ".join(name for name in ours if name not in theirs)
+        remedy = f"add faces of {missing}, or train a model on these faces"
+    else:
+        remedy = "name the class folders after the model's classes, or train a model on these faces"
+    raise ValueError(
+        f"{model.name} has {len(ours)} classes ({', '.join(ours)}), but {faces.name} has {len(theirs)} "
+        f"({', '.join(theirs)}); {remedy}"
+    )
 
 
 def confusion_matrix(predictions: Predictions) -> np.ndarray:

@@ -7,17 +7,3 @@ A module with a notebook's stem has that notebook's trainings as functions; each
 from fer_lab.experiments import compare, dan, ferplus, landmarks, poster, qcs, triplet_center
 from fer_lab.experiments.request import Training
 from fer_lab.experiments.training import Trained, train, train_missing
-
-__all__ = [
-    "Trained",
-    "Training",
-    "compare",
-    "dan",
-    "ferplus",
-    "landmarks",
-    "poster",
-    "qcs",
-    "train",
-    "train_missing",
-    "triplet_center",
-]

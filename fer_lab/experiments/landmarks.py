@@ -22,7 +22,7 @@ from fer_lab.models.landmarks import (
     truth_of,
     wing_loss,
 )
-from fer_lab.models.trunks import MobileFaceNet, mobilefacenet
+from fer_lab.models.trunks import LandmarkHead, MobileFaceNet, mobilefacenet
 from fer_lab.models.weights import LANDMARK_WEIGHTS, card_text, read_card, save_model
 
 # Training faces: people, light and camera as different as the renderer can make them.
@@ -72,6 +72,7 @@ def train_landmarks(
     torch.manual_seed(seed)
     net = mobilefacenet("tiny")
     with torch.no_grad():  # the first guess is the mean face
+        assert isinstance(net.head, LandmarkHead)
         net.head.norm.bias.copy_(truth.mean(0).flatten())
         net.head.norm.weight.copy_(truth.std(0).flatten())
     net.to(memory_format=torch.channels_last).train()

@@ -190,6 +190,8 @@ class Training:
         else:
             words += ["--data-root", root, "--rule", self.faces.rule]
             words += ["--skip-bad"] if self.faces.skip_bad else []
+            words += ["--faces-order", self.faces.order] if self.faces.order else []
+            words += ["--test-share", str(self.faces.test_share)] if self.faces.test_share else []
         words += ["--classes", str(self.faces.classes)] if self.faces.classes else []
         words += ["--faces-size", str(self.faces.size)] if self.faces.size else []
         words += ["--size", self.size, "--recipe", self.recipe_name, "--seed", str(self.seed)]

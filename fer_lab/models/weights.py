@@ -126,6 +126,11 @@ def read_card(path: str | Path) -> dict[str, Any]:
 def _read_weights(path: Path, tensors: bool = True) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; expected a .safetensors file written by fer_lab")
+    if path.suffix.lower() in (".pth", ".pt", ".ckpt", ".tar", ".bin", ".pkl"):
+        raise CheckpointError(
+            f"{path} is an authors' checkpoint; turn it into a file of ours first: fer-lab convert {path.name} "
+            f"{path.stem}.safetensors --model NAME --order SET"
+        )
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get("fer_lab")
@@ -136,8 +141,8 @@ def _read_weights(path: Path, tensors: bool = True) -> tuple[dict[str, Any], dic
         ) from error
     if text is None:
         raise CheckpointError(
-            f"{path} has no fer_lab card, so its method is unknown; authors' checkpoints are read by "
-            "fer_lab.models.authors.load_official"
+            f"{path} has no fer_lab card, so its method is unknown; fer-lab convert writes one for an authors' "
+            "checkpoint"
         )
     try:
         card = json.loads(text)

@@ -1,6 +1,8 @@
 import dataclasses
 import itertools
 import math
+import os
+import subprocess
 import sys
 import types
 
@@ -258,6 +260,29 @@ def test_umap_gets_a_seed_and_one_job(monkeypatch):
         umap_embedding(embeddings[:3])
 
 
+READ_ONLY = """
+import os, warnings
+from numba.core import caching
+
+def refuse(self):
+    raise OSError("read-only")
+
+caching.InTreeCacheLocator.ensure_cache_path = refuse
+caching.UserWideCacheLocator.ensure_cache_path = refuse
+import numpy as np
+from fer_lab.evaluation.embeddings import umap_embedding
+
+xy = umap_embedding(np.random.default_rng(0).normal(size=(12, 4)))
+print(xy.shape, os.path.isdir(os.environ["NUMBA_CACHE_DIR"]))
+"""
+
+
+def test_umap_needs_no_folder_that_can_be_written():
+    environment = {key: value for key, value in os.environ.items() if key != "NUMBA_CACHE_DIR"}
+    done = subprocess.run([sys.executable, "-c", READ_ONLY], env=environment, capture_output=True, text=True)
+    assert done.stdout.split("\n")[0] == "(12, 2) True", done.stderr
+
+
 def model_in_plane(**options):
     torch.manual_seed(0)
     model = create_model("triplet_center", 3, embedding_dim=2, **options)
@@ -297,5 +322,5 @@ def test_no_loss_means_a_half_plane_for_two_vectors_and_a_box_for_dimensions():
 
 
 def test_a_plane_of_many_dimensions_is_refused():
-    with pytest.raises(ValueError, match="can be drawn as they are, got 128"):
+    with pytest.raises(ValueError, match="expected an embedding of two dimensions, got 128"):
         plane_of(create_model("triplet_center"), [[0.0, 0.0]])

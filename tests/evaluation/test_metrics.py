@@ -9,6 +9,7 @@ from torch import nn
 from torchmetrics.functional import classification as tm
 
 from fer_lab.data.augmentation import prepare
+from fer_lab.data.expressions import CANONICAL
 from fer_lab.data.faces import FaceSet
 from fer_lab.evaluation.metrics import confusion_matrix, evaluate, overall, predict, rare_classes
 from fer_lab.models.method import Method
@@ -93,13 +94,28 @@ def test_predict_gives_every_module_its_mode_back():
 
 
 def test_predict_refuses_other_classes():
-    with pytest.raises(ValueError, match="toy has 4 classes, but toys has 3"):
+    with pytest.raises(ValueError, match=r"toy has 4 classes \(.*\), but toys has 3 .*; add faces of sadness"):
         predict(Toy(4), faces())
-    with pytest.raises(ValueError, match="toy orders its classes"):
+    with pytest.raises(ValueError, match="into the model's order"):
         predict(Toy(), faces(classes=("happiness", "neutral", "surprise")))
+    with pytest.raises(ValueError, match=r"toys has 3 \(a, b, c\); name the class folders after"):
+        predict(Toy(), faces(classes=("a", "b", "c")))
+    with pytest.raises(ValueError, match="no face of contempt can be right: load the set with classes=7"):
+        predict(Toy(7), faces(classes=CANONICAL))
     with pytest.raises(ValueError, match="no faces"):
         predict(Toy(), faces().subset([]))
-    assert len(predict(Toy(), faces(classes=("a", "b", "c")))) == 10
+
+
+def test_contempt_is_left_out_where_the_faces_do_not_have_it():
+    model, data = Toy(8), faces(classes=CANONICAL[:7])
+    with pytest.warns(
+        UserWarning, match="toys has no contempt: it is left out of the answers of toy"
+    ) as record:
+        result = predict(model, data)
+    assert record[0].filename == __file__
+    whole = predict(model, faces(classes=CANONICAL)).probabilities[:, :7]
+    assert result.classes == CANONICAL[:7]
+    np.testing.assert_allclose(result.probabilities, whole / whole.sum(1, keepdims=True), atol=1e-6)
 
 
 def test_confusion_matrix_by_hand():

@@ -109,7 +109,7 @@ def test_a_path_is_known_by_the_training_that_made_it_or_by_its_name(tmp_path):
             "dan has no option heads; its options and their defaults: num_heads=4, aff",
         ),
         ({"options": {"num_heads": "2"}}, "dan cannot be built with the options {'num_heads': '2'}"),
-        ({"model": "baseline", "options": {"heads": 2}, "trunk": None}, "baseline has no option heads; its options"),
+        ({"model": "baseline", "options": {"heads": 2}, "trunk": None}, "baseline has no option heads"),
         ({"balanced": 14, "split": "test"}, "give one of the two"),
         ({"balanced": 14, "faces": FaceRequest(dataset="ferplus")}, "give one of the two"),
         ({"trunk": dataclasses.replace(TRUNK, size="huge")}, "huge"),

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fer_lab.data.expressions import ORDERS
+from fer_lab.data.expressions import ORDERS, numbers_of
 from fer_lab.data.layouts import Listing
 
 SFEW_FOLDERS = ("Angry", "Disgust", "Fear", "Happy", "Neutral", "Sad", "Surprise")
@@ -111,6 +111,27 @@ def write_folder(root: Path, classes: tuple[str, ...], splits: tuple[str, ...] =
     for split in splits:
         for i, name in enumerate(classes):
             picture(root / split / name / "a.png", 20 * i)
+    return root
+
+
+def write_numbered(root: Path, order: str, splits: tuple[str, ...], each: int = 1) -> Path:
+    """`each` faces a split and class, in folders named by the set's numbers; the first is 20 × it in grey."""
+    for split in splits:
+        for number in numbers_of(order):
+            for i in range(each):
+                picture(root / split / str(number) / f"{split}_{number}_{i}.png", 20 * number + i)
+    return root
+
+
+def write_fer2013(root: Path) -> Path:
+    """icml_face_data.csv, blanks in its header, labels 0…6 in Training and PublicTest, grey 9 × label."""
+    root.mkdir(parents=True, exist_ok=True)
+    rows = [
+        f"{own},{usage},{' '.join([str(9 * own)] * 2304)}"
+        for usage in ("Training", "PublicTest")
+        for own in range(7)
+    ]
+    (root / "icml_face_data.csv").write_text("emotion, Usage, pixels\n" + "\n".join(rows) + "\n")
     return root
 
 

@@ -1,4 +1,7 @@
-"""AffectNet (Mollahosseini et al., IEEE TAC 2019): folders with an annotation file per face, or CSV lists."""
+"""AffectNet (Mollahosseini et al., IEEE TAC 2019): folders with an annotation file per face, or CSV lists.
+
+Copies with class folders named by AffectNet's numbers are read too.
+"""
 
 import os
 from collections.abc import Iterator
@@ -8,6 +11,7 @@ import numpy as np
 
 from fer_lab.data.expressions import class_names, order_of, to_canonical
 from fer_lab.data.images import DataError
+from fer_lab.data.layouts.folders import numbered_folder, read_class_folders
 from fer_lab.data.layouts.label_files import (
     expect_columns,
     first_folder,
@@ -24,6 +28,7 @@ COLUMNS = [
     "subDirectory_filePath", "face_x", "face_y", "face_width", "face_height", "facial_landmarks", "expression",
     "valence", "arousal",
 ]  # fmt: skip
+VALID_SETS = ("val_set", "valid_set")
 # File name below the root, AffectNet's own label, split.
 Named = tuple[str, int, str]
 
@@ -31,17 +36,21 @@ Named = tuple[str, int, str]
 def read_affectnet(root: Path, num_classes: int | None, rule: str) -> Listing:
     """Read {train,val}_set with annotations, or training.csv and validation.csv; pictures are not cropped.
 
+    Also {train,valid}_set/{0…7} and folders named train, val or test with such class folders in them.
     Labels of 8 and above mark pictures that show no expression, or no face. They are left out.
     """
     notes: list[str] = []
-    if base := first_folder(root, ("",), ("train_set", "val_set")):
+    if base := numbered_folder(root):
+        classes = class_names(num_classes) if num_classes else None
+        return read_class_folders("affectnet", base, classes, num_classes, order="affectnet")
+    if base := first_folder(root, ("",), ("train_set", *VALID_SETS)):
         listed = list(_faces_in_folders(base, notes))
     elif base := first_folder(root, ("", "Manual_Labels", "Manually_Annotated_file_lists"), ("training.csv",)):
         listed = list(_faces_in_tables(root, base, notes))
     else:
         raise DataError(
-            f"{root}: expected AffectNet's train_set and val_set with images and annotations, or its "
-            "training.csv and validation.csv; found none of them"
+            f"{root}: expected AffectNet's train_set and val_set with images and annotations or with class "
+            "folders 0…7, or its training.csv and validation.csv; found none of them"
         )
     order = order_of("affectnet", num_classes)
     table = [label if label < len(order) else -1 for label in to_canonical("affectnet").tolist()]
@@ -52,7 +61,7 @@ def read_affectnet(root: Path, num_classes: int | None, rule: str) -> Listing:
 
 
 def _faces_in_folders(root: Path, notes: list[str]) -> Iterator[Named]:
-    for part in ("train_set", "val_set"):
+    for part in ("train_set", next((name for name in VALID_SETS if (root / name).is_dir()), "val_set")):
         if not (root / part).is_dir():
             notes.append(f"{part} is not there: no {SPLIT_NAMES[part]} faces")
             continue

@@ -1,7 +1,7 @@
 """FER+ (Barsoum et al., ICMI 2016, arXiv 1608.01041): ten annotators' votes for each face of FER2013.
 
 Two layouts are read: the PNG folders that the authors' script writes, and Kaggle's two tables, whose pixels
-are text.
+are text. Kaggle's table of pixels alone is read as FER2013, with FER2013's own seven labels.
 """
 
 from collections import Counter
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from fer_lab.data.cache import Source
-from fer_lab.data.expressions import order_of
+from fer_lab.data.expressions import class_names, order_of, to_canonical
 from fer_lab.data.images import DataError
 from fer_lab.data.layouts.label_files import (
     expect_columns,
@@ -27,6 +27,8 @@ from fer_lab.data.layouts.listing import Listing, select, source
 
 FOLDERS = {"FER2013Train": "train", "FER2013Valid": "valid", "FER2013Test": "test"}
 USAGES = {"Training": "train", "PublicTest": "valid", "PrivateTest": "test"}
+# Kaggle's table of pixels, as its two competitions call it.
+PIXEL_TABLES = ("fer2013.csv", "icml_face_data.csv")
 # The votes of a face: the eight canonical classes, then these.
 NO_CLASS = ("unknown", "not a face")
 # Picture, vote counts [10], split.
@@ -60,16 +62,23 @@ def ferplus_labels(
 
 
 def read_ferplus(root: Path, num_classes: int | None, rule: str) -> Listing:
-    """Read FER2013Train/…/label.csv, or Kaggle's fer2013.csv with fer2013new.csv."""
+    """Read FER2013Train/…/label.csv, or Kaggle's fer2013.csv with fer2013new.csv.
+
+    Without fer2013new.csv the `Listing` is FER2013's, by name, classes and labels, and a note says so.
+    """
     folders = first_folder(root, ("", "data"), tuple(FOLDERS))
-    table = first_folder(root, ("", "data"), ("fer2013.csv",))
+    tables = [root / place / name for name in PIXEL_TABLES for place in ("", "data")]
+    table = next((path for path in tables if path.exists()), None)
+    votes_at = first_folder(root, ("", "data"), ("fer2013new.csv",))
     notes: list[str] = []
     nameless = 0
     # The authors' repository has folders that hold label.csv alone; Kaggle's table is next to them.
     if folders and not (table and not _any_picture(folders)):
         root, faces = folders, list(_faces_in_folders(folders, notes))
-    elif table:
-        rows = list(_faces_in_tables(root, table / "fer2013.csv"))
+    elif table and votes_at is None:
+        return _read_fer2013(table, num_classes)
+    elif table and votes_at:
+        rows = list(_faces_in_tables(votes_at / "fer2013new.csv", table))
         faces = [row for row in rows if row is not None]
         nameless = len(rows) - len(faces)
     else:
@@ -90,6 +99,24 @@ def read_ferplus(root: Path, num_classes: int | None, rule: str) -> Listing:
     return select(
         "ferplus", root, listed, classes, left_out=reasons, notes=notes, votes=shares[keep], rule=rule
     )
+
+
+def _read_fer2013(table: Path, num_classes: int | None) -> Listing:
+    """Kaggle's table of pixels with the labels in it: FER2013's own order, from 0."""
+    canonical = to_canonical("fer2013", num_classes).tolist()
+    faces = []
+    for number, (usage, emotion, *span) in enumerate(_pixel_spans(table)):
+        where = f"{table}, line {span[-1]}"
+        if usage not in USAGES:
+            raise DataError(f"{where}: usage {usage!r}; expected one of {', '.join(USAGES)}")
+        label = canonical[whole_number(emotion, 0, len(canonical) - 1, f"{where}, emotion")]
+        faces.append((Source(f"fer{number:07d}.png", str(table), *span), label, USAGES[usage]))
+    note = (
+        "fer2013new.csv, with FER+'s votes, is not there: these are FER2013's own labels, seven classes, of "
+        "which FER+ corrected many"
+    )
+    classes = class_names(len(canonical))
+    return select("fer2013", table.parent, faces, classes, left_out={}, notes=[note])
 
 
 def _any_picture(folders: Path) -> bool:
@@ -115,14 +142,8 @@ def _faces_in_folders(base: Path, notes: list[str]) -> Iterator[Voted]:
         notes += unlisted(base / folder, seen, "label.csv")
 
 
-def _faces_in_tables(root: Path, pixels: Path) -> Iterator[Voted | None]:
+def _faces_in_tables(label_file: Path, pixels: Path) -> Iterator[Voted | None]:
     """The faces of Kaggle's two tables, row by row; None for a row without a file name, which FER+ removed."""
-    base = pixels.parent
-    label_file = (first_folder(root, ("", "data"), ("fer2013new.csv",)) or base) / "fer2013new.csv"
-    if not (label_file.is_file() and pixels.is_file()):
-        raise DataError(
-            f"{base}: expected the files fer2013.csv, with the pictures, and fer2013new.csv, with FER+'s votes"
-        )
     spans = _pixel_spans(pixels)
     seen: set[str] = set()
     for line, row in rows_of(label_file):
@@ -130,10 +151,10 @@ def _faces_in_tables(root: Path, pixels: Path) -> Iterator[Voted | None]:
         expect_columns(row, 12, where)
         if row[0].lower() == "usage":
             continue
-        usage, *span = next(spans, (None,))
+        usage, _, *span = next(spans, (None, ""))
         if row[0] not in USAGES or row[0] != usage:
             raise DataError(
-                f"{where}: usage {row[0]!r}, and {usage!r} in the same row of fer2013.csv; expected the same "
+                f"{where}: usage {row[0]!r}, and {usage!r} in the same row of {pixels.name}; expected the same "
                 f"of {', '.join(USAGES)}, row by row"
             )
         if not row[1]:
@@ -142,11 +163,13 @@ def _faces_in_tables(root: Path, pixels: Path) -> Iterator[Voted | None]:
         name = unseen(safe_name(row[1], f"{where}, image name"), seen, where)
         yield Source(name, str(pixels), *span), _votes(row[2:], where), USAGES[usage]
     if next(spans, None) is not None:
-        raise DataError(f"{label_file} ends before fer2013.csv does; expected as many rows in both")
+        raise DataError(f"{label_file} ends before {pixels.name} does; expected as many rows in both")
 
 
-def _pixel_spans(path: Path) -> Iterator[tuple[str, int, int, int]]:
-    """(usage, offset, length and line of the pixels) of each row of Kaggle's table, without parsing pixels."""
+def _pixel_spans(path: Path) -> Iterator[tuple[str, str, int, int, int]]:
+    """(usage, emotion, offset, length and line of the pixels) of each row of Kaggle's table, as text."""
+    if not path.is_file():
+        raise DataError(f"{path} is not a regular file; expected Kaggle's table of pixels")
     offset, columns = 0, None
     with open(path, "rb") as file:
         for line, text in enumerate(file, 1):
@@ -155,7 +178,7 @@ def _pixel_spans(path: Path) -> Iterator[tuple[str, int, int, int]]:
                 columns = [cell.strip().strip(b'"').lower() for cell in cells]
                 if sorted(columns) != [b"emotion", b"pixels", b"usage"]:
                     raise DataError(f"{path}, line 1: expected the columns emotion, pixels, Usage")
-                at, used = columns.index(b"pixels"), columns.index(b"usage")
+                at, used, felt = (columns.index(name) for name in (b"pixels", b"usage", b"emotion"))
             elif text.strip():
                 if len(cells) != 3:
                     raise DataError(f"{path}, line {line}: expected 3 columns, got {len(cells)}")
@@ -163,5 +186,8 @@ def _pixel_spans(path: Path) -> Iterator[tuple[str, int, int, int]]:
                 length = len(cells[at].rstrip())
                 if cells[at].startswith(b'"'):
                     start, length = start + 1, length - 2
-                yield cells[used].strip().strip(b'"').decode("ascii", "replace"), start, length, line
+                usage, emotion = (
+                    cells[column].strip().strip(b'"').decode("ascii", "replace") for column in (used, felt)
+                )
+                yield usage, emotion, start, length, line
             offset += len(text)

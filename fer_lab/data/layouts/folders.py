@@ -1,10 +1,15 @@
-"""Data sets with one folder for each class: SFEW 2.0 (Dhall et al., ICCVW 2011) and any split/class/picture."""
+"""Data sets with one folder for each class: SFEW 2.0 (Dhall et al., ICCVW 2011) and any split/class/picture.
+
+RAF-DB and AffectNet circulate in this form too, with class folders named by the set's own numbers.
+"""
 
 import re
 from collections import Counter
 from pathlib import Path
 
-from fer_lab.data.expressions import CANONICAL, canonical_name, class_names, order_of
+import numpy as np
+
+from fer_lab.data.expressions import CANONICAL, ORDERS, canonical_name, class_names, numbers_of, order_of
 from fer_lab.data.images import DataError
 from fer_lab.data.layouts.label_files import entries, pictures, some
 from fer_lab.data.layouts.listing import SPLIT_NAMES, Face, Listing, select, source
@@ -12,33 +17,82 @@ from fer_lab.data.layouts.listing import SPLIT_NAMES, Face, Listing, select, sou
 
 def read_sfew(root: Path, num_classes: int | None, rule: str) -> Listing:
     """SFEW 2.0: {Train,Val,Test}/{Angry,Disgust,Fear,Happy,Neutral,Sad,Surprise}."""
-    return _read_folders("sfew", root, class_names(num_classes or len(order_of("sfew", num_classes))))
+    return read_class_folders("sfew", root, class_names(num_classes or len(order_of("sfew", num_classes))))
 
 
-def read_folder(root: Path, num_classes: int | None, rule: str) -> Listing:
-    """Any split/class/picture.
+def read_folder(
+    root: Path, num_classes: int | None, rule: str, order: str = "", test_share: float = 0.0
+) -> Listing:
+    """Any split/class/picture, or class/picture with a `test_share`.
 
-    If every class is named after an expression, the classes take the canonical order. Otherwise the folder
-    names are the classes, in their own order.
+    If every class is named after an expression, the classes take the canonical order. Numbers are read in the
+    `order` of a data set. Otherwise the folder names are the classes, in their own order.
     """
     classes = class_names(num_classes) if num_classes in (7, 8) else None
-    return _read_folders("folder", root, classes, num_classes)
+    return read_class_folders("folder", root, classes, num_classes, order=order, test_share=test_share)
 
 
-def _read_folders(
-    name: str, root: Path, classes: tuple[str, ...] | None, num_classes: int | None = None
+def split_folders(root: Path) -> dict[str, str]:
+    """Folders of `root` that are named after a split → the split."""
+    return {folder: SPLIT_NAMES[folder.lower()] for folder in entries(root)[0] if folder.lower() in SPLIT_NAMES}
+
+
+def numbered_folder(root: Path) -> Path | None:
+    """`root`, or a folder in it, that has splits with class folders named by numbers; None if there is none."""
+    for base in (root, *(root / name for name in entries(root)[0])):
+        for part in split_folders(base):
+            if any(word.isdecimal() for word in entries(base / part)[0]):
+                return base
+    return None
+
+
+def read_class_folders(
+    name: str,
+    root: Path,
+    classes: tuple[str, ...] | None,
+    num_classes: int | None = None,
+    *,
+    order: str = "",
+    test_share: float = 0.0,
 ) -> Listing:
-    parts = {
-        folder: SPLIT_NAMES[folder.lower()] for folder in entries(root)[0] if folder.lower() in SPLIT_NAMES
-    }
+    """List split/class/picture, or class/picture with a `test_share`.
+
+    Args:
+        name: of the data set; only "folder" may have classes that are no expressions.
+        classes: the classes in label order; None takes those that have a folder.
+        num_classes: how many classes there have to be; None for any number.
+        order: the data set whose numbers the class folders have; "" if they have names.
+        test_share: 0 for folders with splits. Otherwise this share of each class, at least one face, becomes
+            the test split. The choice is a function of the number of faces and a fixed seed.
+
+    Raises:
+        DataError: what is wrong with the folders.
+    """
+    parts = split_folders(root)
+    if test_share:
+        if parts or not 0 < test_share < 1:
+            raise DataError(
+                f"{root}: a test share of {test_share} was given; expected a number between 0 and 1, and class "
+                f"folders without splits, but there are the splits {some(list(parts)) or 'none'}"
+            )
+        parts = {"": "train"}
     if not parts:
-        raise DataError(f"{root}: expected folders named train, valid or test with a folder per class in each")
+        raise DataError(
+            f"{root}: expected folders named train, valid or test with a folder per class in each; class "
+            "folders without splits are read with test_share=0.2 (--test-share 0.2)"
+        )
     words_of = {part: entries(root / part)[0] for part in parts}
     words = sorted({word for inside in words_of.values() for word in inside}, key=_natural)
     # Folder name → class.
-    class_of: dict[str, str] = {}
+    class_of = _numbered(root, words, order) if order else {}
+    if not order and name == "folder" and (numbers := [word for word in words if word.isdecimal()]):
+        raise DataError(
+            f"{root}: classes named by numbers: {some(numbers, 8)}; a number names another expression in every "
+            f"data set. Name the set whose numbers these are, such as order='rafdb' (--faces-order rafdb; one "
+            f"of {', '.join(ORDERS)}), or rename the folders to expressions"
+        )
     unknown = []
-    for word in words:
+    for word in () if order else words:
         try:
             class_of[word] = canonical_name(word)
         except ValueError:
@@ -69,9 +123,35 @@ def _read_folders(
             label = present.index(class_of[word]) if class_of[word] in present else -1
             if label < 0:
                 left_out[class_of[word]] += len(names)
-            faces += [(source(root, f"{part}/{word}/{file}"), label, split) for file in names]
+            splits = _cut(len(names), test_share) if test_share else [split] * len(names)
+            folder = f"{part}/{word}" if part else word
+            faces += [
+                (source(root, f"{folder}/{file}"), label, its) for file, its in zip(names, splits, strict=True)
+            ]
     notes = [f"{others} other files are not pictures, judged by their names"] if others else []
     return select(name, root, faces, present, left_out=left_out, notes=notes)
+
+
+def _numbered(root: Path, words: list[str], order: str) -> dict[str, str]:
+    """Class folders named by a data set's numbers → class names."""
+    try:
+        numbers = numbers_of(order)
+    except ValueError as error:
+        raise DataError(str(error)) from None
+    if wrong := [word for word in words if not word.isdecimal() or int(word) not in numbers]:
+        raise DataError(
+            f"{root}: class folders {some(wrong)}; the numbers of {order} run from {min(numbers)} to "
+            f"{max(numbers)}, and a folder with any other name has no place among them"
+        )
+    return {word: numbers[int(word)] for word in words}
+
+
+def _cut(count: int, test_share: float) -> list[str]:
+    """The splits of a class's faces, at least one of which stays in training."""
+    splits = np.full(count, "train", "<U5")
+    held = min(max(1, round(test_share * count)), count - 1)
+    splits[np.random.default_rng(0).permutation(count)[:held]] = "test"
+    return splits.tolist()
 
 
 def _natural(word: str) -> list[tuple[int, int, str]]:

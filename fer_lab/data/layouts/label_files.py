@@ -11,6 +11,7 @@ from typing import TextIO, TypeVar
 from fer_lab.data.images import SUFFIXES, DataError
 
 T = TypeVar("T")
+PACKED = (".zip", ".rar", ".7z", ".tar", ".tgz", ".gz")
 
 
 def some(names: Sequence[str], limit: int = 5) -> str:
@@ -106,6 +107,11 @@ def expect_columns(row: list[str], count: int, where: str) -> None:
         raise DataError(f"{where}: expected {count} columns, got {len(row)}")
 
 
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder belongs to the operating system: `.DS_Store`, `._a.jpg`, `__MACOSX`."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
 def entries(folder: Path) -> tuple[list[str], list[str]]:
     """Names of the folders and of the files in a folder, sorted, without hidden ones.
 
@@ -116,7 +122,7 @@ def entries(folder: Path) -> tuple[list[str], list[str]]:
     files: list[str] = []
     try:
         for entry in os.scandir(folder):
-            if not entry.name.startswith("."):
+            if not is_hidden(entry.name):
                 try:
                     (folders if entry.is_dir() else files).append(entry.name)
                 except OSError:  # a symbolic link to itself

@@ -21,9 +21,11 @@ SPLIT_NAMES = {
     "valid": "valid",
     "validation": "valid",
     "val_set": "valid",
+    "valid_set": "valid",
     "val_aligned_faces": "valid",
     "test": "test",
     "testing": "test",
+    "test_set": "test",
 }
 
 

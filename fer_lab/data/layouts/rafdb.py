@@ -1,13 +1,18 @@
-"""RAF-DB's basic part (Li & Deng, CVPR 2017): one label file and a folder of aligned faces."""
+"""RAF-DB's basic part (Li & Deng, CVPR 2017): one label file and a folder of aligned faces.
+
+On Kaggle it circulates as class folders named by RAF-DB's numbers.
+"""
 
 import os
 from pathlib import Path
 
 from fer_lab.data.expressions import class_names, to_canonical
 from fer_lab.data.images import DataError
+from fer_lab.data.layouts.folders import numbered_folder, read_class_folders
 from fer_lab.data.layouts.label_files import (
     first_folder,
     lines_of,
+    rows_of,
     safe_name,
     unlisted,
     unseen,
@@ -19,16 +24,25 @@ from fer_lab.data.layouts.listing import SPLIT_NAMES, Face, Listing, select, sou
 def read_rafdb(root: Path, num_classes: int | None, rule: str) -> Listing:
     """Read EmoLabel/list_patition_label.txt (spelled so) and list Image/aligned/*_aligned.jpg.
 
-    The labels count from 1 in RAF-DB's own order; the file names begin with their split.
+    The labels count from 1 in RAF-DB's own order; the file names begin with their split. Without these two
+    folders, {train,test}/{1…7} is read, also inside a folder such as DATASET.
     """
-    base = first_folder(root, ("", "basic"), ("EmoLabel", "Image")) or root
+    table = to_canonical("rafdb", num_classes).tolist()
+    base = first_folder(root, ("", "basic"), ("EmoLabel", "Image"))
+    if base is None and (folders := numbered_folder(root)):
+        listing = read_class_folders("rafdb", folders, class_names(len(table)), order="rafdb")
+        _check_tables(listing)
+        return listing
+    base = base or root
     label_file = base / "EmoLabel" / "list_patition_label.txt"
     if not label_file.is_file():
-        raise DataError(f"{label_file} is missing; expected RAF-DB's folder, with EmoLabel and Image in it")
+        raise DataError(
+            f"{label_file} is missing; expected RAF-DB's folder, with EmoLabel and Image in it, or with class "
+            "folders train/1…7 and test/1…7"
+        )
     folder = base / "Image" / "aligned"
     if not folder.is_dir():
         raise DataError(f"{folder} is missing; expected RAF-DB's aligned faces there")
-    table = to_canonical("rafdb", num_classes).tolist()
     faces: list[Face] = []
     seen: set[str] = set()
     for line, text in lines_of(label_file):
@@ -45,3 +59,16 @@ def read_rafdb(root: Path, num_classes: int | None, rule: str) -> Listing:
         faces.append((source(base, f"Image/aligned/{stem}_aligned{suffix}"), table[own - 1], split))
     notes = unlisted(folder, {os.path.basename(face.name) for face, _, _ in faces}, label_file.name)
     return select("rafdb", base, faces, class_names(len(table)), left_out={}, notes=notes)
+
+
+def _check_tables(listing: Listing) -> None:
+    """Compare the class folders with {train,test}_labels.csv, where these lie next to them."""
+    number_of = {os.path.basename(face.path): Path(face.path).parent.name for face in listing.sources}
+    for path in (listing.root / f"{split}_labels.csv" for split in ("train", "test")):
+        for line, row in rows_of(path) if path.is_file() else ():
+            folder = number_of.get(row[0])
+            if folder and row[1:] != [folder]:
+                raise DataError(
+                    f"{path}, line {line}: {row[0]} has the label {', '.join(row[1:])}, but is in the folder "
+                    f"{folder}; expected the same number in both"
+                )

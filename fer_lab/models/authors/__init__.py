@@ -4,7 +4,7 @@ Each paper has a file with the names in its checkpoints; `trunks` has those of t
 the papers start.
 """
 
-from fer_lab.models.authors.conversion import convert, start_from_trunk, start_from_weights
+from fer_lab.models.authors.conversion import convert, order_scores, start_from_trunk, start_from_weights
 from fer_lab.models.authors.loading import LoadReport, load_official
 
-__all__ = ["LoadReport", "convert", "load_official", "start_from_trunk", "start_from_weights"]
+__all__ = ["LoadReport", "convert", "load_official", "order_scores", "start_from_trunk", "start_from_weights"]

@@ -1,12 +1,18 @@
 """What a training starts from, and authors' checkpoints as files of ours."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
+from fer_lab._device import best_device
+from fer_lab.data.expressions import CANONICAL, ORDERS, to_canonical
+from fer_lab.data.faces import FaceSet
 from fer_lab.models.authors.loading import LoadReport, load_official
+from fer_lab.models.inference import fuse, in_order
 from fer_lab.models.method import Method, create_model
 from fer_lab.models.weights import load_weights, save_model
 
@@ -42,33 +48,92 @@ def convert(
     num_classes: int = 7,
     options: Mapping[str, Any] | None = None,
     order: str = "",
+    force: bool = False,
 ) -> LoadReport:
     """Write an authors' checkpoint as a file of ours, which everything here opens: evaluate, predict, explorer.
+
+    Without an order a warning says that the order of the classes is unknown.
 
     Args:
         checkpoint: in its authors' names.
         out: safetensors with a card.
         model, size, num_classes, options: the model that the checkpoint is of, as `create_model` takes them.
         order: the data set whose label order its head has; "" leaves it as it is.
+        force: write over a file that is there.
 
     Raises:
         FileNotFoundError: no such file.
+        FileExistsError: `out` is there already.
         ValueError: `out` is not .safetensors; the checkpoint does not fit, or is of a trunk alone, which cannot
             predict anything.
     """
     if out.suffix != ".safetensors":
         raise ValueError(f"weights are written as .safetensors, got {out.name!r}")
+    if out.exists() and not force:
+        raise FileExistsError(f"{out} is there already; write it over with --force (force=True), or rename it")
     network = create_model(model, num_classes=num_classes, size=size, **(options or {}))
     report = load_official(network, checkpoint, order or None)
-    # Old files have no batch counters, and no file has the training loss's centers: neither acts in eval mode.
-    acting = [name for name in report.untouched if not name.endswith(("num_batches_tracked", "centers"))]
+    # No file has the training loss's centers, which do not act in eval mode.
+    acting = [name for name in report.untouched if not name.endswith("centers")]
     if left := sorted({name.partition(".")[0] for name in acting}):
         raise ValueError(
             f"{checkpoint.name} fills a part of {model} and leaves {', '.join(left)} at random; train from it: "
             f"fer-lab train {model} --size {size} --weights {checkpoint}"
         )
+    if not order:
+        warnings.warn(
+            f"the label order of {checkpoint.name} is unknown, and is taken to be the canonical one "
+            f"({', '.join(network.classes)}); a wrong order is the usual reason for a bad score: name the "
+            "checkpoint's data set with --order, or let --guess-order find it",
+            stacklevel=2,
+        )
     save_model(network, out, origin=checkpoint.name, order=order)
     return report
+
+
+def order_scores(
+    checkpoint: Path,
+    faces: FaceSet,
+    *,
+    model: str,
+    size: str = "paper",
+    num_classes: int = 7,
+    options: Mapping[str, Any] | None = None,
+    each: int = 50,
+) -> dict[str, float]:
+    """Accuracy of an authors' checkpoint under every label order that its head may have, best first.
+
+    Args:
+        faces: with canonical labels; the training faces, so that no test face takes part in the choice.
+        model, size, num_classes, options: as `convert` takes them.
+        each: how many faces of each class to look at, at most.
+
+    Raises:
+        ValueError: the checkpoint does not fit, or the classes of the faces are not canonical.
+    """
+    if faces.classes != CANONICAL[: faces.num_classes]:
+        raise ValueError(
+            f"{faces.name} has the classes {', '.join(faces.classes)}; expected the canonical ones"
+        )
+    network = create_model(model, num_classes=num_classes, size=size, **(options or {}))
+    load_official(network, checkpoint)
+    members = [(faces.labels == label).nonzero().squeeze(1) for label in range(faces.num_classes)]
+    few = faces.subset(
+        torch.cat([rows[torch.linspace(0, len(rows) - 1, min(each, len(rows))).long()] for rows in members])
+    )
+    device = best_device()
+    network = fuse(network).to(device)
+    with torch.inference_mode():
+        batches = in_order(network, few, device=device, batch_size=32)
+        own = torch.cat([network(batch.images).argmax(1).cpu() for batch in batches])
+    scores: dict[tuple[int, ...], tuple[float, str]] = {}
+    for order, names in ORDERS.items():
+        if len(names) >= num_classes:
+            table = to_canonical(order, num_classes)
+            accuracy = float((table[own] == few.labels).float().mean())
+            # Two names of one order are one candidate.
+            scores.setdefault(tuple(table.tolist()), (accuracy, order))
+    return {order: accuracy for accuracy, order in sorted(scores.values(), key=lambda pair: -pair[0])}
 
 
 def start_from_trunk(model: Method, trained: Method) -> None:

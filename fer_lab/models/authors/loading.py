@@ -6,6 +6,7 @@ file; every tensor of the model that the file should fill is filled. Files are r
 """
 
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,8 +23,15 @@ from fer_lab.models.authors.qcs import qcs_naming, read_with_recorders
 from fer_lab.models.authors.trunks import trunk_naming
 from fer_lab.models.method import Method
 
-# Keys under which authors keep the state dict inside a checkpoint file.
-CONTAINERS = ("model_state_dict", "state_dict", "model", "net")
+# Keys under which a checkpoint file keeps the state dict, one inside the other. The running average of the
+# weights, where a file has one, is what its training script evaluated.
+AVERAGES = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
+CONTAINERS = (*AVERAGES, "model_state_dict", "state_dict", "model", "net", "module")
+# Parts of a name that torch.compile and DataParallel put in, at any depth.
+WRAPPERS = ("_orig_mod", "module")
+# Beside a network: AveragedModel's counter, and the class weights in a Lightning module's loss.
+NO_NETWORK = ("n_averaged", "criterion.", "loss.", "loss_fn.")
+COUNTER = "num_batches_tracked"
 
 
 @dataclass(frozen=True)
@@ -33,7 +41,8 @@ class LoadReport:
     Attributes:
         used: our names of the tensors that were filled.
         ignored: the checkpoint's names that have no place in the model, with the reason.
-        untouched: our names that the checkpoint does not have (a trunk's file has no head).
+        untouched: our names that the checkpoint does not have (a trunk's file has no head), apart from the
+            BatchNorms' counters of batches, which old files lack and which only act without a momentum.
         order: the label order that was declared for the checkpoint's head, or None.
         color_order: "RGB" or "BGR" where the checkpoint's origin tells it. The model keeps it, and everything
             that feeds images to the model follows it.
@@ -61,7 +70,9 @@ class LoadReport:
 
 
 def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
-    """The tensors of a checkpoint file, without a container's key or a `module.` prefix.
+    """The tensors of a checkpoint file, without containers and without the prefixes of wrappers.
+
+    A file with the weights and their running average gives the average, with a warning.
 
     Raises:
         FileNotFoundError: no such file.
@@ -97,15 +108,31 @@ def _read_pickled(path: Path) -> object:
 
 
 def _state_dict_in(content: object, origin: str = "checkpoint") -> dict[str, torch.Tensor]:
-    if isinstance(content, Mapping):
-        content = next((content[key] for key in CONTAINERS if isinstance(content.get(key), Mapping)), content)
+    while isinstance(content, Mapping):
+        inside = [key for key in CONTAINERS if isinstance(content.get(key), Mapping)]
+        if not inside:
+            break
+        if inside[0] in AVERAGES and set(inside) - set(AVERAGES):
+            warnings.warn(
+                f"{origin} holds {' and '.join(inside)}; {inside[0]}, the running average, is read",
+                stacklevel=4,
+            )
+        content = content[inside[0]]
     items = content.items() if isinstance(content, Mapping) else ()
     state = {k: v for k, v in items if isinstance(k, str) and isinstance(v, torch.Tensor)}
+    state = {k: v for k, v in state.items() if not k.startswith(NO_NETWORK)}
     if not state:
         raise ValueError(
             f"{origin} holds no state dict; expected name → tensor, bare or under {', '.join(CONTAINERS)}"
         )
-    return {k.removeprefix("module."): v for k, v in state.items()}
+    names = [[part for part in name.split(".") if part not in WRAPPERS] for name in state]
+    # `model.` of Lightning, `net.` and the like: no network here has a single part that holds all others.
+    while len(names) > 1 and all(len(name) > 1 and name[0] == names[0][0] for name in names):
+        names = [name[1:] for name in names]
+    unwrapped = {".".join(name): tensor for name, tensor in zip(names, state.values(), strict=True)}
+    if len(unwrapped) < len(state):
+        raise ValueError(f"{origin} holds tensors under the same name with and without {' or '.join(WRAPPERS)}")
+    return unwrapped
 
 
 def load_official(model: Method, source: State | str | Path, order: str | None = None) -> LoadReport:
@@ -135,9 +162,8 @@ def load_official(model: Method, source: State | str | Path, order: str | None =
     naming = _naming_of(model, state)
     filled, ignored = _rename(state, naming, model)
     own = list(model.state_dict())
-    # Old files have no batch counters; they only matter for a BatchNorm without momentum.
     expected = {name for name in own if name.startswith(naming.part)} - {"centers"}
-    missing = [name for name in expected - filled.keys() if not name.endswith("num_batches_tracked")]
+    missing = [name for name in expected - filled.keys() if not name.endswith(COUNTER)]
     if missing:
         raise ValueError(f"the checkpoint lacks {len(missing)} tensors: {', '.join(sorted(missing)[:8])}")
     if order is not None:
@@ -150,7 +176,7 @@ def load_official(model: Method, source: State | str | Path, order: str | None =
     return LoadReport(
         used=tuple(filled),
         ignored=ignored,
-        untouched=tuple(name for name in own if name not in filled),
+        untouched=tuple(name for name in own if name not in filled and not name.endswith(COUNTER)),
         order=order,
         color_order=naming.color_order,
     )

@@ -5,7 +5,7 @@ import pytest
 from helpers import small_sets
 from helpers.small_sets import counts, named
 
-from fer_lab.data.expressions import CANONICAL
+from fer_lab.data.expressions import CANONICAL, numbers_of
 from fer_lab.data.images import DataError
 from fer_lab.data.layouts import read_layout
 
@@ -89,3 +89,25 @@ def test_what_is_wrong_is_named(tmp_path, change, message):
     change(tmp_path)
     with pytest.raises(DataError, match=message):
         read_layout("affectnet", tmp_path)
+
+
+@pytest.mark.parametrize("splits", [("train_set", "valid_set"), ("train_set", "val_set"), ("train", "val")])
+def test_affectnet_in_class_folders_named_by_its_numbers(tmp_path, splits):
+    listing = read_layout("affectnet", small_sets.write_numbered(tmp_path, "affectnet", splits))
+    assert named(listing) == {
+        f"{split}/{number}/{split}_{number}_0.png": name
+        for split in splits
+        for number, name in numbers_of("affectnet").items()
+    }
+    assert listing.classes == CANONICAL
+    assert counts(listing) == {"train": 8, "valid": 8}
+    seven = read_layout("affectnet", tmp_path, 7)
+    assert (seven.classes, seven.left_out) == (CANONICAL[:7], {"contempt": 2})
+
+
+def test_valid_set_may_have_annotations(tmp_path):
+    small_sets.write_affectnet(tmp_path)
+    (tmp_path / "val_set").rename(tmp_path / "valid_set")
+    listing = read_layout("affectnet", tmp_path)
+    assert counts(listing) == {"train": 8, "valid": 8}
+    assert listing.notes == []

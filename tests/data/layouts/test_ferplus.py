@@ -128,11 +128,30 @@ def test_what_is_wrong_in_kaggles_tables_is_named(tmp_path, file, old, new, mess
         read_layout("ferplus", tmp_path)
 
 
-def test_kaggles_pixels_without_votes_are_refused(tmp_path):
-    small_sets.write_kaggle(tmp_path)
-    (tmp_path / "fer2013new.csv").unlink()
-    with pytest.raises(DataError, match=r"fer2013new\.csv, with FER\+'s votes"):
+@pytest.mark.parametrize("place", ["", "data"])
+def test_pixels_without_votes_are_fer2013_with_its_own_labels(tmp_path, place):
+    small_sets.write_fer2013(tmp_path / place)
+    listing = read_layout("ferplus", tmp_path)
+    words = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
+    assert [listing.classes[label] for label in listing.labels] == [*words, *words]
+    assert (listing.name, listing.classes, listing.votes) == ("fer2013", CANONICAL[:7], None)
+    assert counts(listing) == {"train": 7, "valid": 7}
+    assert "these are FER2013's own labels, seven classes" in listing.notes[0]
+    face = listing.sources[listing.rows[3]]
+    assert np.asarray(face.decode(face.read()))[0, 0].tolist() == [27, 27, 27]
+    with pytest.raises(ValueError, match="expected 7 classes for fer2013, got 8"):
+        read_layout("ferplus", tmp_path, 8)
+    breaking("icml_face_data.csv", "\n3,Training", "\n7,Training")(tmp_path / place)
+    with pytest.raises(DataError, match="line 5, emotion: expected a whole number from 0 to 6, got '7'"):
         read_layout("ferplus", tmp_path)
+
+
+def test_ferplus_from_the_other_competitions_table(tmp_path):
+    small_sets.write_kaggle(tmp_path)
+    (tmp_path / "fer2013.csv").rename(tmp_path / "icml_face_data.csv")
+    breaking("icml_face_data.csv", "emotion,pixels,Usage", "emotion, pixels, Usage")(tmp_path)
+    listing = read_layout("ferplus", tmp_path)
+    assert (listing.name, len(listing), len(listing.classes)) == ("ferplus", 16, 8)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 from helpers import small_sets
 from helpers.small_sets import counts, named
 
-from fer_lab.data.expressions import CANONICAL
+from fer_lab.data.expressions import CANONICAL, numbers_of
 from fer_lab.data.images import DataError
 from fer_lab.data.layouts import read_layout
 
@@ -29,9 +29,80 @@ def test_folder_names_become_expressions_in_canonical_order(tmp_path):
 
 
 def test_other_folder_names_are_classes_of_their_own(tmp_path):
-    listing = read_layout("folder", small_sets.write_folder(tmp_path, ("10", "2", "happy", "ü x")))
-    assert listing.classes == ("2", "10", "happy", "ü x")
-    assert named(listing)["val/10/a.png"] == "10"
+    listing = read_layout("folder", small_sets.write_folder(tmp_path, ("a10", "a2", "happy", "ü x")))
+    assert listing.classes == ("a2", "a10", "happy", "ü x")
+    assert named(listing)["val/a10/a.png"] == "a10"
+
+
+@pytest.mark.parametrize("names", [("1", "2", "3"), ("10", "happy")])
+def test_numbers_are_no_class_names(tmp_path, names):
+    small_sets.write_folder(tmp_path, names)
+    with pytest.raises(DataError, match=r"named by numbers: 1.*order='rafdb' \(--faces-order rafdb; one of"):
+        read_layout("folder", tmp_path)
+
+
+@pytest.mark.parametrize(("order", "count"), [("rafdb", 7), ("affectnet", 8), ("fer2013", 7)])
+def test_numbers_are_read_in_the_order_of_a_data_set(tmp_path, order, count):
+    listing = read_layout("folder", small_sets.write_numbered(tmp_path, order, ("train", "val")), order=order)
+    assert listing.classes == CANONICAL[:count]
+    expected = {
+        f"{split}/{number}/{split}_{number}_0.png": name
+        for split in ("train", "val")
+        for number, name in numbers_of(order).items()
+    }
+    assert named(listing) == expected
+
+
+def test_numbers_of_another_data_set_are_refused(tmp_path):
+    small_sets.write_numbered(tmp_path / "raf", "rafdb", ("train",))
+    with pytest.raises(DataError, match="class folders 7; the numbers of fer2013 run from 0 to 6"):
+        read_layout("folder", tmp_path / "raf", order="fer2013")
+    (tmp_path / "raf" / "train" / "1").rename(tmp_path / "raf" / "train" / "happy")
+    with pytest.raises(DataError, match="class folders happy; the numbers of rafdb run from 1 to 7"):
+        read_layout("folder", tmp_path / "raf", order="rafdb")
+    with pytest.raises(DataError, match="unknown label order 'ck'; expected one of"):
+        read_layout("folder", tmp_path / "raf", order="ck")
+    with pytest.raises(DataError, match="rafdb has its own label order and splits"):
+        read_layout("rafdb", tmp_path / "raf", order="rafdb")
+
+
+def flat(root, faces):
+    for i, (name, count) in enumerate(faces.items()):
+        for number in range(count):
+            small_sets.picture(root / name / f"{number:02d}.png", 20 * i + number)
+    return root
+
+
+def test_class_folders_without_splits_are_cut_by_class(tmp_path):
+    flat(tmp_path, {"happy": 10, "sad": 5, "fear": 1})
+    with pytest.raises(DataError, match=r"test_share=0\.2 \(--test-share 0\.2\)"):
+        read_layout("folder", tmp_path)
+    listing = read_layout("folder", tmp_path, test_share=0.2)
+    assert listing.classes == ("happiness", "sadness", "fear")
+    held = [listing.sources[row].name for row in listing.rows[listing.splits == "test"]]
+    assert [name.split("/")[0] for name in held] == ["happy", "happy", "sad"]
+    again = read_layout("folder", tmp_path, test_share=0.2)
+    assert again.splits.tolist() == listing.splits.tolist()
+    assert counts(read_layout("folder", tmp_path, test_share=0.5)) == {"train": 9, "test": 7}
+
+
+def test_a_test_share_needs_folders_without_splits(tmp_path):
+    small_sets.write_folder(tmp_path, ("happy", "sad"))
+    with pytest.raises(DataError, match="but there are the splits train, val"):
+        read_layout("folder", tmp_path, test_share=0.2)
+    with pytest.raises(DataError, match=r"a test share of 1\.5 was given; expected a number between 0 and 1"):
+        read_layout("folder", flat(tmp_path / "flat", {"happy": 2, "sad": 2}), test_share=1.5)
+
+
+def test_hidden_files_are_ignored_and_noted(tmp_path):
+    small_sets.write_folder(tmp_path, ("happy", "sad"))
+    (tmp_path / "__MACOSX").mkdir()
+    (tmp_path / "train" / "__MACOSX").mkdir()
+    (tmp_path / "train" / "sad" / "._a.png").write_bytes(b"x")
+    listing = read_layout("folder", tmp_path)
+    assert listing.classes == ("happiness", "sadness")
+    assert len(listing) == 4
+    assert listing.notes == ["2 hidden files and folders ignored: __MACOSX, ._a.png"]
 
 
 def test_seven_classes_leave_contempt_out_of_a_folder(tmp_path):

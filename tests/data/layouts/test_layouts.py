@@ -15,6 +15,15 @@ def test_an_empty_and_a_missing_folder_are_named(tmp_path, name):
         read_layout(name, tmp_path / "none")
 
 
+@pytest.mark.parametrize("name", ["ferplus", "rafdb", "affectnet", "sfew", "folder"])
+def test_a_set_that_is_still_packed_is_named(tmp_path, name):
+    (tmp_path / "archive.zip").write_bytes(b"PK")
+    with pytest.raises(DataError, match=r"archive\.zip there is still packed: unpack it"):
+        read_layout(name, tmp_path)
+    with pytest.raises(DataError, match=r"archive\.zip is not a folder.*; unpack it first"):
+        read_layout(name, tmp_path / "archive.zip")
+
+
 def test_unknown_names_rules_and_class_counts(tmp_path):
     with pytest.raises(DataError, match="unknown data set 'ckplus'; expected one of ferplus, rafdb"):
         read_layout("ckplus", tmp_path)

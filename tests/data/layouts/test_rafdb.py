@@ -4,7 +4,7 @@ import pytest
 from helpers import small_sets
 from helpers.small_sets import breaking, counts, named
 
-from fer_lab.data.expressions import CANONICAL
+from fer_lab.data.expressions import CANONICAL, numbers_of
 from fer_lab.data.images import DataError
 from fer_lab.data.layouts import read_layout
 
@@ -29,6 +29,25 @@ def test_rafdb_may_lie_in_basic(tmp_path, place):
     (tmp_path / "root" / place).mkdir(parents=True, exist_ok=True)
     small_sets.write_rafdb(tmp_path / "root" / place)
     assert len(read_layout("rafdb", tmp_path / "root")) == 14
+
+
+@pytest.mark.parametrize("place", ["", "DATASET"])
+def test_rafdb_in_class_folders_named_by_its_numbers(tmp_path, place):
+    base = small_sets.write_numbered(tmp_path / place, "rafdb", ("train", "test"))
+    for split in ("train", "test"):
+        lines = [f"{split}_{number}_0.png,{number}" for number in numbers_of("rafdb")]
+        (base / f"{split}_labels.csv").write_text("\n".join(["image,label", *lines]) + "\n")
+    listing = read_layout("rafdb", tmp_path)
+    assert named(listing) == {
+        f"{split}/{number}/{split}_{number}_0.png": name
+        for split in ("train", "test")
+        for number, name in numbers_of("rafdb").items()
+    }
+    assert listing.classes == CANONICAL[:7]
+    assert counts(listing) == {"train": 7, "test": 7}
+    breaking("test_labels.csv", "test_4_0.png,4", "test_4_0.png,5")(base)
+    with pytest.raises(DataError, match=r"line 5: test_4_0\.png has the label 5, but is in the folder 4"):
+        read_layout("rafdb", tmp_path)
 
 
 @pytest.mark.parametrize(

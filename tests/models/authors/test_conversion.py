@@ -1,12 +1,16 @@
 """What a training starts from, and the authors' checkpoints on the command line: small files, their names."""
 
+import json
+import warnings
+
 import pytest
 import torch
 from helpers.reference import images, official_state
-from helpers.small_sets import write_affectnet, write_rafdb, write_sfew
+from helpers.small_sets import picture, write_affectnet, write_numbered, write_rafdb, write_sfew
 from typer.testing import CliRunner
 
 from fer_lab import cli
+from fer_lab.data.expressions import ORDERS
 from fer_lab.models import create_model
 from fer_lab.models.authors import convert, load_official, start_from_trunk, start_from_weights
 from fer_lab.models.weights import load_model, read_card, save_model
@@ -132,3 +136,87 @@ def test_who_has_the_photographs_runs_one_command(dataset, write, classes, split
     assert done.output.count("recall ") >= classes
     said = run("results")
     assert dataset in said.output
+
+
+def test_an_unknown_label_order_is_said_and_no_file_is_lost(tmp_path):
+    checkpoint, out = theirs("dan", tmp_path / "theirs.pth"), tmp_path / "ours.safetensors"
+    with pytest.warns(
+        UserWarning, match=r"label order of theirs\.pth is unknown.*usual reason for a bad score"
+    ):
+        assert run("convert", checkpoint, out, "--model", "dan").exit_code == 0
+    before = out.read_bytes()
+    with pytest.raises(FileExistsError, match=r"ours\.safetensors is there already; .* --force"):
+        run("convert", checkpoint, out, "--model", "dan", "--order", "rafdb")
+    assert out.read_bytes() == before
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        done = run("convert", checkpoint, out, "--model", "dan", "--order", "rafdb", "--force")
+    assert done.exit_code == 0
+    assert out.read_bytes() != before
+
+
+@pytest.mark.parametrize("order", ["rafdb", "fer2013", "canonical"])
+def test_the_label_order_is_guessed(order, tmp_path, monkeypatch):
+    monkeypatch.setenv("FER_LAB_CACHE", str(tmp_path / "cache"))
+    # Faces are labelled by what the network answers, so that exactly one order is right.
+    torch.manual_seed(0)
+    root, checkpoint = tmp_path / "faces", theirs("dan", tmp_path / "theirs.pth")
+    answers = torch.arange(7).repeat_interleave(3)
+    for i, name in enumerate(ORDERS[order][own] for own in answers if own < 7):
+        picture(root / "train" / name / f"{i}.png", 10 * int(answers[i]) + i % 3)
+    greys = {round((10 * int(own) + i % 3) / 255, 4): int(own) for i, own in enumerate(answers)}
+
+    def answer(self, images):
+        shown = (images[:, 0, 0, 0] * 0.229 + 0.485).tolist()
+        own = [greys[min(greys, key=lambda grey: abs(grey - value))] for value in shown]
+        return torch.nn.functional.one_hot(torch.tensor(own), 7).float()
+
+    monkeypatch.setattr("fer_lab.models.dan.DAN.forward", answer)
+    out = tmp_path / "ours.safetensors"
+    done = run("convert", checkpoint, out, "--model", "dan", "--guess-order", "folder", root)
+    assert done.exit_code == 0, done.output
+    assert f"label order guessed: {order}, 100.0% right on folder; next best" in done.output
+    assert f"permuted from {order}'s label order" in done.output
+    assert read_card(out)["order"] == order
+    done = run(
+        "convert", checkpoint, out, "--model", "dan", "--guess-order", "folder", root, "--order", "rafdb"
+    )
+    assert done.exit_code == 2
+
+
+def test_predict_and_evaluate_point_to_convert(tmp_path):
+    checkpoint = theirs("dan", tmp_path / "theirs.pth")
+    picture(tmp_path / "face.png", 90)
+    for words in (["predict", tmp_path / "face.png", "--weights", checkpoint], ["evaluate", checkpoint]):
+        with pytest.raises(ValueError, match=r"fer-lab convert theirs\.pth theirs\.safetensors --model NAME"):
+            run(*words)
+
+
+@pytest.mark.parametrize(
+    "words", [["rafdb"], ["folder", "--order", "rafdb"], ["folder", "--faces-order", "rafdb"]]
+)
+def test_bundled_weights_with_contempt_are_measured_on_numbered_faces(words, tmp_path, monkeypatch):
+    monkeypatch.setenv("FER_LAB_CACHE", str(tmp_path / "cache"))
+    root = write_numbered(tmp_path / "rafdb", "rafdb", ("train", "test"), each=2)
+    with pytest.warns(UserWarning, match="has no contempt"):
+        done = run("evaluate", "baseline", "--data-root", root, "--dataset", *words)
+    assert done.exit_code == 0, done.output
+    assert f"baseline on 14 test faces of {words[0]}" in done.output
+    assert "recall fear" in done.output
+    assert "contempt" not in done.output
+    with pytest.raises(ValueError, match="classes named by numbers"):
+        run("evaluate", "baseline", "--data-root", root, "--dataset", "folder")
+
+
+def test_a_training_on_a_numbered_folder_can_be_repeated(tmp_path, monkeypatch):
+    monkeypatch.setenv("FER_LAB_CACHE", str(tmp_path / "cache"))
+    for split in write_numbered(tmp_path / "set", "rafdb", ("all",), each=5).iterdir():
+        words = ["--dataset", "folder", "--data-root", split, "--faces-order", "rafdb", "--test-share", "0.2"]
+    quick = ["--set", "epochs=1", "--set", "batch_size=8", "--out", tmp_path / "run"]
+    done = run("train", "baseline", *words, *quick)
+    assert done.exit_code == 0, done.output
+    assert "baseline on 7 test faces of folder" in done.output
+    command = json.loads((tmp_path / "run" / "config.json").read_text())["command"]
+    assert "--faces-order rafdb --test-share 0.2" in command
+    with pytest.raises(ValueError, match="numbered class folders take --faces-order"):
+        run("train", "baseline", *words, "--order", "rafdb")

@@ -111,3 +111,48 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
         with pytest.raises(ValueError, match="refused"):
             load_official(create_model("dan"), tmp_path / name)
     assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    ("container", "prefix"),
+    [
+        (["state_dict"], "model."),
+        (["state_dict"], "net._orig_mod."),
+        (["model", "state_dict"], "_orig_mod.module.module."),
+        (["state_dict"], "model.backbone."),
+        (["state_dict_ema"], "module."),
+        (["model_ema", "module"], ""),
+        ([], "module.model."),
+    ],
+)
+def test_wrappers_and_containers_are_taken_off(dan_state, container, prefix):
+    content = {prefix + name: tensor for name, tensor in dan_state.items()}
+    content |= {"n_averaged": torch.tensor(3), "criterion.weight": torch.ones(7)}
+    for key in reversed(container):
+        content = {key: content, "epoch": 3}
+    model = create_model("dan", 7, "paper")
+    report = load_official(model, content)
+    assert len(report.used) == len(dan_state)
+    assert torch.equal(model.fusion.fc.weight, dan_state["fc.weight"])
+
+
+def test_a_compiled_part_of_a_network_is_unwrapped(dan_state):
+    state = {name.replace("features.", "features._orig_mod."): tensor for name, tensor in dan_state.items()}
+    assert len(load_official(create_model("dan", 7, "paper"), state).used) == len(dan_state)
+    with pytest.raises(ValueError, match="under the same name with and without _orig_mod or module"):
+        load_official(create_model("dan", 7, "paper"), state | dan_state)
+
+
+def test_the_running_average_is_preferred_and_said(dan_state):
+    other = dan_state | {"fc.weight": dan_state["fc.weight"] + 1}
+    model = create_model("dan", 7, "paper")
+    with pytest.warns(UserWarning, match="holds state_dict_ema and state_dict; state_dict_ema, the running"):
+        load_official(model, {"state_dict": dan_state, "state_dict_ema": other})
+    assert torch.equal(model.fusion.fc.weight, other["fc.weight"])
+
+
+def test_counters_of_batches_are_not_left(loaded):
+    model, report = loaded
+    assert any(name.endswith("num_batches_tracked") for name in model.state_dict())
+    assert report.untouched == ("centers",)
+    assert "1 of ours left as they were, in centers" in str(report)
