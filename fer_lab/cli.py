@@ -5,6 +5,8 @@ User errors are reported in one line on stderr with exit code 1 (2 for a wrong o
 environment shows the traceback as well. A command imports the packages that it needs, since some take seconds.
 """
 
+import dataclasses
+import itertools
 import os
 import sys
 import warnings
@@ -27,7 +29,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="The workbook for facial expression recognition: run it, train models, measure them, look at faces.",
 )
-data_app = typer.Typer(no_args_is_help=True, help="Check a data set, cache it, or render faces.")
+data_app = typer.Typer(
+    no_args_is_help=True, help="Check a data set, cache it, crop faces from photographs, or render faces."
+)
 bench_app = typer.Typer(no_args_is_help=True, help="Measure speed and memory on this machine.")
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
@@ -44,6 +48,10 @@ DataRoot = Annotated[
 Rule = Annotated[str, typer.Option(help="Label rule of FER+: largest, majority or votes.")]
 Classes = Annotated[int | None, typer.Option(help="7 or 8. Default: what the data set has.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable images out, and count them.")]
+FACES_ORDER = "For folder with class folders 1, 2, …: the data set whose numbers they are, such as rafdb."
+FacesOrder = Annotated[str, typer.Option("--faces-order", help=FACES_ORDER)]
+FacesOrOrder = Annotated[str, typer.Option("--faces-order", "--order", help=FACES_ORDER)]
+TestShare = Annotated[float, typer.Option(help="For folder without splits: the share to test on, such as 0.2.")]
 LabelOrder = Annotated[str, typer.Option(help="Data set whose label order an authors' checkpoint uses.")]
 FaceCount = Annotated[int, typer.Option("--faces", help="Number of faces to render, for synthetic.")]
 FaceSeed = Annotated[int, typer.Option("--faces-seed", help="Seed of the rendered faces.")]
@@ -257,6 +265,8 @@ def train(
     rule: Rule = "majority",
     classes: Classes = None,
     skip_bad: SkipBad = False,
+    faces_order: FacesOrder = "",
+    test_share: TestShare = 0.0,
     count: FaceCount = 4000,
     faces_seed: FaceSeed = 0,
     faces_size: FaceSize = None,
@@ -268,11 +278,17 @@ def train(
     from fer_lab.models.method import model_options
     from fer_lab.models.recipes import Recipe
 
+    if order and not weights:
+        raise ValueError("--order is the label order of --weights; numbered class folders take --faces-order")
     fields = Recipe(epochs=1, batch_size=1).to_dict()
     fields |= {f"augmentation.{name}": value for name, value in fields.pop("augmentation").items()}
     request = Training(
         model=model,
-        faces=_faces(dataset, data_root, count, faces_seed, faces_size, classes, rule, skip_bad, knob),
+        faces=dataclasses.replace(
+            _faces(dataset, data_root, count, faces_seed, faces_size, classes, rule, skip_bad, knob),
+            order=faces_order,
+            test_share=test_share,
+        ),
         size=size,
         recipe=recipe,
         seed=seed,
@@ -333,7 +349,9 @@ def landmarks(
     from fer_lab.experiments.landmarks import ship_landmarks
     from fer_lab.models.weights import LANDMARK_WEIGHTS
 
-    photographs = load_dataset("ferplus", data_root).split("valid") if data_root else None
+    photographs = load_dataset("ferplus", data_root) if data_root else None
+    if photographs:
+        photographs = photographs.split(photographs.reported_split())
     target = out or LANDMARK_WEIGHTS
     card = ship_landmarks(target, count=count, epochs=epochs, seed=seed, photographs=photographs)
     for name, value in card["score"].items():
@@ -350,13 +368,32 @@ def convert_checkpoint(
     classes: Annotated[int, typer.Option(help="Number of classes of its head.")] = 7,
     option: Options = None,
     order: LabelOrder = "",
+    guess_order: Annotated[
+        tuple[str, Path] | None,
+        typer.Option(metavar="SET ROOT", help="Find the label order on the labelled faces of a data set."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
 ) -> None:
     """Turn an authors' checkpoint into a file that evaluate, predict and the explorer open."""
-    from fer_lab.models.authors import convert
+    from fer_lab.data import load_faces
+    from fer_lab.models.authors import convert, order_scores
     from fer_lab.models.method import model_options
 
-    options = _typed(option, "--option", model_options(model))
-    report = convert(checkpoint, out, model=model, size=size, num_classes=classes, options=options, order=order)
+    settings: dict[str, Any] = {"model": model, "size": size, "num_classes": classes}
+    settings["options"] = _typed(option, "--option", model_options(model))
+    if guess_order:
+        if order:
+            raise typer.BadParameter("give either --order or --guess-order")
+        faces = load_faces(guess_order[0], guess_order[1], classes=7 if classes == 7 else None)
+        faces = faces.split("train" if (faces.splits == "train").any() else faces.reported_split())
+        (order, best), (second, other), *_ = order_scores(checkpoint, faces, **settings).items()
+        typer.echo(
+            f"label order guessed: {order}, {best:.1%} right on {faces.name}; next best {second}, {other:.1%} "
+            f"({100 * (best - other):.1f} points less)"
+        )
+        if best - other < 0.1:
+            warnings.warn("these are too close to trust the guess; --order names the order", stacklevel=1)
+    report = convert(checkpoint, out, order=order, force=force, **settings)
     typer.echo(f"{report}\nwritten: {out}")
 
 
@@ -368,6 +405,8 @@ def evaluate(
     split: ReportedSplit = "",
     rule: Rule = "majority",
     skip_bad: SkipBad = False,
+    order: FacesOrOrder = "",
+    test_share: TestShare = 0.0,
     count: FaceCount = 4000,
     faces_seed: FaceSeed = 0,
     faces_size: FaceSize = None,
@@ -378,8 +417,10 @@ def evaluate(
     from fer_lab.runs import open_model
 
     model = open_model(run)
-    classes = model.num_classes
+    # A data set without contempt is not asked for it: `predict` leaves contempt out of the model's answers.
+    classes = model.num_classes if dataset == "synthetic" or model.num_classes == 7 else None
     request = _faces(dataset, data_root, count, faces_seed, faces_size, classes, rule, skip_bad, knob)
+    request = dataclasses.replace(request, order=order, test_share=test_share)
     faces = request.sized(model.image_size).load()
     split = split or faces.reported_split()
     faces = faces.split(split)
@@ -389,22 +430,52 @@ def evaluate(
 
 @app.command()
 def predict(
-    images: Annotated[list[Path], typer.Argument(help="Pictures.")],
-    model: Annotated[str, typer.Option(help="Bundled model to use.")] = "dan",
+    images: Annotated[list[Path], typer.Argument(help="Pictures, and folders of pictures.")],
+    model: Annotated[str, typer.Option(help="Bundled model to use, such as dan or synthetic/dan.")] = "dan",
     weights: Annotated[MaybePath, typer.Option(help="A run or a .safetensors file instead.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the overlays.")] = Path("predictions"),
     whole: Annotated[bool, typer.Option("--whole", help="The pictures are face crops already.")] = False,
+    csv: Annotated[MaybePath, typer.Option(help="Also write a row for each face to this CSV file.")] = None,
+    json: Annotated[MaybePath, typer.Option(help="Also write answers and errors to this JSON file.")] = None,
 ) -> None:
     """Find the faces in pictures, name their apparent expressions, and draw where the model looked."""
+    from fer_lab.data.photographs import list_photographs
+
+    files = list_photographs(images)
+    if taken := [str(path) for path in (csv, json) if path and path.resolve() in {f.resolve() for f in files}]:
+        raise ValueError(f"{', '.join(taken)} is one of the pictures; name another file for the table")
+
     from fer_lab.explorer import photo_overlay
     from fer_lab.models.inference import fuse
     from fer_lab.models.weights import shipped_weights
     from fer_lab.runs import open_model
 
-    network = fuse(open_model(weights or shipped_weights(model)))
-    without = 0
-    for number, path in enumerate(images):
-        picture, faces = photo_overlay.predict_picture(network, path, whole=whole)
+    kind, _, name = model.rpartition("/")
+    source = weights or shipped_weights(name, kind or None)
+    network, data = fuse(open_model(source)), photo_overlay.trained_on(source)
+    answered = str(weights or f"{source.parent.name}/{source.stem}")
+    rows: list[dict[str, Any]] = []
+    pictures: list[dict[str, Any]] = []
+    bad = without = 0
+    for number, path in enumerate(files):
+        try:
+            picture, faces = photo_overlay.predict_picture(network, path, whole=whole, trained_on=data)
+        except ValueError as error:
+            typer.echo(str(error), err=True)
+            pictures.append({"file": str(path), "error": str(error), "faces": []})
+            bad += 1
+            continue
+        found = [
+            {
+                **dict(zip(("left", "top", "right", "bottom"), face.box, strict=True)),
+                "score": round(face.score, 3),
+                "expression": max(face.probabilities, key=lambda key: face.probabilities[key]),
+                **face.probabilities,
+            }
+            for face in faces
+        ]
+        rows += [{"file": str(path), "face": i, **one} for i, one in enumerate(found, 1)]
+        pictures.append({"file": str(path), "error": "", "faces": found})
         if not faces:
             typer.echo(f"{path}: no face found; --whole takes the picture as one face", err=True)
             without += 1
@@ -412,20 +483,66 @@ def predict(
         for face in faces:
             ranked = sorted(face.probabilities.items(), key=lambda item: -item[1])
             typer.echo(f"{path} {list(face.box)}  " + "  ".join(f"{name} {p:.3f}" for name, p in ranked))
-        out.mkdir(parents=True, exist_ok=True)
-        target = out / f"{number:03d}-{path.stem}.png"
+        target = _unused(out / f"{number:03d}-{path.stem}.png")
         photo_overlay.overlay(picture, faces).save(target)
         typer.echo(f"overlay: {target}")
-    if without == len(images):
+    typer.echo(f"answered by {answered}, trained on {data or 'unknown data'}")
+    if csv:
+        import pandas as pd
+
+        from fer_lab._files import write_csv
+
+        head = ["file", "face", "left", "top", "right", "bottom", "score", "expression", *network.classes]
+        write_csv(csv, pd.DataFrame(rows, columns=head))
+    if json:
+        from fer_lab._files import write_json
+
+        write_json(json, {"weights": answered, "trained_on": data, "pictures": pictures})
+    if bad:
+        typer.echo(f"{bad} of {len(files)} pictures could not be read", err=True)
+    if bad or without == len(files):
         raise typer.Exit(1)
 
 
+def _unused(path: Path) -> Path:
+    """`path`, or with a number if there is such a file; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    names = (path if i == 1 else path.with_stem(f"{path.stem}-{i}") for i in itertools.count(1))
+    return next(free for free in names if not free.exists())
+
+
+@data_app.command("crop")
+def data_crop(
+    source: Annotated[Path, typer.Argument(help="Folder of photographs, such as class/*.jpg.")],
+    out: Annotated[Path, typer.Argument(help="Folder to make, with the same folders of classes.")],
+    size: Annotated[int, typer.Option(help="Side of the crops in pixels.")] = 112,
+    align: Annotated[bool, typer.Option("--align", help="Turn every face upright.")] = False,
+) -> None:
+    """Crop the face of every photograph into a folder that `--dataset folder` reads."""
+    from fer_lab.data.photographs import crop_folder
+
+    def report(file: Path, reason: str) -> None:
+        typer.echo(reason if str(file) in reason else f"{file}: {reason}", err=True)
+
+    outcome = crop_folder(source, out, size=size, align=align, on_bad=report)
+    typer.echo(", ".join(f"{count} {what}" for what, count in outcome.items()))
+    if not outcome["cropped"]:
+        raise ValueError(f"no face was cropped, and {out} was not made")
+    typer.echo(f"crops: {out}")
+
+
 @data_app.command("check")
-def data_check(dataset: DatasetName, root: DatasetFolder, rule: Rule = "majority") -> None:
+def data_check(
+    dataset: DatasetName,
+    root: DatasetFolder,
+    rule: Rule = "majority",
+    order: FacesOrOrder = "",
+    test_share: TestShare = 0.0,
+) -> None:
     """Read a data set's layout, count, verify every image, and say what is missing, in one screen."""
     from fer_lab.data import check_dataset
 
-    report = check_dataset(dataset, root, label_rule=rule)
+    report = check_dataset(dataset, root, label_rule=rule, order=order, test_share=test_share)
     typer.echo(report.text())
     if not report.ok:
         raise typer.Exit(1)
@@ -439,11 +556,12 @@ def data_cache(
     size: Annotated[int | None, typer.Option(help="Side in pixels. Default: the files', or 112.")] = None,
     classes: Classes = None,
     skip_bad: SkipBad = False,
+    order: FacesOrOrder = "",
+    test_share: TestShare = 0.0,
 ) -> None:
     """Decode a data set once, into one file that trainings map into memory."""
-    from fer_lab.data import load_faces
-
-    typer.echo(load_faces(dataset, root, classes=classes, rule=rule, size=size, skip_bad=skip_bad))
+    request = _faces(dataset, root, 4000, 0, size, classes, rule, skip_bad, None)
+    typer.echo(dataclasses.replace(request, order=order, test_share=test_share).load())
 
 
 @data_app.command("render")

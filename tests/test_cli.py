@@ -1,11 +1,14 @@
 """The command line: what it passes on, what it prints, how it ends; one training from end to end."""
 
+import csv
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from skimage.data import astronaut
 from typer.testing import CliRunner
 
 from fer_lab import cli
@@ -258,3 +261,78 @@ def test_bench_prints_its_table_and_writes_it_where_asked(what, benched, tmp_pat
     assert done.exit_code == 0, done.output
     assert "0.1235" in done.output
     assert (tmp_path / "new" / "table.csv").read_text() == "ms\n0.123456\n"
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Photographs
+
+
+@pytest.fixture
+def photographs(tmp_path, monkeypatch):
+    """A folder with a face, a wall and a broken file; the working folder is beside it."""
+    folder = tmp_path / "mine"
+    (folder / "happiness").mkdir(parents=True)
+    Image.fromarray(astronaut()).save(folder / "happiness" / "her.png")
+    Image.new("RGB", (90, 90), "gray").save(folder / "happiness" / "wall.png")
+    (folder / "happiness" / "broken.jpg").write_bytes(b"no picture")
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def test_predict_takes_folders_and_continues_after_a_bad_file(photographs, tmp_path):
+    done = run("predict", photographs, "--csv", "faces.csv", "--json", "faces.json")
+    assert done.exit_code == 1
+    assert "broken.jpg is not a picture in a known format" in done.output
+    assert "1 of 3 pictures could not be read" in done.output
+    assert "wall.png: no face found" in done.output
+    assert "answered by ferplus/dan, trained on ferplus" in done.output
+    (row,) = csv.DictReader((tmp_path / "faces.csv").open())
+    assert (row["file"], row["face"]) == (str(photographs / "happiness" / "her.png"), "1")
+    data = json.loads((tmp_path / "faces.json").read_text())
+    assert (data["weights"], data["trained_on"]) == ("ferplus/dan", "ferplus")
+    broken, her, wall = data["pictures"]
+    assert "is not a picture" in broken["error"]
+    assert (wall["faces"], her["error"]) == ([], "")
+    assert her["faces"][0]["expression"] == row["expression"] == "happiness"
+    assert float(row["happiness"]) == her["faces"][0]["happiness"]
+
+
+def test_predict_never_replaces_an_overlay(photographs, tmp_path):
+    picture = photographs / "happiness" / "her.png"
+    for _ in range(2):
+        done = run("predict", picture, "--model", "synthetic/dan", "--out", "out")
+        assert done.exit_code == 0, done.output
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["000-her-2.png", "000-her.png"]
+    assert "answered by synthetic/dan, trained on synthetic" in done.output
+
+
+def test_predict_looks_at_the_paths_before_it_loads_a_model(photographs, monkeypatch, capsys):
+    picture = photographs / "happiness" / "her.png"
+    monkeypatch.setattr("fer_lab.runs.open_model", lambda path: pytest.fail("loaded a model"))
+    assert run_main(monkeypatch, "predict", picture, "none.png", "gone") == 1
+    assert capsys.readouterr().err == "fer-lab: none.png, gone: no such file or folder\n"
+    before = picture.read_bytes()
+    assert run_main(monkeypatch, "predict", picture, "--csv", picture) == 1
+    assert "is one of the pictures" in capsys.readouterr().err
+    assert picture.read_bytes() == before
+
+
+def test_crop_keeps_the_folders_of_classes_and_counts_the_rest(photographs, monkeypatch, capsys):
+    assert run_main(monkeypatch, "data", "crop", photographs, "faces", "--size", "64") == 0
+    printed, complaints = capsys.readouterr()
+    assert "1 cropped" in printed
+    assert "1 no face" in printed
+    assert "1 unreadable" in printed
+    assert "wall.png: no face" in complaints
+    assert [path.name for path in Path("faces/happiness").iterdir()] == ["her.png"]
+    assert Image.open("faces/happiness/her.png").size == (64, 64)
+    assert run_main(monkeypatch, "data", "crop", photographs, "faces") == 1
+    assert "faces exists; name a folder that does not exist yet" in capsys.readouterr().err
+
+
+def test_crop_fails_where_nothing_was_cropped(tmp_path, monkeypatch, capsys):
+    (tmp_path / "walls").mkdir()
+    Image.new("RGB", (90, 90), "gray").save(tmp_path / "walls" / "wall.png")
+    assert run_main(monkeypatch, "data", "crop", tmp_path / "walls", tmp_path / "faces") == 1
+    assert "no face was cropped" in capsys.readouterr().err
+    assert not (tmp_path / "faces").exists()

@@ -54,9 +54,15 @@ def test_every_dependency_is_pinned_to_a_version_that_it_allows():
 
 
 # What the package imports without declaring it, because a declared package needs it or can replace it.
-BROUGHT = {"IPython", "cycler", "ipykernel", "jinja2", "lightning"}
+BROUGHT = {"IPython", "cycler", "ipykernel", "jinja2", "lightning", "numba"}
 # Import name of what is called otherwise on the package index.
-IMPORTED_AS = {"pillow": "PIL", "scikit-image": "skimage", "scikit-learn": "sklearn", "umap-learn": "umap"}
+IMPORTED_AS = {
+    "dlib-bin": "dlib",
+    "pillow": "PIL",
+    "scikit-image": "skimage",
+    "scikit-learn": "sklearn",
+    "umap-learn": "umap",
+}
 
 
 def test_the_package_imports_what_it_declares_and_nothing_else():
@@ -69,7 +75,8 @@ def test_the_package_imports_what_it_declares_and_nothing_else():
                 imported.add(node.module.partition(".")[0])
     imported -= {"fer_lab", *sys.stdlib_module_names}
     project = PROJECT["project"]
-    lines = [*project["dependencies"], *project["optional-dependencies"]["scale"]]
+    extras = project["optional-dependencies"]
+    lines = [*project["dependencies"], *extras["scale"], *extras["heic"]]
     names = {Requirement(line).name for line in lines}
     declared = {IMPORTED_AS.get(name, name).replace("-", "_") for name in names}
     assert imported - declared <= BROUGHT

@@ -13,25 +13,3 @@ from fer_lab.data.loader import Loader
 from fer_lab.data.photographs import crop_face, find_faces, open_upload
 from fer_lab.data.requests import FaceRequest, load_faces
 from fer_lab.data.synthetic import SyntheticFaces
-
-__all__ = [
-    "CANONICAL",
-    "ORDERS",
-    "REGIONS",
-    "Augmentation",
-    "DataError",
-    "FaceBatch",
-    "FaceRequest",
-    "FaceSet",
-    "Loader",
-    "SyntheticFaces",
-    "check_dataset",
-    "colors",
-    "crop_face",
-    "find_faces",
-    "from_canonical",
-    "load_dataset",
-    "load_faces",
-    "open_upload",
-    "prepare",
-]

@@ -6,6 +6,7 @@ becomes white, and grey, palette, CMYK and 16-bit pictures become 8-bit RGB.
 """
 
 import io
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,10 @@ SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", "
 SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF")
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 50_000_000
+# A JPEG can be decoded at half its size, so photographs from large sensors are accepted up to here.
+HALVED_PIXELS = 120_000_000
+# How files of HEIC photographs begin, after the length of their first part. They need a package of their own.
+HEIC = tuple(b"ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1"))
 
 
 class DataError(ValueError):
@@ -53,8 +58,14 @@ def read_limited(path: str | Path, max_bytes: int = MAX_BYTES) -> bytes:
     return data
 
 
-def open_header(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def open_header(data: bytes, name: str, max_pixels: int = MAX_PIXELS, *, halve: bool = False) -> Image.Image:
     """The picture in `data`, its pixels not yet decoded.
+
+    Args:
+        data: a file's content.
+        name: the picture's name in messages.
+        max_pixels: largest width × height.
+        halve: accept a larger JPEG too, up to `HALVED_PIXELS`; it will be decoded at half its width and height.
 
     Raises:
         DataError: `data` is not a picture of an accepted format, or has more than `max_pixels` pixels.
@@ -62,33 +73,59 @@ def open_header(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.I
     if not data:
         raise DataError(f"{name} is empty (0 bytes); expected a picture")
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        formats = (*FORMATS, *_heif(data, name))
+        with warnings.catch_warnings():
+            # Pillow warns about pictures of 90 million pixels and more; they are refused or halved below.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data), formats=formats)
     except Image.UnidentifiedImageError:
         if data.startswith(SIGNATURES):
             raise DataError(f"{name} is truncated or damaged: its header cannot be read") from None
         raise DataError(f"{name} is not a picture in a known format ({', '.join(FORMATS)})") from None
     except Image.DecompressionBombError:
         raise DataError(f"{name} has more than the {max_pixels:,} pixels accepted; shrink it") from None
+    except DataError:
+        raise
     except Exception as error:  # Pillow's readers fail on damaged headers with errors of every kind
         raise DataError(f"{name} is damaged: {error or type(error).__name__}") from error
     width, height = image.size
+    # A progressive JPEG needs all its coefficients in memory, whatever the size of the result.
+    if halve and max_pixels < width * height <= HALVED_PIXELS and "progressive" not in image.info:
+        image.draft(None, (width // 2, height // 2))  # does nothing for other formats
+        width, height = image.size
     if width * height > max_pixels:
         raise DataError(f"{name} is {width}×{height}, more than the {max_pixels:,} pixels accepted; shrink it")
     return image
 
 
-def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def _heif(data: bytes, name: str) -> tuple[str, ...]:
+    """Pillow's name of the HEIC format if `data` begins like one, once pillow-heif has been registered."""
+    if not data[4:].startswith(HEIC):
+        return ()
+    try:
+        import pillow_heif
+    except ImportError:
+        raise DataError(
+            f"{name} is a HEIC photograph, which needs another package: pip install pillow-heif, or save the "
+            "photograph as JPEG"
+        ) from None
+    pillow_heif.register_heif_opener()
+    return ("HEIF",)
+
+
+def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS, *, halve: bool = False) -> Image.Image:
     """The whole picture in `data` as RGB, upright.
 
     Args:
         data: a file's content.
         name: the picture's name in messages.
         max_pixels: largest width × height, checked before any pixel is decoded.
+        halve: see `open_header`.
 
     Raises:
         DataError: not a picture, truncated, damaged, too large, or in a colour mode without an RGB form.
     """
-    image = open_header(data, name, max_pixels)
+    image = open_header(data, name, max_pixels, halve=halve)
     try:
         image.load()
     except Exception as error:

@@ -21,7 +21,7 @@ from fer_lab.runs.run import open_model
 
 AUTO = {"width": "auto", "margin": "2px 1.2em 2px 2px"}
 LABEL = 14  # em: room for "AU15 lip corner depressor"
-ACCEPTED = ".png,.jpg,.jpeg,.webp,.gif,.bmp"
+ACCEPTED = ".png,.jpg,.jpeg,.webp,.gif,.bmp,.heic,.heif"
 
 
 def available_models(run: str | Path = "") -> dict[str, Method]:

@@ -7,7 +7,7 @@ import base64
 import html
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
@@ -45,9 +45,8 @@ QUICK = {"integrated_gradients": {"steps": 4}, "occlusion": {"window": 20, "stri
 
 FACE = 280  # side of a rendered face in pixels: five times what a tiny model takes
 PHOTO = 440  # longer side of a photograph
-# The frame that the face finder gives leaves out chin and hair, which rendered faces have. With 0.2 the crop is
-# most like the faces that the bundled models learned from; notebook 08 measures it.
-MARGIN = 0.2
+# Room around the frame that fits the data which trained a model; see `photographs.FRAMES`.
+MARGIN = 0.0
 
 
 @dataclass(frozen=True)
@@ -185,14 +184,17 @@ def _judged(
     left: Image.Image,
     caption: str,
     models: Mapping[str, Method],
-    image: torch.Tensor,
+    crop: Callable[[str], torch.Tensor],
     overlay: str,
     small: bool,
 ) -> View:
-    """A picture, the card of each model's answer to one face, and the answers in words below a caption."""
+    """A picture, the card of each model's answer to one face, and the answers in words below a caption.
+
+    `crop` gives the face for a model of this name, uint8 [3,S,S].
+    """
     cards, answers = [], {}
     for name, model in models.items():
-        answers[name], tile, has_map = answer(model, image, overlay)
+        answers[name], tile, has_map = answer(model, crop(name), overlay)
         cards.append(draw_card(name, answers[name], tile, "" if has_map else "no map over the face"))
     lines = [sentence(name, row) for name, row in answers.items()] or ["No model is chosen."]
     return View(encode(compose(left, cards), small=small), "<br>".join([caption, *lines]), answers)
@@ -216,7 +218,8 @@ def face_panel(
     left = draw_truth(drawn, overlay) if overlay in TRUTHS else to_picture(drawn.images[0])
     acting = [f"AU{n} {value:.2f}" for n, value in sorted(state.units.items()) if value > 0]
     caption = f"{', '.join(acting) or 'No unit acts'} · person {state.person}"
-    return _judged(left, caption, models, drawn.images[0], overlay if overlay in MAPS else "none", small)
+    overlay = overlay if overlay in MAPS else "none"
+    return _judged(left, caption, models, lambda _name: drawn.images[0], overlay, small)
 
 
 def photo_panel(
@@ -236,7 +239,8 @@ def photo_panel(
         boxes: the faces; without any, the middle square counts as a face crop.
         chosen: index of the face to classify.
         overlay: of `MAPS`.
-        margin: room around the frame of the chosen face, on every side, as a share of the frame's side.
+        margin: room around the square that fits a model, on every side, as a share of its side. A model that is
+            named "synthetic/…" gets the wider square of rendered faces, any other the square of FER+.
         small: see `face_panel`.
 
     Raises:
@@ -255,8 +259,12 @@ def photo_panel(
         pen.rectangle(frame, outline=color, width=3 if i == chosen else 1)
         pen.rectangle((frame[0], frame[1], frame[0] + 9 + 8 * len(str(i + 1)), frame[1] + 18), "#000000")
         pen.text((frame[0] + 5, frame[1] + 2), str(i + 1), color, font(13, True))
-    crop = crop_face(image, boxes[chosen], margin=margin) if boxes else crop_face(image)
+    box = boxes[chosen] if boxes else None
     caption = f"Face {chosen + 1} of {len(boxes)}" if boxes else "The middle square, taken as one face"
+
+    def crop(name: str) -> torch.Tensor:
+        return crop_face(image, box, margin=margin if box else 0.0, trained_on=name.partition("/")[0])
+
     return _judged(left, caption, models, crop, overlay, small)
 
 

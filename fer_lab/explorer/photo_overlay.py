@@ -6,15 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw
 
 from fer_lab.data.augmentation import prepare
 from fer_lab.data.expressions import COLORS
-from fer_lab.data.photographs import crop_face, find_faces, open_image
+from fer_lab.data.photographs import FaceBox, Source, crop_face, face_square, find_faces, open_image
 from fer_lab.explanation.attribution import native_maps
 from fer_lab.explanation.maps import GRID, normalize_for_display
 from fer_lab.models.layers import evaluating
 from fer_lab.models.method import Method
+from fer_lab.models.weights import read_card
+from fer_lab.runs.run import Run, weights_file
 
 
 @dataclass(frozen=True)
@@ -22,19 +24,26 @@ class Seen:
     """One face in a picture.
 
     Attributes:
-        box: (left, top, right, bottom) in pixels of the picture.
+        box: (left, top, right, bottom) of the square that the model received, in pixels of the picture.
         probabilities: expression → probability.
         heat: float [h,w], 0…1, where the model looked; zeros for a model without maps over the face.
+        score: how sure the face finder is; see `FaceBox`.
     """
 
     box: tuple[int, int, int, int]
     probabilities: dict[str, float]
     heat: np.ndarray
+    score: float = 0.0
 
 
-def look(model: Method, image: Image.Image, boxes: Sequence[tuple[int, int, int, int]]) -> list[Seen]:
-    """Probabilities and attention of the faces in `boxes` of an RGB picture."""
-    images = torch.stack([crop_face(image, box) for box in boxes])
+def look(
+    model: Method,
+    image: Image.Image,
+    boxes: Sequence[FaceBox | tuple[int, int, int, int] | None],
+    trained_on: str = "ferplus",
+) -> list[Seen]:
+    """Probabilities and attention of the faces in `boxes` of an RGB picture; see `crop_face` for both."""
+    images = torch.stack([crop_face(image, box, trained_on=trained_on) for box in boxes])
     ready = prepare(images, model.image_size, model.color_order)
     with evaluating(model), torch.no_grad():
         probabilities = model(ready).softmax(1).tolist()
@@ -43,7 +52,12 @@ def look(model: Method, image: Image.Image, boxes: Sequence[tuple[int, int, int,
         maps = next(iter(native_maps(model, ready).values())).mean(1, keepdim=True)
     heats = normalize_for_display(maps)[:, 0].numpy()
     return [
-        Seen(box, dict(zip(model.classes, row, strict=True)), heat)
+        Seen(
+            face_square(image, box, trained_on=trained_on),
+            dict(zip(model.classes, row, strict=True)),
+            heat,
+            getattr(box, "score", 0.0),
+        )
         for box, row, heat in zip(boxes, probabilities, heats, strict=True)
     ]
 
@@ -72,19 +86,35 @@ def overlay(image: Image.Image, faces: Sequence[Seen]) -> Image.Image:
     return drawn
 
 
-def predict_picture(model: Method, path: Path, *, whole: bool = False) -> tuple[Image.Image, list[Seen]]:
-    """A picture and the model's answers to its faces.
+def trained_on(weights: str | Path) -> str:
+    """Name of the data set that trained a run, a file of weights or a bundled model; "" if nothing tells.
+
+    Raises:
+        FileNotFoundError, ValueError: as `open_model`.
+    """
+    file = weights_file(weights)
+    return str(read_card(file).get("dataset") or Run(file.parent).config.get("dataset", ""))
+
+
+def predict_picture(
+    model: Method, source: Source, *, whole: bool = False, trained_on: str = "ferplus"
+) -> tuple[Image.Image, list[Seen]]:
+    """A picture and the model's answers to its faces, the largest face first.
 
     Args:
+        model: on the CPU.
+        source: a file, or a picture as an array, uint8 [H,W,3] in RGB order; any source of `open_image`.
         whole: take the picture's middle square as one face crop instead of looking for faces.
+        trained_on: data set that the model's weights were trained on, which decides how faces are cropped.
 
     Raises:
         ValueError: a file that `open_image` does not accept.
+
+    Example:
+        >>> picture, faces = predict_picture(open_model("dan"), "photo.jpg")
+        >>> [max(face.probabilities, key=face.probabilities.get) for face in faces]
+        ['happiness']
     """
-    image = open_image(path)
-    if whole:
-        image = ImageOps.fit(image, (min(image.size),) * 2)
-        boxes = [(0, 0, *image.size)]
-    else:
-        boxes = [face.box for face in find_faces(image)]
-    return image, look(model, image, boxes) if boxes else []
+    image = open_image(source)
+    boxes: Sequence[FaceBox | None] = [None] if whole else find_faces(image)
+    return image, look(model, image, boxes, trained_on) if boxes else []

@@ -130,7 +130,7 @@ class PhotoExplorer(Explorer):
     Attributes:
         upload, forget: buttons that take a file and drop it again.
         which: number of the face to classify, from 1.
-        margin: room around its frame.
+        margin: room around the square that fits each model.
         overlay: the map that is drawn.
         image, boxes: the picture, and the faces found in it.
     """
@@ -142,7 +142,7 @@ class PhotoExplorer(Explorer):
         self.upload = upload("Upload a picture", self.take)
         self.forget = widgets.Button(description="Forget it")
         self.which = widgets.BoundedIntText(1, min=1, max=1, description="face", layout={"width": "11em"})
-        self.margin = slider(0.0, 0.6, 0.05, MARGIN, "room around the frame")
+        self.margin = slider(-0.2, 0.4, 0.05, MARGIN, "room around the face")
         self.overlay = choice(MAPS, "laid over", "native")
         self.image: Image.Image | None = None
         self.boxes: list[FaceBox] = []
@@ -177,8 +177,8 @@ class PhotoExplorer(Explorer):
                 self.which.value = 1
             if not self.boxes:
                 self._complain(
-                    "No upright frontal face was found, so the middle square is taken as one face. The search "
-                    "misses faces that are turned, tilted or small."
+                    "No face was found, so the middle square is taken as one face. The search misses faces in "
+                    "profile, faces tilted by more than 40°, and small ones."
                 )
 
     def _drop(self) -> None:
@@ -273,7 +273,8 @@ class PairExplorer(Explorer):
         with self._complaining():
             image = open_upload(content, name)
             boxes = find_faces(image, largest_first=1)
-            pick.image = crop_face(image, boxes[0], margin=MARGIN) if boxes else crop_face(image)
+            kind = (self.model.value or "").partition("/")[0]
+            pick.image = crop_face(image, boxes[0] if boxes else None, trained_on=kind)
             self.update()
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from fer_lab.data import datasets
 from fer_lab.data.datasets import DataError, check_dataset, load_dataset
-from fer_lab.data.expressions import CANONICAL
+from fer_lab.data.expressions import CANONICAL, numbers_of
 
 
 @pytest.fixture(autouse=True)
@@ -318,3 +318,31 @@ def test_the_report_fits_one_screen(root):
 
 def test_every_data_set_has_a_reader():
     assert list(datasets.LAYOUTS) == ["ferplus", "rafdb", "affectnet", "sfew", "folder"]
+
+
+def test_numbered_folders_without_splits_give_labels_and_a_test_split(root):
+    for number in numbers_of("rafdb"):
+        for i in range(5):
+            small_sets.picture(root / str(number) / f"{i}.png", 20 * number + i)
+    faces = load_dataset("folder", root, order="rafdb", test_share=0.2)
+    assert [faces.classes[label] for label in faces.labels] == [
+        numbers_of("rafdb")[int(grey) // 20] for grey in faces.images[:, 0, 0, 0]
+    ]
+    assert faces.split("test").class_counts().tolist() == [1] * 7
+    assert faces.reported_split() == "test"
+    report = check_dataset("folder", root, order="rafdb", test_share=0.2)
+    assert report.counts["test"] == dict.fromkeys(CANONICAL[:7], 1)
+
+
+def test_fer2013_is_not_called_ferplus(root):
+    small_sets.write_fer2013(root)
+    with pytest.warns(UserWarning, match="these are FER2013's own labels"):
+        faces = load_dataset("ferplus", root)
+    assert (faces.name, faces.classes) == ("fer2013", CANONICAL[:7])
+    assert check_dataset("ferplus", root).name == "fer2013"
+
+
+def test_faces_of_contempt_that_are_left_out_are_counted(root):
+    small_sets.write_affectnet(root)
+    with pytest.warns(UserWarning, match="2 faces of contempt in affectnet left out"):
+        load_dataset("affectnet", root, num_classes=7)

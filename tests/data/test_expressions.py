@@ -9,6 +9,7 @@ from fer_lab.data.expressions import (
     canonical_name,
     class_names,
     from_canonical,
+    numbers_of,
     order_of,
     to_canonical,
 )
@@ -25,6 +26,12 @@ ORDERS = {
 @pytest.mark.parametrize("dataset", ORDERS)
 def test_the_order_of_each_data_set(dataset):
     assert " ".join(order_of(dataset)) == ORDERS[dataset]
+
+
+def test_rafdb_counts_from_one_and_the_others_from_zero():
+    assert numbers_of("rafdb") == dict(enumerate(ORDERS["rafdb"].split(), 1))
+    for dataset in ORDERS.keys() - {"rafdb"}:
+        assert numbers_of(dataset) == dict(enumerate(ORDERS[dataset].split()))
 
 
 def test_every_order_but_the_canonical_one_is_pinned():

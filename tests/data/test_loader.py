@@ -86,7 +86,7 @@ def test_a_batch_is_augmented_on_the_device_and_nothing_is_read_back(kind):
     # The meta device has shapes and no numbers: what would make a GPU wait raises there.
     everything = Augmentation(
         flip=0.5, rotation=10, scale=(0.8, 1.2), shift=0.1, brightness=0.2, contrast=0.2, saturation=0.2,
-        hue=0.1, noise=0.1, erasing_p=0.5,
+        hue=0.1, grey_p=0.5, noise=0.1, erasing_p=0.5,
     )  # fmt: skip
     known = dict.fromkeys(field.name for field in dataclasses.fields(Augmentation))
     assert {name for name in known if getattr(everything, name) == getattr(Augmentation(), name)} <= {

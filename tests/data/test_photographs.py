@@ -1,17 +1,31 @@
+import importlib.util
 import io
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from skimage.data import astronaut
+from skimage.data import astronaut, brick, cat, coffee, coins, grass, gravel, rocket
 
-from fer_lab.data import photographs
+from fer_lab.data import load_faces, photographs
 from fer_lab.data.images import DataError
-from fer_lab.data.photographs import FaceBox, crop_face, find_faces, open_image, open_upload
+from fer_lab.data.photographs import (
+    FaceBox,
+    crop_face,
+    crop_folder,
+    find_faces,
+    find_tilt,
+    list_photographs,
+    open_image,
+    open_upload,
+)
 
 # Where the face is in scikit-image's 512 × 512 picture.
 FACE = FaceBox(175, 73, 269, 167)
+HAS_DLIB = importlib.util.find_spec("dlib") is not None
+needs_dlib = pytest.mark.skipif(not HAS_DLIB, reason="dlib has no wheel here")
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +95,7 @@ def test_a_truncated_picture_is_refused(portrait):
 
 
 def test_an_upload_is_a_picture_within_its_limits(portrait, monkeypatch):
-    for kind in photographs.UPLOAD_FORMATS:
+    for kind in set(photographs.UPLOAD_FORMATS) - {"HEIF"}:
         data = encoded(portrait.resize((40, 30)), kind)
         image = open_upload(memoryview(data), "a.txt")
         assert (image.mode, image.size) == ("RGB", (40, 30))
@@ -108,10 +122,43 @@ def test_an_upload_of_many_pixels_is_refused_before_it_is_decoded(monkeypatch):
 
 
 def test_other_sources_are_refused(tmp_path):
-    with pytest.raises(TypeError, match="expected a path, bytes or a PIL image, got ndarray"):
-        open_image(np.zeros((4, 4, 3)))
+    with pytest.raises(TypeError, match="expected a path, bytes, a PIL image or an array, got list"):
+        open_image([1, 2])
     with pytest.raises(DataError, match=r"none\.png does not exist"):
         open_image(tmp_path / "none.png")
+
+
+def test_an_array_is_a_picture_in_rgb_order(portrait):
+    for array in (np.asarray(portrait), np.asarray(portrait)[..., 0]):
+        assert np.array_equal(np.asarray(open_image(array)), np.asarray(Image.fromarray(array).convert("RGB")))
+    for wrong in (np.zeros((4, 4, 3)), np.zeros((4, 4, 4), np.uint8), np.zeros(4, np.uint8)):
+        with pytest.raises(DataError, match=r"expected an array uint8 \[H,W,3\] in RGB order"):
+            open_image(wrong)
+
+
+def test_a_jpeg_of_too_many_pixels_is_halved_and_nothing_else_is(portrait, monkeypatch):
+    picture = portrait.resize((800, 600))
+    for open_one, limit in ((open_upload, "UPLOAD_PIXELS"), (open_image, None)):
+        options = {} if limit else {"max_pixels": 200_000}
+        if limit:
+            monkeypatch.setattr(f"fer_lab.data.photographs.{limit}", 200_000)
+        assert open_one(encoded(picture, "JPEG"), **options).size == (400, 300)
+        for kind, extra in (("PNG", {}), ("JPEG", {"progressive": True})):
+            with pytest.raises(DataError, match="800×600, more than the 200,000 pixels accepted"):
+                open_one(encoded(picture, kind, **extra), **options)
+    monkeypatch.setattr("fer_lab.data.images.HALVED_PIXELS", 300_000)
+    with pytest.raises(DataError, match="more than the 200,000 pixels accepted"):
+        open_image(encoded(picture, "JPEG"), max_pixels=200_000)
+
+
+def test_a_heic_photograph_is_read_or_the_missing_package_is_named(portrait, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "pillow_heif", None)
+        with pytest.raises(DataError, match=r"is a HEIC photograph, .* pip install pillow-heif"):
+            open_image(b"\0\0\0\x18ftypheic" + bytes(100))
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    data = encoded(portrait.resize((64, 48)), "HEIF")
+    assert (open_image(data).size, open_upload(data).size) == ((64, 48), (64, 48))
 
 
 @pytest.mark.parametrize("side", [300, 512, 1500])
@@ -120,6 +167,40 @@ def test_the_face_is_found_at_any_size(portrait, side):
     expected = FaceBox(*(round(edge * scale) for edge in FACE.box))
     faces = find_faces(portrait.resize((side, side)))
     assert [overlap(face, expected) > 0.5 for face in faces] == [True]
+
+
+@pytest.mark.parametrize("degrees", [-30, -20, 20, 30])
+@needs_dlib
+def test_a_rolled_face_is_found_and_turned_upright(portrait, degrees):
+    rolled = portrait.rotate(degrees, Image.Resampling.BILINEAR, center=(222, 120))
+    (face,) = find_faces(rolled)
+    assert overlap(face, FACE) > 0.4
+    assert face.score > 0
+    # Her head is tilted in the photograph itself.
+    assert find_tilt(rolled, face) == pytest.approx(find_tilt(portrait, FACE) - degrees, abs=6)
+
+
+def test_rendered_faces_on_textures_are_found_and_textures_are_not():
+    textures = [Image.fromarray(texture()).convert("RGB") for texture in (brick, coffee, grass, gravel)]
+    found = 0
+    for i, face in enumerate(load_faces("synthetic", count=16, size=160, seed=3).images):
+        picture = textures[i % 4].resize((512, 512))
+        picture.paste(Image.fromarray(face.permute(1, 2, 0).numpy()), (20 * i, 18 * i))
+        middle = FaceBox(20 * i + 28, 18 * i + 41, 20 * i + 132, 18 * i + 145)
+        found += [overlap(face, middle) > 0.4 for face in find_faces(picture)] == [True]
+    assert found >= (16 if HAS_DLIB else 12)
+    if HAS_DLIB:  # the cascade sees a face in some
+        for texture in (brick, cat, coffee, coins, grass, gravel, rocket):
+            assert find_faces(texture()) == []
+
+
+def test_the_cascade_finds_the_same_face_without_dlib(portrait, monkeypatch):
+    monkeypatch.setattr("fer_lab.data.photographs._dlib", lambda: None)
+    (face,) = find_faces(portrait)
+    assert overlap(face, FACE) > 0.6
+    assert face.score == 0
+    with pytest.raises(RuntimeError, match="pip install dlib-bin"):
+        find_tilt(portrait, face)
 
 
 def test_two_faces_are_two_boxes(portrait):
@@ -132,22 +213,35 @@ def test_two_faces_are_two_boxes(portrait):
         assert sum(overlap(face, expected) > 0.5 for face in faces) == 1
     assert [face.area for face in faces] == sorted((face.area for face in faces), reverse=True)
     assert len(find_faces(both, largest_first=1)) == 1
+    assert find_faces(both, smallest=0.3) == []
 
 
 @pytest.mark.parametrize("size", [(300, 300), (8, 8), (24, 24), (3000, 30), (1, 1)])
-def test_no_face_where_there_is_none(size):
+def test_no_face_where_there_is_none(size, monkeypatch):
+    assert find_faces(Image.new("RGB", size, "gray")) == []
+    monkeypatch.setattr("fer_lab.data.photographs._dlib", lambda: None)
     assert find_faces(Image.new("RGB", size, "gray")) == []
 
 
 def test_the_search_does_not_grow_with_the_picture(monkeypatch):
     searched = []
 
-    class Cascade:
+    class Finder:
         def detect_multi_scale(self, img, **options):
             searched.append(img.shape)
             return []
 
-    monkeypatch.setattr("fer_lab.data.photographs._cascade", Cascade)
+        def run(self, img, *options):
+            searched.append(img.shape)
+            return [], [], []
+
+    monkeypatch.setattr("fer_lab.data.photographs._dlib", Finder)
+    for size in ((6000, 3000), (320, 200)):
+        find_faces(Image.new("RGB", size))
+    assert searched == [(1225, 2449), (500, 800)]
+    searched.clear()
+    monkeypatch.setattr("fer_lab.data.photographs._dlib", lambda: None)
+    monkeypatch.setattr("fer_lab.data.photographs._cascade", Finder)
     for size in ((6000, 3000), (320, 200)):
         find_faces(Image.new("RGB", size))
     assert searched == [(320, 640), (200, 320)]
@@ -166,7 +260,7 @@ def coordinates(width: int, height: int) -> Image.Image:
 
 
 def test_a_crop_is_the_square_of_the_box():
-    crop = crop_face(coordinates(100, 80), FaceBox(30, 20, 50, 40), size=20)
+    crop = crop_face(coordinates(100, 80), (30, 20, 50, 40), size=20)
     assert crop.dtype == torch.uint8
     assert crop.shape == (3, 20, 20)
     assert crop[0, 0].tolist() == list(range(30, 50))
@@ -207,3 +301,107 @@ def test_a_box_that_holds_nothing_is_refused(box):
 def test_crop_options_out_of_range_are_refused(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         crop_face(Image.new("RGB", (100, 100)), None, **options)
+
+
+def test_a_found_face_gets_the_frame_of_the_training_pictures():
+    face = FaceBox(100, 100, 200, 200, score=1.0)
+    assert face.frame() == face.frame("ferplus") == face.frame("rafdb")
+    picture = coordinates(255, 255)
+    for trained_on, side, middle in (("ferplus", 117, 143), ("synthetic", 154, 137.5)):
+        crop = crop_face(picture, face, size=side, trained_on=trained_on).float()
+        left, top, right, bottom = face.frame(trained_on)
+        assert (right - left, bottom - top) == pytest.approx((side, side), abs=1)
+        assert crop[0].mean() == pytest.approx(149.5, abs=1)
+        assert crop[1].mean() == pytest.approx(middle - 0.5, abs=1)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# A folder of photographs
+
+
+@pytest.fixture
+def photographs_folder(tmp_path, portrait):
+    root = tmp_path / "mine"
+    both = Image.new("RGB", (1024, 512))
+    both.paste(portrait, (0, 0))
+    both.paste(portrait, (512, 0))
+    pictures = {
+        "happiness/a.png": portrait,
+        "happiness/b.JPG": portrait,
+        "happiness/us.png": both,
+        "neutral/wall.png": Image.new("RGB", (90, 90), "gray"),
+        "neutral/a.png": portrait.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+    }
+    for name, picture in pictures.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        picture.save(root / name, "PNG")
+    (root / "neutral/broken.jpg").write_bytes(b"no picture")
+    (root / "notes.txt").write_text("not a picture")
+    return root
+
+
+def test_a_folder_of_photographs_becomes_a_folder_of_faces(photographs_folder, tmp_path, portrait):
+    complaints = {}
+    outcome = crop_folder(
+        photographs_folder,
+        tmp_path / "faces",
+        size=64,
+        on_bad=lambda file, reason: complaints.update({file.name: reason}),
+    )
+    assert outcome == {"cropped": 3, "several faces": 1, "no face": 1, "unreadable": 1}
+    assert (complaints["us.png"], complaints["wall.png"]) == ("several faces", "no face")
+    assert "broken.jpg is not a picture" in complaints["broken.jpg"]
+    crops = sorted((tmp_path / "faces").rglob("*.*"))
+    assert [str(crop.relative_to(tmp_path / "faces")) for crop in crops] == [
+        str(Path("happiness", "a.png")),
+        str(Path("happiness", "b.png")),
+        str(Path("neutral", "a.png")),
+    ]
+    expected = crop_face(portrait, find_faces(portrait)[0], 64)
+    assert np.array_equal(np.asarray(Image.open(crops[0])).transpose(2, 0, 1), expected.numpy())
+    assert len(load_faces("folder", tmp_path / "faces", test_share=0.3)) == 3
+    with pytest.raises(DataError, match="faces exists; name a folder that does not exist yet"):
+        crop_folder(photographs_folder, tmp_path / "faces")
+
+
+@needs_dlib
+def test_aligned_crops_of_a_rolled_and_an_upright_photograph_agree(tmp_path, portrait):
+    (tmp_path / "in").mkdir()
+    crops = {}
+    for degrees in (0, 30):
+        portrait.rotate(degrees, Image.Resampling.BICUBIC, center=(222, 120)).save(tmp_path / "in/me.png")
+        for align in (False, True):
+            crop_folder(tmp_path / "in", tmp_path / f"{degrees}{align}", align=align)
+            grey = Image.open(tmp_path / f"{degrees}{align}" / "me.png").convert("L").resize((16, 16))
+            crops[degrees, align] = np.asarray(grey).ravel()
+    alike = {align: np.corrcoef(crops[0, align], crops[30, align])[0, 1] for align in (False, True)}
+    assert alike[True] > alike[False] + 0.2
+
+
+def test_nothing_is_left_where_nothing_was_cropped(tmp_path):
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (90, 90)).save(tmp_path / "in/wall.png")
+    assert crop_folder(tmp_path / "in", tmp_path / "out") == {"no face": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_an_interrupted_crop_leaves_nothing(photographs_folder, tmp_path, monkeypatch):
+    def interrupt(*given, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fer_lab.data.photographs.crop_face", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        crop_folder(photographs_folder, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_links_do_not_lead_out_of_a_folder(photographs_folder, tmp_path):
+    Image.new("RGB", (9, 9)).save(tmp_path / "outside.png")
+    (photographs_folder / "link.png").symlink_to(tmp_path / "outside.png")
+    (photographs_folder / "all").symlink_to(tmp_path, target_is_directory=True)
+    listed = list_photographs([photographs_folder])
+    assert [file.name for file in listed] == ["a.png", "b.JPG", "us.png", "a.png", "broken.jpg", "wall.png"]
+    # A file that is named on the command line is taken wherever it is.
+    assert list_photographs([tmp_path / "outside.png"]) == [tmp_path / "outside.png"]
+    with pytest.raises(DataError, match=r"none\.png: no such file or folder"):
+        list_photographs([photographs_folder, tmp_path / "none.png"])

@@ -41,6 +41,14 @@ def test_load_faces_renders_and_reads(tmp_path):
     assert len(read) == 20
 
 
+def test_a_numbered_folder_keeps_its_order_and_test_share():
+    request = FaceRequest(dataset="folder", root=Path("/mine"), order="rafdb", test_share=0.2)
+    assert request.to_data() == {"dataset": "folder", "rule": "majority", "order": "rafdb", "test_share": 0.2}
+    assert FaceRequest.from_data(request.to_data(), root=request.root) == request
+    with pytest.raises(ValueError, match="rendered faces have their own order and splits"):
+        load_faces(order="rafdb")
+
+
 def test_what_does_not_go_together_is_refused():
     with pytest.raises(ValueError, match="ferplus needs its folder: --data-root, or FER_DATA"):
         load_faces("ferplus")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fer_lab.data.photographs import FaceBox
+from fer_lab.data.photographs import FaceBox, crop_face
 from fer_lab.data.synthetic import PROTOTYPES, UNITS
 from fer_lab.explorer.cards import CARD, GAP, TILE, encode
 from fer_lab.explorer.panels import (
@@ -189,13 +189,15 @@ def test_an_unknown_overlay_is_refused(model):
 def test_the_chosen_face_of_a_photograph_is_judged(model):
     photo = Image.new("RGB", (900, 300), "gray")
     faces = [draw_face(FaceState(PROTOTYPES[name])).images[0] for name in ("happiness", "anger")]
-    boxes = [FaceBox(10 + 400 * i, 10, 290 + 400 * i, 290) for i in range(2)]
+    boxes = [FaceBox(60 + 400 * i, 70, 240 + 400 * i, 250) for i in range(2)]
     for face, box in zip(faces, boxes, strict=True):
-        photo.paste(Image.fromarray(face.permute(1, 2, 0).numpy()), (box.left, box.top))
-    for i, face in enumerate(faces):
-        view = photo_panel(photo, boxes, i, {"m": model}, margin=0.0)
-        expected = answer(model, face)[0]
-        assert list(view.answers["m"].values()) == pytest.approx(list(expected.values()), abs=0.02)
+        photo.paste(Image.fromarray(face.permute(1, 2, 0).numpy()), (box.left - 50, box.top - 60))
+    for i in range(2):
+        view = photo_panel(photo, boxes, i, {"m": model, "synthetic/m": model})
+        for name, trained_on in (("m", "ferplus"), ("synthetic/m", "synthetic")):
+            expected = answer(model, crop_face(photo, boxes[i], trained_on=trained_on))[0]
+            assert list(view.answers[name].values()) == pytest.approx(list(expected.values()), abs=1e-5)
+        assert view.answers["m"] != view.answers["synthetic/m"]
         assert view.text.startswith(f"Face {i + 1} of 2<br><b>m</b>: ")
     assert photo_panel(photo, boxes, 0, {"m": model}, margin=0.3).answers != view.answers
     with pytest.raises(ValueError, match="there are 2 faces"):

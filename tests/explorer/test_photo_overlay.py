@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from skimage.data import astronaut
 
-from fer_lab.explorer.photo_overlay import Seen, look, overlay
+from fer_lab.explorer.photo_overlay import Seen, look, overlay, predict_picture, trained_on
 from fer_lab.models import create_model
+from fer_lab.runs import Run
 
 
 @pytest.fixture(scope="module")
@@ -40,3 +42,28 @@ def test_an_overlay_heats_the_face_alone():
     assert drawn[145, 65].sum() < 60
     assert (drawn[170:, :] == 10).all()
     assert (drawn[40:58, 52:140] != 10).any()
+
+
+def test_a_picture_in_memory_and_its_file_give_the_same_answers(model, tmp_path):
+    picture = Image.fromarray(astronaut())
+    picture.save(tmp_path / "her.png")
+    answers = [predict_picture(model, source)[1] for source in (tmp_path / "her.png", picture, astronaut())]
+    assert [len(faces) for faces in answers] == [1, 1, 1]
+    assert answers[0][0].probabilities == answers[1][0].probabilities == answers[2][0].probabilities
+    left, top, right, bottom = answers[0][0].box
+    assert right - left == bottom - top
+    wide = predict_picture(model, picture, trained_on="synthetic")[1][0].box
+    assert wide[2] - wide[0] > 1.2 * (right - left)
+    assert [face.box for face in predict_picture(model, picture.crop((0, 0, 300, 200)), whole=True)[1]] == [
+        (50, 0, 250, 200)
+    ]
+
+
+def test_weights_say_what_trained_them(tmp_path):
+    assert trained_on("synthetic/dan") == "synthetic"
+    assert trained_on("ferplus/dan") == "ferplus"
+    run = Run(tmp_path / "run")
+    run.save_weights(create_model("baseline"))
+    assert trained_on(run.folder) == ""
+    run.save_config({"dataset": "rafdb"})
+    assert trained_on(run.folder) == "rafdb"

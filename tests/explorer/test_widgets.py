@@ -170,7 +170,7 @@ def test_faces_of_an_upload_are_found_and_judged_one_by_one(models):
 def test_room_around_the_frame_changes_the_answer(models):
     explorer = PhotoExplorer(models, group(("sadness", 5)))
     roomy = explorer.last.answers["synthetic/dan"]
-    explorer.margin.value = 0.0
+    explorer.margin.value = -0.2
     tight = explorer.last.answers["synthetic/dan"]
     # Chin and hair are gone: not what the model learned from.
     assert tight["sadness"] < roomy["sadness"] - 0.2
@@ -178,7 +178,7 @@ def test_room_around_the_frame_changes_the_answer(models):
 
 def test_a_picture_without_a_face_is_taken_whole_and_says_so(models):
     explorer = PhotoExplorer(models, png(Image.new("RGB", (90, 60), "gray")))
-    assert "No upright frontal face was found" in explorer.note.value
+    assert "No face was found" in explorer.note.value
     assert explorer.text.value.startswith("The middle square")
     assert (explorer.which.value, explorer.which.max) == (1, 1)
 

@@ -12,24 +12,3 @@ from fer_lab.data.synthetic.action_units import (
 from fer_lab.data.synthetic.anatomy import BEARDS, GLASSES, HAIR_STYLES, Identity, Nuisance
 from fer_lab.data.synthetic.drawing import Rendering, render
 from fer_lab.data.synthetic.generator import KNOBS, Knob, SyntheticFaces, write_folder
-
-__all__ = [
-    "BEARDS",
-    "GLASSES",
-    "HAIR_STYLES",
-    "KNOBS",
-    "NUMBERS",
-    "PROTOTYPES",
-    "UNITS",
-    "ActionUnit",
-    "Identity",
-    "Knob",
-    "Nuisance",
-    "Rendering",
-    "SyntheticFaces",
-    "action_units",
-    "expression_units",
-    "render",
-    "unit_index",
-    "write_folder",
-]
