@@ -3,5 +3,3 @@
 from fer_lab.bench.data import bench_data
 from fer_lab.bench.losses import bench_losses
 from fer_lab.bench.models import bench_models, dense_peak, random_batch
-
-__all__ = ["bench_data", "bench_losses", "bench_models", "dense_peak", "random_batch"]

@@ -4,5 +4,3 @@ This face is for notebooks; `fer_lab.book.run` runs them. Importing it loads nei
 """
 
 from fer_lab.book.notebook import check_answer, headline, run_folder
-
-__all__ = ["check_answer", "headline", "run_folder"]

@@ -6,13 +6,3 @@ over all processes, and BatchNorm over the whole batch.
 
 from fer_lab.parallel.collectives import alone, batchnorm_together, mean_over_processes
 from fer_lab.parallel.processes import check_devices, count_devices, launch, stop_with_launcher
-
-__all__ = [
-    "alone",
-    "batchnorm_together",
-    "check_devices",
-    "count_devices",
-    "launch",
-    "mean_over_processes",
-    "stop_with_launcher",
-]

@@ -4,15 +4,3 @@ from fer_lab.runs.environment import environment, portable_command
 from fer_lab.runs.predictions import Predictions
 from fer_lab.runs.run import Run, open_model, weights_file
 from fer_lab.runs.store import Difference, ResultsStore, results_folder
-
-__all__ = [
-    "Difference",
-    "Predictions",
-    "ResultsStore",
-    "Run",
-    "environment",
-    "open_model",
-    "portable_command",
-    "results_folder",
-    "weights_file",
-]

@@ -3,5 +3,3 @@
 from fer_lab.training.loop import fit
 from fer_lab.training.memory import BatchTooLargeError
 from fer_lab.training.steps import TrainingDivergedError
-
-__all__ = ["BatchTooLargeError", "TrainingDivergedError", "fit"]

@@ -155,13 +155,18 @@ class TrainingState:
 
 
 def check_classes(model: Method, *sets: FaceSet | None) -> None:
-    """Raise ValueError where a set of faces has another number of classes than the model."""
+    """Raise ValueError where a set of faces has another number of classes than the model, or other names."""
     for faces in sets:
         if faces is not None and faces.num_classes != model.num_classes:
             raise ValueError(
                 f"{faces.name} has {faces.num_classes} classes ({', '.join(faces.classes)}), "
                 f"the model {model.num_classes}; create it with num_classes={faces.num_classes}"
             )
+    # Of two sets, the model takes the names of the first.
+    orders = {tuple(faces.classes): faces.name for faces in sets if faces is not None}
+    if len(orders) > 1:
+        names = "; ".join(f"{name} has {', '.join(classes)}" for classes, name in orders.items())
+        raise ValueError(f"the sets of faces name or order their classes differently: {names}; make them equal")
 
 
 def make_fabric(device: str, precision: str) -> "Fabric":
