@@ -142,10 +142,9 @@ def test_a_method_of_quadruplets_is_counted_by_the_image(path, mode, monkeypatch
     assert row["gflop_per_image"] == pytest.approx((1 + training) * 2 * 12 * 2 / 1e9)
     assert row["images_per_s"] == (4 if training else 1) * 6 / 4.0
     assert row["ms_per_step"] == 4000
-    fused = not training and path == "default"
-    assert len(Four.calls) == 3 + fused + (not training)
-    # One picture more shows `fuse` the way, and at the end one which parameters act.
-    images, *how = zip(*Four.calls[fused : 3 + fused], strict=True)
+    # At inference one picture more, at the end, shows which parameters act.
+    assert len(Four.calls) == 3 + (not training)
+    images, *how = zip(*Four.calls[:3], strict=True)
     assert images == (((8,) + (24,) * 2) if training else ((2,) + (6,) * 2))
     assert how[0] == (training,) * 3
     assert how[1] == (False,) + (path == "default",) * 2

@@ -1,5 +1,6 @@
 """Maps as arrays: the grid's cells, the pictures' pixels, and what of a map lies in a region."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,6 +10,7 @@ from fer_lab.explanation.maps import (
     normalize_for_display,
     pointing_game,
     scaled_to_mass,
+    strongest_matches,
     to_grid,
     upsample,
 )
@@ -119,3 +121,11 @@ def test_mass_of_an_even_map_is_chance_at_another_resolution():
 def test_mass_refuses_what_it_cannot_mean(maps, masks, message):
     with pytest.raises(ValueError, match=message):
         mass_in_regions(maps, masks)
+
+
+def test_matches_are_one_to_one_and_the_strongest_first():
+    table = np.array([[5.0, 9.0, 1.0], [8.0, 10.0, 0.0], [2.0, 3.0, 4.0]])
+    # (1, 1) takes row and column 1; then 5 at (0, 0) beats 4 at (2, 2).
+    assert strongest_matches(table, 3) == [(1, 1, 1.0), (0, 0, 0.5), (2, 2, 0.4)]
+    with pytest.raises(ValueError, match=r"expected a table \[N,M\] and 1…3 matches"):
+        strongest_matches(table, 4)

@@ -247,7 +247,8 @@ def test_an_interrupted_training_says_one_line_and_goes_on(tmp_path):
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said[-3000:]
     assert "Traceback" not in said
-    assert said.strip().splitlines()[-1] == "interrupted; run the same command again to resume where that is possible"
+    last = "interrupted; run the same command again to resume where that is possible"
+    assert said.strip().splitlines()[-1] == last
     run = Run(tmp_path / "run")
     epochs = len(run.history)
     assert 2 <= epochs < 40

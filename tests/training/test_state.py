@@ -1,5 +1,7 @@
 """Which trainings a state, and the checkpoint in a run's folder, belong to."""
 
+import dataclasses
+
 import pytest
 from helpers.interrupted import RECIPE, small
 from helpers.patterns import patterns
@@ -23,6 +25,10 @@ def test_a_folder_with_another_training_is_refused(tmp_path):
 def test_classes_must_agree(tmp_path):
     with pytest.raises(ValueError, match="3 classes"):
         fit(create_model("small", 7), patterns(), None, RECIPE, tmp_path / "run")
+    for classes in (("middle", "top", "bottom"), ("a", "b", "c")):
+        other = dataclasses.replace(patterns(), classes=classes)
+        with pytest.raises(ValueError, match=rf"has top, middle, bottom; .* has {', '.join(classes)}; make"):
+            fit(small(), patterns(), other, RECIPE, tmp_path / "run")
 
 
 def test_several_processes_need_a_whole_batch(tmp_path, monkeypatch):
