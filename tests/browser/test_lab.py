@@ -163,7 +163,7 @@ def explorer(module_page, lab):
     """Notebook 08, its models opened."""
     wiped(lab.folder / "08_explorer.ipynb")
     open_notebook(module_page, lab, "08_explorer.ipynb")
-    for text in ("own_run = ", "from fer_lab.explorer import", "models = available_models("):
+    for text in ("own_run = ", "from fer_lab.explorer import", "models = explorer.available_models("):
         run_cell(module_page, text)
     yield module_page
     assert module_page.locator(f"{ERROR}, {STDERR}").count() == 0
