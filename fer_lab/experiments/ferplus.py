@@ -1,8 +1,10 @@
 """The trainings behind the tables on real faces: what each row is, and what it starts from.
 
-Everything is learned on FER2013Train with FER+'s majority labels, without outside data. A network of this size
-needs about 15 epochs from random weights. A method that starts from another's trunk is compared with a network
-that starts from the same trunk without the method's idea.
+Everything is learned on FER2013Train: the faces that the majority rule keeps, with the annotators' vote shares
+as targets. No other photographs are used. POSTER's frozen landmark stream learned from rendered faces, and QCS
+starts from a trunk that was trained with it. A network of this size needs about 15 epochs from random weights.
+A method that starts from another's trunk is compared with a network that starts from the same trunk without the
+method's idea.
 """
 
 from pathlib import Path

@@ -61,3 +61,16 @@ def assert_agrees(ours: torch.Tensor, key: str) -> None:
     assert ours.shape == reference.shape
     worst = (ours.double() - reference).abs().max().item()
     assert worst <= 1e-5 * max(1.0, reference.abs().max().item()), f"{key}: off by {worst:.2e}"
+
+
+def face_resnet(dan_state):
+    """A face-recognition ResNet-18 in its authors' names, with the trunk of DAN's reference state."""
+    stem = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
+    state = {}
+    for name, value in dan_state.items():
+        if name.startswith("features."):
+            _, number, rest = name.split(".", 2)
+            state[f"{stem[number]}.{rest}"] = value
+    state["fc.weight"] = torch.zeros(10, 512)
+    state["fc.bias"] = torch.zeros(10)
+    return state

@@ -120,7 +120,9 @@ def _state_dict_in(content: object, origin: str = "checkpoint") -> dict[str, tor
         content = content[inside[0]]
     items = content.items() if isinstance(content, Mapping) else ()
     state = {k: v for k, v in items if isinstance(k, str) and isinstance(v, torch.Tensor)}
-    state = {k: v for k, v in state.items() if not k.startswith(NO_NETWORK)}
+    if aside := [name for name in state if name.startswith(NO_NETWORK)]:
+        warnings.warn(f"{origin}: {', '.join(aside)} left out, not part of a network", stacklevel=4)
+        state = {name: tensor for name, tensor in state.items() if name not in aside}
     if not state:
         raise ValueError(
             f"{origin} holds no state dict; expected name → tensor, bare or under {', '.join(CONTAINERS)}"

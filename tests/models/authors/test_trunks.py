@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers.reference import normal, official_state
+from helpers.reference import face_resnet, normal, official_state
 
 from fer_lab.models import create_model
 from fer_lab.models.authors import load_official
@@ -18,18 +18,6 @@ def dan_state():
 @pytest.fixture(scope="module")
 def poster_state():
     return official_state("poster-small")
-
-
-def face_resnet(dan_state):
-    stem = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
-    state = {}
-    for name, value in dan_state.items():
-        if name.startswith("features."):
-            _, number, rest = name.split(".", 2)
-            state[f"{stem[number]}.{rest}"] = value
-    state["fc.weight"] = torch.zeros(10, 512)
-    state["fc.bias"] = torch.zeros(10)
-    return state
 
 
 def test_face_resnet_fills_the_trunk_and_ignores_its_classifier(dan_state):
