@@ -1,8 +1,9 @@
 """The command line: `fer-lab` or `python -m fer_lab.cli`.
 
 Text is parsed here and nowhere below: a command turns words into typed values, makes one call, and prints.
-User errors are reported in one line on stderr with exit code 1 (2 for a wrong option). FER_LAB_DEBUG=1 in the
-environment shows the traceback as well. A command imports the packages that it needs, since some take seconds.
+Errors are reported in one line on stderr. The exit code is 2 if the fault lies in what the command was given
+(an option, a path, a file) and 1 if the work failed on the way. FER_LAB_DEBUG=1 in the environment shows the
+traceback instead. A command imports the packages that it needs, since some take seconds.
 """
 
 import dataclasses
@@ -10,7 +11,7 @@ import itertools
 import os
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,6 +38,74 @@ app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
 
 STORE = Path("figures/results")
+# The class behind every complaint about a word on the command line. Typer exports only one of its children.
+UsageError: Any = typer.BadParameter.__base__
+# Faults in what a command was given; another OSError is one of the machine.
+WRONG_INPUT = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
+# torch's generators tell no larger seeds apart.
+LARGEST_SEED = 2**32 - 1
+MOST_FACES = 10_000_000
+
+
+def _say(*lines: object, err: bool = False) -> None:
+    """Print lines. Everything that goes to the terminal passes here, or as an error through `main`."""
+    for line in lines:
+        typer.echo(_shown(line), err=err)
+
+
+def _shown(line: object) -> str:
+    """A line in which every character that a terminal would obey is written as its escape.
+
+    Names of files, runs and classes come from others, and half a character of a file's name cannot be printed.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(line))
+
+
+def _to_write(path: Path | None) -> Path | None:
+    """A file that can be written, or that is written over: no folder, pipe or device, and none below a file."""
+    return _free(path, Path.is_file, "a file to write")
+
+
+def _to_fill(path: Path | None) -> Path | None:
+    """A folder that can be written into, or be made."""
+    return _free(path, Path.is_dir, "a folder to write into")
+
+
+def _to_read(path: Path | None) -> Path | None:
+    """A regular file: a pipe would be waited for, and a device read without end."""
+    if path is not None and not path.is_file():
+        raise typer.BadParameter(f"{path} is no file; expected one to read")
+    return path
+
+
+def _known_split(name: str) -> str:
+    from fer_lab.data.faces import SPLITS
+
+    if name and name not in SPLITS:
+        raise typer.BadParameter(f"expected one of {', '.join(SPLITS)}, got {name!r}")
+    return name
+
+
+def _free(path: Path | None, fits: Callable[[Path], bool], what: str) -> Path | None:
+    if path is None:
+        return None
+    if path.exists() and not fits(path):
+        raise typer.BadParameter(f"{path} exists and is something else; expected {what}")
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise typer.BadParameter(f"{path} would lie in {above}, which is a file; expected {what}")
+    return path
+
+
+def _weights_to_write(path: Path | None) -> Path | None:
+    """A .safetensors file to write, beside which a card of the same name is written as Markdown."""
+    if path is not None:
+        from fer_lab.models.weights import check_target
+
+        check_target(path, card=True)
+    return _to_write(path)
+
+
 MaybePath = Path | None
 DATASETS = "ferplus, rafdb, affectnet, sfew or folder"
 Dataset = Annotated[str, typer.Option(help=f"synthetic, {DATASETS}.")]
@@ -46,24 +115,41 @@ DataRoot = Annotated[
     MaybePath, typer.Option(envvar="FER_DATA", help="Folder of the data set.", show_default=False)
 ]
 Rule = Annotated[str, typer.Option(help="Label rule of FER+: largest, majority or votes.")]
-Classes = Annotated[int | None, typer.Option(help="7 or 8. Default: what the data set has.")]
+Classes = Annotated[int | None, typer.Option(min=2, max=8, help="7 or 8. Default: what the data set has.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable images out, and count them.")]
 FACES_ORDER = "For folder with class folders 1, 2, …: the data set whose numbers they are, such as rafdb."
 FacesOrder = Annotated[str, typer.Option("--faces-order", help=FACES_ORDER)]
 FacesOrOrder = Annotated[str, typer.Option("--faces-order", "--order", help=FACES_ORDER)]
-TestShare = Annotated[float, typer.Option(help="For folder without splits: the share to test on, such as 0.2.")]
+TestShare = Annotated[
+    float, typer.Option(min=0, max=1, help="For folder without splits: the share to test on, such as 0.2.")
+]
 LabelOrder = Annotated[str, typer.Option(help="Data set whose label order an authors' checkpoint uses.")]
-FaceCount = Annotated[int, typer.Option("--faces", help="Number of faces to render, for synthetic.")]
-FaceSeed = Annotated[int, typer.Option("--faces-seed", help="Seed of the rendered faces.")]
-FaceSize = Annotated[int | None, typer.Option("--faces-size", help="Side in pixels. Default: the model's.")]
+FaceCount = Annotated[
+    int | None,
+    typer.Option(
+        "--faces",
+        min=1,
+        max=MOST_FACES,
+        help="Faces to render, default 4000; or to keep of a data set, default all.",
+    ),
+]
+FaceSeed = Annotated[
+    int,
+    typer.Option("--faces-seed", min=0, max=LARGEST_SEED, help="Seed of the renderer, or of the faces kept."),
+]
+FaceSize = Annotated[
+    int | None, typer.Option("--faces-size", min=8, max=1024, help="Side in pixels. Default: the model's.")
+]
 Knobs = Annotated[
     list[str] | None, typer.Option("--knob", help="name=value of the renderer. A wrong name lists all knobs.")
 ]
 Options = Annotated[
     list[str] | None, typer.Option("--option", help="name=value of the model. `fer-lab models` lists all.")
 ]
-ReportedSplit = Annotated[str, typer.Option(help="Default: test for synthetic; else valid, or test.")]
-Csv = Annotated[MaybePath, typer.Option(help="Also write the table to this CSV file.")]
+ReportedSplit = Annotated[
+    str, typer.Option(callback=_known_split, help="Default: test for synthetic; else valid, or test.")
+]
+Csv = Annotated[MaybePath, typer.Option(callback=_to_write, help="Also write the table to this CSV file.")]
 
 
 def _listed(text: str) -> list[str]:
@@ -71,13 +157,16 @@ def _listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _numbers(text: str, option: str, example: str) -> list[int]:
+def _numbers(text: str, option: str, example: str, low: int, high: int) -> list[int]:
     try:
-        return [int(part) for part in _listed(text)]
+        numbers = [int(part) for part in _listed(text)]
     except ValueError:
+        numbers = [low - 1]
+    if not all(low <= number <= high for number in numbers):
         raise typer.BadParameter(
-            f"expected whole numbers such as {example}, got {text!r}", param_hint=option
-        ) from None
+            f"expected whole numbers such as {example}, of {low:,} to {high:,}, got {text!r}", param_hint=option
+        )
+    return numbers
 
 
 def _pairs(words: Sequence[str] | None, option: str) -> list[tuple[str, str]]:
@@ -104,7 +193,7 @@ def _typed(words: Sequence[str] | None, option: str, defaults: Mapping[str, Any]
 def _faces(
     dataset: str,
     root: Path | None,
-    count: int,
+    count: int | None,
     seed: int,
     size: int | None,
     classes: int | None,
@@ -145,9 +234,12 @@ def reproduce(
         ),
     ] = None,
     seeds: Annotated[str, typer.Option(help="Such as 0,1,2. Every notebook runs once for each seed.")] = "0",
-    out: Annotated[Path, typer.Option(help="Folder of the book.")] = Path("book"),
+    out: Annotated[Path, typer.Option(callback=_to_fill, help="Folder of the book.")] = Path("book"),
     jobs: Annotated[
-        int, typer.Option("--jobs", "-j", help="Notebooks at a time. With ray: on each machine without GPUs.")
+        int,
+        typer.Option(
+            "--jobs", "-j", min=1, max=1024, help="Notebooks at a time. With ray: on each machine without GPUs."
+        ),
     ] = 1,
     parameter: Annotated[
         list[str] | None,
@@ -169,7 +261,7 @@ def reproduce(
         {name: one for name, (one, *more) in values.items() if not more},
         _listed(dataset),
         data_root if dataset != "synthetic" else None,
-        _numbers(seeds, "--seeds", "0,1,2"),
+        _numbers(seeds, "--seeds", "0,1,2", 0, LARGEST_SEED),
         out,
         jobs,
         grid={name: several for name, several in values.items() if len(several) > 1},
@@ -177,12 +269,12 @@ def reproduce(
         on_result=_report_notebook,
     )
     _print_notebooks(results)
-    typer.echo(f"\nexecuted notebooks  {out / 'notebooks'}\nthe book            {out / 'index.html'}")
+    _say("", f"executed notebooks  {out / 'notebooks'}", f"the book            {out / 'index.html'}")
     _exit_if_failed(results)
 
 
 def _report_notebook(result: "NotebookResult") -> None:
-    typer.echo(f"{result.notebook}  {result.seconds:.1f} s  {'FAILED' if result.error else 'ok'}", err=True)
+    _say(f"{result.notebook}  {result.seconds:.1f} s  {'FAILED' if result.error else 'ok'}", err=True)
 
 
 def _print_notebooks(results: "Sequence[NotebookResult]") -> None:
@@ -190,19 +282,21 @@ def _print_notebooks(results: "Sequence[NotebookResult]") -> None:
 
     for result in results:
         if result.error:
-            typer.echo(f"\n{result.notebook}: {result.error}\n{result.traceback}", err=True)
-    typer.echo("\n" + format_table(results))
+            _say("", f"{result.notebook}: {result.error}", *result.traceback.split("\n"), err=True)
+    _say("", *format_table(results).split("\n"))
 
 
 def _exit_if_failed(results: "Sequence[NotebookResult]") -> None:
     if failed := [result.notebook for result in results if result.error]:
-        typer.echo(f"{len(failed)} of {len(results)} failed: {', '.join(failed)}", err=True)
+        _say(f"{len(failed)} of {len(results)} failed: {', '.join(failed)}", err=True)
         raise typer.Exit(1)
 
 
 @app.command()
 def notebooks(
-    folder: Annotated[Path | None, typer.Argument(help="Folder to copy the notebooks into.")] = None,
+    folder: Annotated[
+        MaybePath, typer.Argument(callback=_to_fill, help="Folder to copy the notebooks into.")
+    ] = None,
     execute: Annotated[bool, typer.Option(help="Run the book's own notebooks and keep the outputs.")] = False,
     only: Annotated[str, typer.Option(help="With --execute: which notebooks, such as 00,02.")] = "",
 ) -> None:
@@ -213,7 +307,7 @@ def notebooks(
         raise typer.BadParameter("give either a folder or --execute")
     if folder is not None:
         for path in parameters.lay_out(folder):
-            typer.echo(path)
+            _say(path)
         return
     results = run.refresh(_listed(only) or None, on_result=_report_notebook)
     _print_notebooks(results)
@@ -227,8 +321,8 @@ def models(name: Annotated[str, typer.Argument(help="One model. Default: all.")]
 
     for one in [name] if name else list_models():
         cls, options = method_class(one), model_options(one)
-        typer.echo(f"{one}\n  sizes    {', '.join(cls.sizes)}\n  recipes  {', '.join(cls.recipes)}")
-        typer.echo(f"  options  {', '.join(f'{key}={value}' for key, value in options.items()) or 'none'}")
+        _say(one, f"  sizes    {', '.join(cls.sizes)}", f"  recipes  {', '.join(cls.recipes)}")
+        _say(f"  options  {', '.join(f'{key}={value}' for key, value in options.items()) or 'none'}")
 
 
 @app.command()
@@ -238,8 +332,12 @@ def train(
     data_root: DataRoot = None,
     size: Annotated[str, typer.Option(help="tiny (56 px), paper (224 px); poster: small, base.")] = "tiny",
     recipe: Annotated[str, typer.Option(help="Default: smoke for synthetic, else scratch.")] = "",
-    seed: Annotated[int, typer.Option(help="Seed of initial weights, batches and augmentation.")] = 0,
-    out: Annotated[MaybePath, typer.Option(help="Folder of the run; an interrupted run is resumed.")] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of initial weights, batches and augmentation.")
+    ] = 0,
+    out: Annotated[
+        MaybePath, typer.Option(callback=_to_fill, help="Folder of the run; an interrupted run is resumed.")
+    ] = None,
     changes: Annotated[
         list[str] | None, typer.Option("--set", help="field=value of the recipe, or augmentation.FIELD=value.")
     ] = None,
@@ -252,22 +350,28 @@ def train(
         MaybePath, typer.Option(help="Start from the trunk of a run, a .safetensors file, or a bundled model.")
     ] = None,
     record: Annotated[str, typer.Option(help="Record the result, with this name of the variant.")] = "",
-    store: Annotated[Path, typer.Option(help="Results store to record in.")] = STORE,
+    store: Annotated[Path, typer.Option(callback=_to_fill, help="Results store to record in.")] = STORE,
     split: ReportedSplit = "",
     scales: Annotated[str, typer.Option(help="Also report on shrunk faces, such as 100,75,50,35 %.")] = "",
     balanced: Annotated[
-        int, typer.Option(help="Evaluate on this many rendered faces, with balanced classes.")
+        int,
+        typer.Option(min=0, max=MOST_FACES, help="Report on this many rendered faces, with balanced classes."),
     ] = 0,
-    ship: Annotated[MaybePath, typer.Option(help="Also write half-precision weights to this file.")] = None,
+    ship: Annotated[
+        MaybePath,
+        typer.Option(callback=_weights_to_write, help="Also write weights in half precision, .safetensors."),
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Train from the start again.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
-    devices: Annotated[int, typer.Option(help="Number of GPUs (or cores) that share every batch.")] = 1,
+    devices: Annotated[
+        int, typer.Option(min=1, max=1024, help="Number of GPUs (or cores) that share every batch.")
+    ] = 1,
     rule: Rule = "majority",
     classes: Classes = None,
     skip_bad: SkipBad = False,
     faces_order: FacesOrder = "",
     test_share: TestShare = 0.0,
-    count: FaceCount = 4000,
+    count: FaceCount = None,
     faces_seed: FaceSeed = 0,
     faces_size: FaceSize = None,
     knob: Knobs = None,
@@ -299,7 +403,7 @@ def train(
         trunk=trunk,
         variant=record,
         split=split,
-        scales=tuple(_numbers(scales, "--scales", "100,75,50,35")),
+        scales=tuple(_numbers(scales, "--scales", "100,75,50,35", 1, 100)),
         balanced=balanced,
     )
     if worker and out:
@@ -308,19 +412,19 @@ def train(
     done = training.train(request, out=out, store=store, ship=ship, fresh=fresh, device=device, devices=devices)
     if done is None:  # one of several processes, and not the first
         return
-    typer.echo(f"\n{model} on {len(done.predictions)} {done.split} faces of {done.predictions.name}")
-    typer.echo(_format_metrics(done.metrics))
+    _say("", f"{model} on {len(done.predictions)} {done.split} faces of {done.predictions.name}")
+    _say(*_format_metrics(done.metrics))
     if start := done.run.config.get("start"):
-        typer.echo(f"started from {start}")
-    typer.echo(f"run: {done.run.folder}, {done.minutes:.1f} minutes")
+        _say(f"started from {start}")
+    _say(f"run: {done.run.folder}, {done.minutes:.1f} minutes")
     if record:
-        typer.echo(f"recorded in {store}")
+        _say(f"recorded in {store}")
     if ship:
-        typer.echo(f"weights in half precision: {ship}")
+        _say(f"weights in half precision: {ship}")
 
 
-def _format_metrics(metrics: "pd.DataFrame") -> str:
-    """Overall numbers, then recall by class, each with its 95 % interval."""
+def _format_metrics(metrics: "pd.DataFrame") -> list[str]:
+    """Overall numbers, then recall by class, a line each with its 95 % interval."""
     lines = []
     for row in metrics.to_dict("records"):
         if row["class"] and row["metric"] != "recall":
@@ -328,15 +432,17 @@ def _format_metrics(metrics: "pd.DataFrame") -> str:
         name = f"{row['metric'].replace('_', ' ')} {row['class']}".strip()
         interval = f"  [{row['low']:.3f}, {row['high']:.3f}]" if row["low"] == row["low"] else ""
         lines.append(f"{name:<24} {row['value']:.3f}{interval}")
-    return "\n".join(lines)
+    return lines
 
 
 @app.command()
 def landmarks(
-    out: Annotated[Path | None, typer.Option(help="File to write. Default: the bundled one.")] = None,
-    count: Annotated[int, typer.Option("--faces", help="Number of training faces to render.")] = 12_000,
-    epochs: Annotated[int, typer.Option(help="Passes over the training faces.")] = 10,
-    seed: Annotated[int, typer.Option(help="Seed of weights and faces.")] = 0,
+    out: Annotated[Path, typer.Option(callback=_weights_to_write, help=".safetensors file to write.")],
+    count: Annotated[
+        int, typer.Option("--faces", min=64, max=MOST_FACES, help="Number of training faces to render.")
+    ] = 12_000,
+    epochs: Annotated[int, typer.Option(min=1, max=10_000, help="Passes over the training faces.")] = 10,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of weights and faces.")] = 0,
     data_root: Annotated[
         Path | None,
         typer.Option(
@@ -347,25 +453,23 @@ def landmarks(
     """Train POSTER's tiny landmark stream on rendered faces, and measure it on other people."""
     from fer_lab.data.datasets import load_dataset
     from fer_lab.experiments.landmarks import ship_landmarks
-    from fer_lab.models.weights import LANDMARK_WEIGHTS
 
     photographs = load_dataset("ferplus", data_root) if data_root else None
     if photographs:
         photographs = photographs.split(photographs.reported_split())
-    target = out or LANDMARK_WEIGHTS
-    card = ship_landmarks(target, count=count, epochs=epochs, seed=seed, photographs=photographs)
+    card = ship_landmarks(out, count=count, epochs=epochs, seed=seed, photographs=photographs)
     for name, value in card["score"].items():
-        typer.echo(f"{name.replace('_', ' '):<32} {value:.2f} %")
-    typer.echo(f"weights in half precision: {target}")
+        _say(f"{name.replace('_', ' '):<32} {value:.2f} %")
+    _say(f"weights in half precision: {out}")
 
 
 @app.command("convert")
 def convert_checkpoint(
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of the authors.")],
-    out: Annotated[Path, typer.Argument(help=".safetensors file to write.")],
+    out: Annotated[Path, typer.Argument(callback=_to_write, help=".safetensors file to write.")],
     model: Annotated[str, typer.Option(help="Model that the checkpoint is of, such as dan.")],
     size: Annotated[str, typer.Option(help="paper. poster also: small, base, large.")] = "paper",
-    classes: Annotated[int, typer.Option(help="Number of classes of its head.")] = 7,
+    classes: Annotated[int, typer.Option(min=2, max=1024, help="Number of classes of its head.")] = 7,
     option: Options = None,
     order: LabelOrder = "",
     guess_order: Annotated[
@@ -387,14 +491,14 @@ def convert_checkpoint(
         faces = load_faces(guess_order[0], guess_order[1], classes=7 if classes == 7 else None)
         faces = faces.split("train" if (faces.splits == "train").any() else faces.reported_split())
         (order, best), (second, other), *_ = order_scores(checkpoint, faces, **settings).items()
-        typer.echo(
+        _say(
             f"label order guessed: {order}, {best:.1%} right on {faces.name}; next best {second}, {other:.1%} "
             f"({100 * (best - other):.1f} points less)"
         )
         if best - other < 0.1:
             warnings.warn("these are too close to trust the guess; --order names the order", stacklevel=1)
     report = convert(checkpoint, out, order=order, force=force, **settings)
-    typer.echo(f"{report}\nwritten: {out}")
+    _say(report, f"written: {out}")
 
 
 @app.command()
@@ -407,7 +511,7 @@ def evaluate(
     skip_bad: SkipBad = False,
     order: FacesOrOrder = "",
     test_share: TestShare = 0.0,
-    count: FaceCount = 4000,
+    count: FaceCount = None,
     faces_seed: FaceSeed = 0,
     faces_size: FaceSize = None,
     knob: Knobs = None,
@@ -425,7 +529,7 @@ def evaluate(
     split = split or faces.reported_split()
     faces = faces.split(split)
     table = metrics.evaluate(metrics.predict(model, faces))
-    typer.echo(f"{model.name} on {len(faces)} {split} faces of {faces.name}\n{_format_metrics(table)}")
+    _say(f"{model.name} on {len(faces)} {split} faces of {faces.name}", *_format_metrics(table))
 
 
 @app.command()
@@ -433,10 +537,14 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help="Pictures, and folders of pictures.")],
     model: Annotated[str, typer.Option(help="Bundled model to use, such as dan or synthetic/dan.")] = "dan",
     weights: Annotated[MaybePath, typer.Option(help="A run or a .safetensors file instead.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the overlays.")] = Path("predictions"),
+    out: Annotated[Path, typer.Option(callback=_to_fill, help="Folder of the overlays.")] = Path("predictions"),
     whole: Annotated[bool, typer.Option("--whole", help="The pictures are face crops already.")] = False,
-    csv: Annotated[MaybePath, typer.Option(help="Also write a row for each face to this CSV file.")] = None,
-    json: Annotated[MaybePath, typer.Option(help="Also write answers and errors to this JSON file.")] = None,
+    csv: Annotated[
+        MaybePath, typer.Option(callback=_to_write, help="Also write a row for each face to this CSV file.")
+    ] = None,
+    json: Annotated[
+        MaybePath, typer.Option(callback=_to_write, help="Also write answers and errors to this JSON file.")
+    ] = None,
 ) -> None:
     """Find the faces in pictures, name their apparent expressions, and draw where the model looked."""
     from fer_lab.data.photographs import list_photographs
@@ -461,7 +569,7 @@ def predict(
         try:
             picture, faces = photo_overlay.predict_picture(network, path, whole=whole, trained_on=data)
         except ValueError as error:
-            typer.echo(str(error), err=True)
+            _say(str(error), err=True)
             pictures.append({"file": str(path), "error": str(error), "faces": []})
             bad += 1
             continue
@@ -477,16 +585,16 @@ def predict(
         rows += [{"file": str(path), "face": i, **one} for i, one in enumerate(found, 1)]
         pictures.append({"file": str(path), "error": "", "faces": found})
         if not faces:
-            typer.echo(f"{path}: no face found; --whole takes the picture as one face", err=True)
+            _say(f"{path}: no face found; --whole takes the picture as one face", err=True)
             without += 1
             continue
         for face in faces:
             ranked = sorted(face.probabilities.items(), key=lambda item: -item[1])
-            typer.echo(f"{path} {list(face.box)}  " + "  ".join(f"{name} {p:.3f}" for name, p in ranked))
+            _say(f"{path} {list(face.box)}  " + "  ".join(f"{name} {p:.3f}" for name, p in ranked))
         target = _unused(out / f"{number:03d}-{path.stem}.png")
         photo_overlay.overlay(picture, faces).save(target)
-        typer.echo(f"overlay: {target}")
-    typer.echo(f"answered by {answered}, trained on {data or 'unknown data'}")
+        _say(f"overlay: {target}")
+    _say(f"answered by {answered}, trained on {data or 'unknown data'}")
     if csv:
         import pandas as pd
 
@@ -499,7 +607,7 @@ def predict(
 
         write_json(json, {"weights": answered, "trained_on": data, "pictures": pictures})
     if bad:
-        typer.echo(f"{bad} of {len(files)} pictures could not be read", err=True)
+        _say(f"{bad} of {len(files)} pictures could not be read", err=True)
     if bad or without == len(files):
         raise typer.Exit(1)
 
@@ -514,21 +622,23 @@ def _unused(path: Path) -> Path:
 @data_app.command("crop")
 def data_crop(
     source: Annotated[Path, typer.Argument(help="Folder of photographs, such as class/*.jpg.")],
-    out: Annotated[Path, typer.Argument(help="Folder to make, with the same folders of classes.")],
-    size: Annotated[int, typer.Option(help="Side of the crops in pixels.")] = 112,
+    out: Annotated[
+        Path, typer.Argument(callback=_to_fill, help="Folder to make, with the same folders of classes.")
+    ],
+    size: Annotated[int, typer.Option(min=8, max=1024, help="Side of the crops in pixels.")] = 112,
     align: Annotated[bool, typer.Option("--align", help="Turn every face upright.")] = False,
 ) -> None:
     """Crop the face of every photograph into a folder that `--dataset folder` reads."""
     from fer_lab.data.photographs import crop_folder
 
     def report(file: Path, reason: str) -> None:
-        typer.echo(reason if str(file) in reason else f"{file}: {reason}", err=True)
+        _say(reason if str(file) in reason else f"{file}: {reason}", err=True)
 
     outcome = crop_folder(source, out, size=size, align=align, on_bad=report)
-    typer.echo(", ".join(f"{count} {what}" for what, count in outcome.items()))
+    _say(", ".join(f"{count} {what}" for what, count in outcome.items()))
     if not outcome["cropped"]:
-        raise ValueError(f"no face was cropped, and {out} was not made")
-    typer.echo(f"crops: {out}")
+        _fail(f"no face was cropped, and {out} was not made", 1)
+    _say(f"crops: {out}")
 
 
 @data_app.command("check")
@@ -543,7 +653,7 @@ def data_check(
     from fer_lab.data import check_dataset
 
     report = check_dataset(dataset, root, label_rule=rule, order=order, test_share=test_share)
-    typer.echo(report.text())
+    _say(*report.text().split("\n"))
     if not report.ok:
         raise typer.Exit(1)
 
@@ -553,24 +663,26 @@ def data_cache(
     dataset: DatasetName,
     root: DatasetFolder,
     rule: Rule = "majority",
-    size: Annotated[int | None, typer.Option(help="Side in pixels. Default: the files', or 112.")] = None,
+    size: Annotated[
+        int | None, typer.Option(min=8, max=1024, help="Side in pixels. Default: the files', or 112.")
+    ] = None,
     classes: Classes = None,
     skip_bad: SkipBad = False,
     order: FacesOrOrder = "",
     test_share: TestShare = 0.0,
 ) -> None:
     """Decode a data set once, into one file that trainings map into memory."""
-    request = _faces(dataset, root, 4000, 0, size, classes, rule, skip_bad, None)
-    typer.echo(dataclasses.replace(request, order=order, test_share=test_share).load())
+    request = _faces(dataset, root, None, 0, size, classes, rule, skip_bad, None)
+    _say(dataclasses.replace(request, order=order, test_share=test_share).load())
 
 
 @data_app.command("render")
 def data_render(
-    folder: Annotated[Path, typer.Argument(help="Folder to write, as split/class/*.png.")],
+    folder: Annotated[Path, typer.Argument(callback=_to_fill, help="Folder to make, as split/class/*.png.")],
     count: FaceCount = 1000,
-    seed: Annotated[int, typer.Option(help="Seed of the renderer.")] = 0,
-    size: Annotated[int, typer.Option(help="Side in pixels.")] = 112,
-    classes: Annotated[int, typer.Option(help="7 or 8.")] = 7,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the renderer.")] = 0,
+    size: Annotated[int, typer.Option(min=32, max=1024, help="Side in pixels.")] = 112,
+    classes: Annotated[int, typer.Option(min=2, max=8, help="7 or 8.")] = 7,
     knob: Knobs = None,
 ) -> None:
     """Render faces with known labels into a folder that `--dataset folder` reads."""
@@ -578,15 +690,16 @@ def data_render(
 
     faces = _faces("synthetic", None, count, seed, size, classes, "majority", False, knob).load()
     write_folder(faces, folder)
-    typer.echo(f"{folder}: {faces}")
+    _say(f"{folder}: {faces}")
 
 
 def _print_table(table: "pd.DataFrame", csv: Path | None) -> None:
-    typer.echo(table.to_string(index=False, float_format=lambda number: f"{number:.4g}"))
+    _say(*table.to_string(index=False, float_format=lambda number: f"{number:.4g}").split("\n"))
     if csv:
-        csv.parent.mkdir(parents=True, exist_ok=True)
-        table.to_csv(csv, index=False)
-        typer.echo(f"written to {csv}")
+        from fer_lab._files import write_csv
+
+        write_csv(csv, table)
+        _say(f"written to {csv}")
 
 
 @bench_app.command("models")
@@ -599,7 +712,9 @@ def bench_models(
         typer.Option(help="plain: float32, eager. default: fastest without a wait. compiled: torch.compile."),
     ] = "plain,default",
     csv: Csv = None,
-    figure: Annotated[MaybePath, typer.Option(help="Also draw images per second into this PNG.")] = None,
+    figure: Annotated[
+        MaybePath, typer.Option(callback=_to_write, help="Also draw images per second into this PNG.")
+    ] = None,
 ) -> None:
     """Images per second, milliseconds per step, memory and FLOPs of every model."""
     from fer_lab import figures
@@ -608,14 +723,14 @@ def bench_models(
     table = speed.bench_models(_listed(models) or None, _listed(sizes), _listed(modes), paths=_listed(paths))
     _print_table(table, csv)
     if figure:
-        typer.echo(f"drawn in {figures.save(figures.bench_table_figure(table), figure)}")
+        _say(f"drawn in {figures.save(figures.bench_table_figure(table), figure)}")
 
 
 @bench_app.command("losses")
 def bench_losses(
-    batch: Annotated[int, typer.Option(help="Faces in a step.")] = 512,
-    classes: Annotated[int, typer.Option(help="Number of classes, and so of centers.")] = 8,
-    dim: Annotated[int, typer.Option(help="Dimensions of the embedding.")] = 512,
+    batch: Annotated[int, typer.Option(min=2, max=65_536, help="Faces in a step.")] = 512,
+    classes: Annotated[int, typer.Option(min=2, max=1024, help="Number of classes, and so of centers.")] = 8,
+    dim: Annotated[int, typer.Option(min=1, max=65_536, help="Dimensions of the embedding.")] = 512,
     csv: Csv = None,
 ) -> None:
     """Cost of each metric loss, forward and backward, relative to a training step of the paper-size network."""
@@ -640,7 +755,11 @@ def results(
     latex: Annotated[bool, typer.Option("--latex", help="As LaTeX tables.")] = False,
     metrics: Annotated[str, typer.Option(help="Which metrics.")] = "accuracy,mean_class_recall",
     store: Annotated[MaybePath, typer.Option(help="Default: figures/results here, else the book's.")] = None,
-    fill: Annotated[MaybePath, typer.Option(help="Update the tables in this Markdown file.")] = None,
+    fill: Annotated[
+        MaybePath, typer.Option(callback=_to_read, help="Update the tables in this Markdown file.")
+    ] = None,
+    claims: Annotated[bool, typer.Option("--claims", help="What the book claims, with verdicts.")] = False,
+    csv: Annotated[MaybePath, typer.Option(help="Write the claims to this file too.")] = None,
 ) -> None:
     """Print the recorded results: mean over seeds with a 95 % interval (one seed: over faces)."""
     from fer_lab.runs import ResultsStore, results_folder
@@ -650,47 +769,67 @@ def results(
     if recorded.runs().empty:
         raise ValueError(f"{folder} has no results; `fer-lab train … --record NAME` writes some")
     if fill:
+        from fer_lab._files import atomic_path
         from fer_lab.experiments import tables
 
         text = tables.fill(fill.read_text(encoding="utf-8"), tables.tables(recorded))
-        fill.write_text(text, encoding="utf-8")
-        typer.echo(f"tables of {fill} are up to date")
+        with atomic_path(fill) as whole:
+            whole.write_text(text, encoding="utf-8")
+        _say(f"tables of {fill} are up to date")
+        return
+    if claims or csv:
+        from fer_lab._files import write_csv
+        from fer_lab.experiments.claims import judge
+        from fer_lab.experiments.tables import claims as table_of_claims
+
+        found = judge(recorded)
+        _say(*table_of_claims(found).split("\n"))
+        if csv:
+            write_csv(csv, found)
         return
     by = ("method", "size", "variant", "dataset", "split")
     for metric in _listed(metrics):
         table, title = recorded.table(metric, by=by).sort_values(list(by)), metric.replace("_", " ")
         if latex:
-            typer.echo(table.to_latex(index=False, escape=True, caption=title, float_format="%.3f"))
+            text = table.to_latex(index=False, escape=True, caption=title, float_format="%.3f")
         else:
-            typer.echo(f"{title}\n{table.to_string(index=False, float_format='{:.3f}'.format)}\n")
-
-
-@app.command()
-def tried(folders: Annotated[list[Path], typer.Argument(help="Folders of runs.")], csv: Csv = None) -> None:
-    """Compare runs: their recipes, and accuracy on the held-out part of the training faces."""
-    from fer_lab.experiments import tables
-
-    table = tables.tried(folders)
-    typer.echo(table.drop(columns="command").to_string(index=False))
-    if csv:
-        table.to_csv(csv, index=False)
-        typer.echo(f"written to {csv}")
+            text = f"{title}\n{table.to_string(index=False, float_format='{:.3f}'.format)}\n"
+        _say(*text.split("\n"))
 
 
 def main() -> None:
-    """Run the command line; user errors are reported in one line."""
-    warnings.formatwarning = lambda message, *_, **__: f"note: {message}\n"
+    """Run the command line; what goes wrong is reported in one line."""
+    warnings.formatwarning = lambda message, *_, **__: f"{_shown(f'note: {message}')}\n"
     try:
-        app()
-    except SystemExit as end:
-        if end.code == 130:  # Ctrl-C
-            print("interrupted; run the same command again to resume where that is possible", file=sys.stderr)
-        raise
+        _check_words(sys.argv[1:])
+        code = app(standalone_mode=False)
+        if code == 130:  # Ctrl-C
+            _say("interrupted; run the same command again to resume where that is possible", err=True)
+        sys.exit(code or 0)
+    except UsageError as error:
+        message = error.format_message() or "name a command"
+        _fail(f"{message} (--help lists what there is)", 2)
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         if os.environ.get("FER_LAB_DEBUG") == "1":
             raise
-        print(f"fer-lab: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(1)
+        _fail(str(error), 2 if isinstance(error, WRONG_INPUT) else 1)
+
+
+def _check_words(words: Sequence[str]) -> None:
+    """Refuse what no option means: nothing, as of a shell's variable without a value, and control characters.
+
+    A file that is there may have any name, and a value for a notebook any character.
+    """
+    for word in words:
+        if not word:
+            raise ValueError("an empty word on the command line; leave the option out, or give it a value")
+        if not word.isprintable() and not os.path.lexists(word) and "=" not in word:
+            raise ValueError(f"{word!r} has characters that cannot be printed; give a name without them")
+
+
+def _fail(message: str, code: int) -> None:
+    _say(f"fer-lab: {' '.join(message.split())}", err=True)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,14 @@ from scipy import stats
 from fer_lab.intervals import (
     binomial_interval,
     bootstrap,
+    crossed_interval,
+    equivalence_p,
     holm,
     mean_interval,
     paired_difference,
     reflected_interval,
     seed_interval,
+    smallest_effect,
 )
 
 
@@ -133,3 +136,31 @@ def test_holm_by_hand():
     assert holm([0.04, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
     # 0.5 times 2 is cut at 1, and the last may not be smaller than the one before.
     assert holm([0.5, 0.6]) == [1.0, 1.0]
+
+
+def test_equivalence_is_shown_in_as_few_false_cases_as_promised():
+    rng = np.random.default_rng(0)
+    at_the_margin = rng.normal(0.01, 0.005, (2000, 8))
+    shown = np.mean([equivalence_p(x, np.zeros(8), 0.01) < 0.05 for x in at_the_margin])
+    assert 0.03 < shown < 0.07
+    assert equivalence_p(rng.normal(0, 0.002, 8), np.zeros(8), 0.01) < 1e-4
+    assert np.isnan(equivalence_p([0.1], [0.1], 0.01))
+
+
+def test_the_smallest_effect_is_found_four_times_in_five():
+    effect = smallest_effect(0.01, 8)
+    rng = np.random.default_rng(0)
+    found = np.mean([paired_difference(x, np.zeros(8)).p < 0.05 for x in rng.normal(effect, 0.01, (2000, 8))])
+    assert 0.76 < found < 0.84
+    assert smallest_effect(0.01, 8, comparisons=8) > effect
+
+
+def test_a_crossed_interval_holds_the_truth_for_other_seeds_and_faces():
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(1000):
+        seeds, faces = rng.normal(0, 0.01, (8, 1)), rng.normal(0, 0.25, (1, 300))
+        mean, low, high = crossed_interval(0.02 + seeds + faces + rng.normal(0, 0.1, (8, 300)))
+        held += low <= 0.02 <= high
+        assert low < mean < high
+    assert 0.93 < held / 1000 < 0.99

@@ -1,13 +1,12 @@
 """Notebook 02: what each idea of DAN adds to a ResNet-18, over seeds."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fer_lab.data import FaceRequest
 from fer_lab.experiments.request import Training
+from fer_lab.experiments.study import AFTERWARDS, SEEDS, resnet_trunk, study
 
-SEEDS = (0, 1, 2)
-BUDGET = {"epochs": 6, "precision": "bf16"}
 # variant → method and its options
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "ResNet-18": ("baseline", {}),
@@ -17,24 +16,24 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "DAN, K = 8": ("dan", {"num_heads": 8}),
     "no affinity loss": ("dan", {"affinity_weight": 0.0}),
     "no partition loss": ("dan", {"partition_weight": 0.0}),
-    "neither": ("dan", {"affinity_weight": 0.0, "partition_weight": 0.0}),
 }
 
 
-def ablation(dataset: str = "synthetic", root: str | Path | None = None) -> dict[str, Training]:
-    """Every variant from three seeds, with the same budget, from a ResNet-18's trunk of the same seed."""
-    faces = FaceRequest(dataset=dataset, root=Path(root) if root else None, count=2000)
-    requests = {}
-    for seed in SEEDS:
-        trunk = Training(model="baseline", faces=faces, seed=seed, changes=BUDGET, variant="trunk")
-        for variant, (model, options) in VARIANTS.items():
-            requests[f"{variant}-{seed}"] = Training(
-                model=model,
-                faces=faces,
-                seed=seed,
-                changes=BUDGET,
-                options=options,
-                trunk=trunk,
-                variant=variant,
-            )
-    return requests
+def ablation(
+    dataset: str = "synthetic", root: str | Path | None = None, seeds: Sequence[int] = SEEDS
+) -> dict[str, Training]:
+    """Every variant with the same budget, from a ResNet-18 of the same seed that has reached its plateau."""
+    common = study(dataset, root)
+    return {
+        f"{variant}-{seed}": Training(
+            model=model,
+            options=options,
+            seed=seed,
+            changes=AFTERWARDS,
+            trunk=resnet_trunk(seed, **common),
+            variant=variant,
+            **common,
+        )
+        for seed in seeds
+        for variant, (model, options) in VARIANTS.items()
+    }

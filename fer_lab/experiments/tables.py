@@ -5,23 +5,19 @@ In a text, the lines between `<!-- results: NAME -->` and `<!-- end -->` are rep
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from fer_lab.experiments.claims import judge
 from fer_lab.experiments.request import Training
 from fer_lab.experiments.triplet_center import LEVELS, LOSSES, RARE
 from fer_lab.models.method import TITLES, create_model, list_models
-from fer_lab.runs import ResultsStore, Run
+from fer_lab.runs import ResultsStore
+from fer_lab.runs.store import SHARES
 
 # Written by `fer-lab bench models --csv FILE`, in the folder of the store.
 SPEED, COMPILED = "speed.csv", "compiled.csv"
-# The fields of a recipe that a search varies; the rest is in the command.
-SEARCHED = (
-    *("epochs", "epoch_fraction", "batch_size", "optimizer", "lr", "weight_decay"),
-    *("ema_decay", "sam_rho", "soft_targets"),
-)
 BLOCK = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -83,28 +79,40 @@ def imbalance(store: ResultsStore) -> str:
     return markdown(["loss", *(f"imbalance {level:g}" for level in LEVELS)], rows)
 
 
-def tried(folders: Iterable[str | Path]) -> pd.DataFrame:
-    """Runs side by side, by the accuracy on the held-out part of their training faces after the last epoch.
+def claims(judged: pd.DataFrame) -> str:
+    """Markdown: a row a claim with its difference, intervals and verdict.
 
-    Returns:
-        A row a run: method, seed, the fields `SEARCHED` of its recipe, epochs_done (fewer than `epochs` where
-        it was stopped), holdout_accuracy, minutes, command.
-
-    Raises:
-        ValueError: a folder without a run, or one without a finished epoch.
+    Args:
+        judged: what `claims.judge` gives.
     """
     rows = []
-    for folder in folders:
-        run = Run(folder)
-        config, history = run.config, run.history
-        if "recipe" not in config or history.empty:
-            raise ValueError(f"{folder} has no run with a finished epoch")
-        recipe = config["recipe"]
-        row = {"method": config["method"], "seed": recipe["seed"], **{name: recipe[name] for name in SEARCHED}}
-        row |= {"epochs_done": len(history), "holdout_accuracy": round(history["valid_accuracy"].iloc[-1], 4)}
-        row |= {"minutes": round(history["seconds"].sum() / 60, 1), "command": config["command"]}
-        rows.append(row)
-    return pd.DataFrame(rows)
+    for _, row in judged.iterrows():
+        share = SHARES.fullmatch(row["metric"])
+
+        def number(*names: str, row: pd.Series = row, scale: int = 100 if share else 1) -> str:
+            if pd.isna(row[names[0]]):
+                return ""
+            texts = [f"{scale * row[name]:+.{2 if scale == 100 else 3}f}" for name in names]
+            return texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
+
+        rows.append(
+            [
+                row["hypothesis"],
+                f"{row['metric'].replace('_', ' ')}{', points' if share else ''}",
+                f"{number('difference')} {number('low', 'high')}".strip(),
+                number("crossed_low", "crossed_high"),
+                f"{row['seeds']} of {row['planned']}",
+                "" if pd.isna(row["adjusted_p"]) else f"{row['adjusted_p']:.2g}",
+                number("smallest_effect").lstrip("+"),
+                "" if pd.isna(row["cost"]) else f"{row['cost']:.2f}×",
+                f"**{row['verdict']}**",
+            ]
+        )
+    heads = (
+        *("hypothesis, before the runs", "metric", "difference, other seeds", "other seeds and faces", "seeds"),
+        *("adjusted p", "smallest effect", "minutes", "verdict"),
+    )
+    return markdown(heads, rows)
 
 
 def speed(table: pd.DataFrame) -> str:
@@ -163,6 +171,7 @@ def tables(store: ResultsStore) -> dict[str, str]:
         "ferplus": comparison(store, "ferplus", "valid", 8),
         "rendered": comparison(store, "synthetic", "test", 7),
         "imbalance": imbalance(store),
+        "claims": claims(judge(store)),
         **{
             name.removesuffix(".csv"): make(pd.read_csv(store.folder / name))
             for name, make in ((SPEED, speed), (COMPILED, compiled))

@@ -6,7 +6,9 @@ leaves their range: on normal data its nominal 95 % interval (BCa) holds the mea
 """
 
 import math
+import os
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import Any, Protocol
 
 import pandas as pd
 
-from fer_lab._files import locked, read_csv, write_csv
+from fer_lab._files import is_file, locked, read_csv, remove_leftovers, write_csv
 from fer_lab.intervals import paired_difference, seed_interval
 from fer_lab.models.method import TITLES
 from fer_lab.runs.environment import environment, portable_command
@@ -81,14 +83,30 @@ class ResultsStore:
         self.folder = Path(folder)
 
     def runs(self) -> pd.DataFrame:
-        """One row a run, sorted by what identifies it; `request` is the training as JSON."""
-        return read_csv(self.folder / "runs.csv", self.RUNS)
+        """One row a run, sorted by what identifies it; `request` is the training as JSON.
+
+        Raises:
+            ValueError: the file is damaged, or has two rows of one run.
+        """
+        return self._read("runs.csv", self.RUNS, self.KEYS)
 
     def metrics(self) -> pd.DataFrame:
-        """Columns id, metric, class ("" for all), value, low, high."""
-        table = read_csv(self.folder / "metrics.csv", self.METRICS)
+        """Columns id, metric, class ("" for all), value, low, high.
+
+        Raises:
+            ValueError: a file is damaged, or has two rows of one number.
+        """
+        table = self._read("metrics.csv", self.METRICS, ("id", "metric", "class"))
         # runs.csv is written last, so numbers without a run there come from a recording that was interrupted.
         return table[table["id"].isin(self.runs()["id"])].reset_index(drop=True)
+
+    def _read(self, name: str, columns: dict[str, str], keys: Sequence[str]) -> pd.DataFrame:
+        # Git's merge may double a row.
+        table = read_csv(self.folder / name, columns).drop_duplicates(ignore_index=True)
+        if (twice := table.duplicated(list(keys))).any():
+            row = ", ".join(str(table.loc[twice.idxmax(), key]) for key in keys)
+            raise ValueError(f"{self.folder / name} has two rows of {row}, which differ; delete one of them")
+        return table
 
     def predictions(self, run_id: str) -> Predictions:
         """A run's predictions, with float16 probabilities.
@@ -107,6 +125,29 @@ class ResultsStore:
 
     def _predictions_path(self, dataset: str, split: str) -> Path:
         return self.folder / "predictions" / f"{_safe(dataset)}-{_safe(split)}.npz"
+
+    def check(self, **key: Any) -> str:
+        """Check before a training that its row can be recorded after it.
+
+        Args:
+            key: the values of `KEYS`.
+
+        Returns:
+            The id of the run.
+
+        Raises:
+            ValueError: a file of the store is damaged, a text cannot be recorded, or another run has the id.
+        """
+        check_texts(key)
+        run_id = "-".join(part for name in self.KEYS if (part := _safe(str(key[name]))))
+        runs, path = self.runs(), self._predictions_path(key["dataset"], key["split"])
+        for name in self.KEYS:
+            if (clash := runs.loc[runs["id"] == run_id, name]).size and clash.iloc[0] != key[name]:
+                raise ValueError(f"{run_id} is already a run of {name} {clash.iloc[0]!r}, not {key[name]!r}")
+        self.metrics()
+        if is_file(path):
+            load_together(path)
+        return run_id
 
     def record(
         self,
@@ -136,7 +177,7 @@ class ResultsStore:
             The run's id.
 
         Raises:
-            ValueError: metrics without metric or value, or an id that another run already has.
+            ValueError: metrics without metric or value, or as `check`.
             RunBusyError: another process holds the store for a minute.
         """
         if missing := {"metric", "value"} - set(metrics.columns):
@@ -157,17 +198,22 @@ class ResultsStore:
             "command": portable_command(command),
             "request": request,
         }
-        row["id"] = run_id = "-".join(part for key in self.KEYS if (part := _safe(str(row[key]))))
-        numbers = metrics.assign(id=run_id).reindex(columns=list(self.METRICS))
+        check_texts(row)
+        numbers = metrics.reindex(columns=list(self.METRICS))
         numbers["class"] = numbers["class"].fillna("").astype(str)
+        check_texts({f"class {i}": name for i, name in enumerate(numbers["class"].unique())})
         path = self._predictions_path(dataset, split)
         with locked(self.folder / ".lock", wait=60):
+            if path.parent.is_dir():
+                remove_leftovers(path.parent.iterdir())
+            row["id"] = run_id = self.check(**{key: row[key] for key in self.KEYS})
             runs, table = self.runs(), self.metrics()
-            for key in self.KEYS:
-                if (clash := runs.loc[runs["id"] == run_id, key]).size and clash.iloc[0] != row[key]:
-                    raise ValueError(f"{run_id} is already a run of {key} {clash.iloc[0]!r}, not {row[key]!r}")
-            runs = pd.concat([runs[runs["id"] != run_id], pd.DataFrame([row])]).sort_values(list(self.KEYS))
-            numbers = pd.concat([table[table["id"] != run_id], numbers])
+            if run_id in set(runs["id"]):
+                # First the old row goes, so that it never stands beside the new run's numbers.
+                runs = runs[runs["id"] != run_id]
+                write_csv(self.folder / "runs.csv", runs)
+            runs = pd.concat([runs, pd.DataFrame([row])]).sort_values(list(self.KEYS))
+            numbers = pd.concat([table[table["id"] != run_id], numbers.assign(id=run_id)])
             rank = {name: i for i, name in enumerate(runs["id"])}
             numbers = numbers.sort_values("id", key=lambda ids: ids.map(rank), kind="stable")
             together = load_together(path) if path.exists() else {}
@@ -257,6 +303,31 @@ class ResultsStore:
             rows.append((*group, mean, low, high, len(part)))
         return pd.DataFrame(rows, columns=[*by, "mean", "low", "high", "seeds"])
 
+    def paired(
+        self,
+        metric: str,
+        a: Side,
+        b: Side,
+        *,
+        of: Requests | None = None,
+        classes: Sequence[str] = ("",),
+        **where: Any,
+    ) -> pd.DataFrame:
+        """The seeds that both sides of a comparison have: index seed, columns a, b, id_a, id_b, minutes_a, minutes_b.
+
+        Args:
+            a, b, metric, of, classes, where: as in `difference`, which raises the same errors.
+        """
+        sides = []
+        for side in (a, b):
+            columns = {"variant": side} if isinstance(side, str) else dict(side)
+            part = self._values(metric, self.rows(of, **where, **columns), classes)
+            if part["seed"].duplicated().any():
+                raise ValueError(f"{_title(side)} has several runs of one seed; narrow it down by more columns")
+            sides.append(part.set_index("seed")[["value", "id", "minutes"]])
+        both = sides[0].join(sides[1], how="inner", lsuffix="_a", rsuffix="_b").sort_index()
+        return both.rename(columns={"value_a": "a", "value_b": "b"}).dropna(subset=["a", "b"])
+
     def difference(
         self,
         metric: str,
@@ -282,14 +353,7 @@ class ResultsStore:
         Raises:
             ValueError: as `table`; or `a` or `b` has several runs of one seed, so it is more than one variant.
         """
-        sides = []
-        for side in (a, b):
-            columns = {"variant": side} if isinstance(side, str) else dict(side)
-            part = self._values(metric, self.rows(of, **where, **columns), classes)
-            if part["seed"].duplicated().any():
-                raise ValueError(f"{_title(side)} has several runs of one seed; narrow it down by more columns")
-            sides.append(part.set_index("seed")["value"])
-        both = pd.concat(sides, axis=1, keys=["a", "b"]).dropna()
+        both = self.paired(metric, a, b, of=of, classes=classes, **where)
         kind = " of ".join(filter(None, (metric.replace("_", " "), ", ".join(filter(None, classes)))))
         if both.empty:
             text = f"Not measured yet: {kind}, {_title(a)} against {_title(b)}."
@@ -317,13 +381,32 @@ def _title(side: Side) -> str:
     return side if isinstance(side, str) else ", ".join(TITLES.get(value, value) for value in side.values())
 
 
+def check_texts(texts: Mapping[str, Any]) -> None:
+    """Check that texts come back from a table as they were, and that those of a key go into a file's name.
+
+    Raises:
+        ValueError: a control character or half a character in a text, or more than 60 characters in a key's.
+    """
+    for name, text in texts.items():
+        if isinstance(text, str) and any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text):
+            raise ValueError(f"{name} {text!r} has a control character; take another name")
+        if name in ResultsStore.KEYS and len(str(text)) > 60:
+            raise ValueError(f"{name} has {len(str(text))} characters, at most 60 can be recorded; shorten it")
+
+
 def _safe(text: str) -> str:
     """A text as a part of an id or a file name."""
     return re.sub(r"[^\w.+=-]", "_", text)
 
 
 def results_folder() -> Path:
-    """The results store that the notebooks show: figures/results in a checkout, else the package's copy."""
+    """The results store that the notebooks show and that their full profile fills.
+
+    It is the folder that FER_LAB_RESULTS names in the environment; without that figures/results in a checkout, else
+    the package's copy.
+    """
+    if named := os.environ.get("FER_LAB_RESULTS"):
+        return Path(named)
     package = Path(__file__).resolve().parents[1]
     checkout = package.parent / "figures" / "results"
     return checkout if checkout.is_dir() else package / "results"

@@ -1,0 +1,125 @@
+"""Verdicts: made stores with known differences, and the committed file against the committed store."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fer_lab.experiments import Training, claims
+from fer_lab.intervals import paired_difference
+from fer_lab.runs import Predictions, ResultsStore
+
+ROOT = Path(__file__).parents[2]
+SEEDS = range(6)
+
+
+def store_of(folder, monkeypatch, gain, noise=0.002, metric="accuracy", seeds=SEEDS):
+    """A store with "with" and "without" the idea: `gain` apart, on 400 faces, with `noise` between seeds."""
+    requests = {
+        f"{variant}-{seed}": Training(model="dan", seed=seed, variant=variant, options=options)
+        for variant, options in (("with", {}), ("without", {"num_heads": 1}))
+        for seed in SEEDS
+    }
+    monkeypatch.setitem(claims.FAMILIES, "made", lambda: requests)
+    store = ResultsStore(folder)
+    rng = np.random.default_rng(0)
+    values = {}
+    for name, request in requests.items():
+        if request.seed not in seeds:
+            continue
+        value = 0.7 + rng.normal(0, noise) + (gain if request.variant == "with" else 0)
+        values[name] = value
+        right = np.arange(400) < round(400 * value)
+        probabilities = np.where(right[:, None], [0.9, 0.1], [0.1, 0.9])
+        store.record(
+            method="dan",
+            size="tiny",
+            variant=request.variant,
+            dataset="synthetic",
+            fingerprint="f",
+            split="balanced",
+            seed=request.seed,
+            minutes=2 if request.variant == "with" else 1,
+            device="cpu",
+            command="",
+            request=request.to_json(),
+            metrics=pd.DataFrame({"metric": [metric], "value": [value]}),
+            predictions=Predictions(probabilities, np.zeros(400), ("neutral", "happiness"), "made", "f"),
+        )
+    return store, values
+
+
+def claim(**more):
+    made = {"name": "idea", "family": "made", "hypothesis": "It helps.", "metric": "accuracy"}
+    return claims.Claim(**{**made, "a": "with", "b": "without", "expected": "better", **more})
+
+
+@pytest.mark.parametrize(
+    ("gain", "noise", "verdict"),
+    [
+        (0.05, 0.002, "better"),
+        (-0.05, 0.002, "worse"),
+        (0.0, 0.002, "equivalent"),
+        (0.0, 0.05, "not known"),
+        (0.01, 0.05, "not known"),
+    ],
+)
+def test_a_verdict_follows_from_difference_and_spread(tmp_path, monkeypatch, gain, noise, verdict):
+    store, values = store_of(tmp_path, monkeypatch, gain, noise)
+    (row,) = claims.judge(store, [claim()]).to_dict("records")
+    assert row["verdict"] == verdict
+    found = paired_difference(
+        [values[f"with-{seed}"] for seed in SEEDS], [values[f"without-{seed}"] for seed in SEEDS]
+    )
+    assert row["difference"] == pytest.approx(found.difference)
+    assert (row["seeds"], row["planned"], row["faces"], row["cost"]) == (6, 6, 400, 2.0)
+    assert row["crossed_low"] < row["difference"] < row["crossed_high"]
+
+
+def test_a_smaller_number_can_be_the_better_one(tmp_path, monkeypatch):
+    store, _ = store_of(tmp_path, monkeypatch, -0.05, metric="within_between")
+    (row,) = claims.judge(store, [claim(metric="within_between", lower_is_better=True)]).to_dict("records")
+    assert row["verdict"] == "better"
+    assert np.isnan(row["crossed_low"])
+
+
+def test_ratios_are_never_called_equivalent(tmp_path, monkeypatch):
+    store, _ = store_of(tmp_path, monkeypatch, 0.0, metric="within_between")
+    (row,) = claims.judge(store, [claim(metric="within_between")]).to_dict("records")
+    assert row["verdict"] == "not known"
+
+
+def test_p_is_adjusted_for_the_family_and_the_smallest_effect_with_it(tmp_path, monkeypatch):
+    store, _ = store_of(tmp_path, monkeypatch, 0.004)
+    alone = claims.judge(store, [claim(pilot=(0.0, 0.002, 0.004))]).iloc[0]
+    family = claims.judge(store, [claim(name=f"{i}", pilot=(0.0, 0.002, 0.004)) for i in range(8)]).iloc[0]
+    assert family["adjusted_p"] == pytest.approx(min(1, 8 * alone["p"]))
+    assert family["smallest_effect"] > alone["smallest_effect"] > 0
+
+
+def test_missing_seeds_are_counted_and_none_at_all_is_said(tmp_path, monkeypatch):
+    store, _ = store_of(tmp_path, monkeypatch, 0.05, seeds=range(3))
+    row = claims.judge(store, [claim()]).iloc[0]
+    assert (row["seeds"], row["planned"]) == (3, 6)
+    row = claims.judge(store, [claim(a="with", b="nothing")]).iloc[0]
+    assert (row["seeds"], row["verdict"]) == (0, "not run")
+
+
+def test_claims_name_variants_of_their_family_once():
+    assert len({one.name for one in claims.CLAIMS}) == len(claims.CLAIMS)
+    for one in claims.CLAIMS:
+        variants = {request.variant for request in claims.FAMILIES[one.family]().values()}
+        assert {one.a, one.b} <= variants
+        assert one.expected in ("better", "worse", "equivalent")
+
+
+def test_the_committed_verdicts_are_those_of_the_committed_store():
+    folder = ROOT / "figures" / "results"
+    recorded = pd.read_csv(folder / claims.FILE)
+    judged = claims.judge(ResultsStore(folder))
+    assert list(recorded.columns) == list(judged.columns)
+    assert recorded["verdict"].tolist() == judged["verdict"].tolist()
+    np.testing.assert_allclose(
+        recorded.select_dtypes("number"), judged.select_dtypes("number").astype(float), rtol=1e-6
+    )
