@@ -71,7 +71,7 @@ figures: $(STAMP)
 	cp runs/figures/runs/*/figures/*.png figures/
 
 weights: $(STAMP)
-	$(BIN)/fer-lab landmarks
+	$(BIN)/fer-lab landmarks --out fer_lab/weights/synthetic/landmarks.safetensors
 	$(call SHIP,baseline,10,)
 	$(call SHIP,dan,8,--trunk synthetic/baseline)
 	$(call SHIP,triplet_center,8,--trunk synthetic/baseline)

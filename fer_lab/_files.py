@@ -9,10 +9,13 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
+import stat
 import sys
 import time
 import uuid
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -22,6 +25,10 @@ if TYPE_CHECKING:
 
 # Windows has no quota error.
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+# The temporary names that `atomic_path` gives: the dot, a name, eight digits, "part", the name's ending.
+_PART = re.compile(r"\..*\.[0-9a-f]{8}\.part(\.\w+)?")
+# Bytes of a JSON file or a table: a hundred times those of the largest that the book has.
+MAX_TEXT = 2**28
 
 
 class DiskFullError(OSError):
@@ -88,9 +95,14 @@ def atomic_file(path: Path, needed: int = 0, *, advice: str = "make room and run
         yield file
 
 
-def remove_leftovers(parts: Iterable[Path]) -> None:
-    """Delete the temporary files of processes that died; files that a living process has locked stay."""
-    for part in parts:
+def remove_leftovers(paths: Iterable[Path]) -> None:
+    """Delete those of `paths` that are temporary files of processes that died.
+
+    Files that a living process has locked stay, and so do files whose name `atomic_path` would not give.
+    """
+    for part in paths:
+        if not _PART.fullmatch(part.name) or not part.is_file():
+            continue
         with contextlib.suppress(OSError):
             with open(part, "rb") as file:
                 abandoned = try_lock(file)
@@ -133,24 +145,49 @@ class RunBusyError(RuntimeError):
     """Another process is writing to the same folder."""
 
 
+class Lock:
+    """A lock that `locked` holds."""
+
+    def __init__(self, path: Path, file: IO[str]):
+        self.path, self.file = path, file
+
+    def check(self) -> None:
+        """Check before a write that another process cannot have taken the lock.
+
+        Raises:
+            RunBusyError: the lock's file, or the whole folder, was deleted since.
+        """
+        with contextlib.suppress(OSError):
+            if os.path.samestat(self.path.stat(), os.fstat(self.file.fileno())):
+                return
+        raise RunBusyError(f"{self.path} was deleted by somebody while its holder worked; start again")
+
+
 @contextlib.contextmanager
-def locked(path: Path, wait: float = 0.0) -> Iterator[None]:
+def locked(path: Path, wait: float = 0.0) -> Iterator[Lock | None]:
     """Hold a lock on the file `path`; the system releases it when the process dies.
 
-    The holder's process number is written into the file. Half-written files below its folder are deleted.
+    The holder's process number is written into the file. Half-written files in its folder are deleted. The
+    value is None in a folder that is for reading, where nothing is to be locked.
 
     Raises:
         RunBusyError: another process, or this one a second time, holds it for longer than `wait` seconds.
+        ValueError: something else has the file's name.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        file = _open_lock(path)
+    except OSError:
+        if os.access(path.parent, os.W_OK):
+            raise
+        yield None
+        return
     deadline = time.monotonic() + wait
-    with open(path, "a+") as file:
-        while not try_lock(file):
+    with file:
+        while not _try_lock_or_warn(file, path):
             if time.monotonic() >= deadline:
-                file.seek(0)
-                holder = file.read().strip() or "unknown"
                 raise RunBusyError(
-                    f"{path.parent} is in use by another process (number {holder}); "
+                    f"{path.parent} is in use by another process (number {file.read().strip() or 'unknown'}); "
                     "wait for it, stop it, or choose another folder"
                 )
             time.sleep(0.02)
@@ -158,8 +195,29 @@ def locked(path: Path, wait: float = 0.0) -> Iterator[None]:
         with contextlib.suppress(OSError):
             file.truncate(0)
             os.write(file.fileno(), str(os.getpid()).encode())
-        remove_leftovers(path.parent.rglob(".*.part*"))
-        yield
+        remove_leftovers(path.parent.iterdir())
+        yield Lock(path, file)
+
+
+def _open_lock(path: Path) -> IO[str]:
+    """Open a lock's file, which is made if absent. What is no lock is not followed, waited for or changed."""
+    # Windows has neither pipes in folders nor, for most people, links.
+    careful = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    with contextlib.suppress(FileNotFoundError):
+        status = path.lstat()
+        # A process number, or nothing yet.
+        if not stat.S_ISREG(status.st_mode) or status.st_size > 20 or path.read_bytes().strip(b"0123456789"):
+            raise ValueError(f"{path} is no lock of fer_lab; move it away, or choose another folder")
+    return open(os.open(path, os.O_RDWR | os.O_CREAT | careful, 0o666), "r+")
+
+
+def _try_lock_or_warn(file: IO[str], path: Path) -> bool:
+    try:
+        return try_lock(file)
+    except OSError as error:
+        reason = f"the disk of {path.parent} has no locks ({error.strerror})"
+        warnings.warn(f"{reason}; start no second process that writes there", stacklevel=4)
+        return True
 
 
 def try_lock(file: IO[Any]) -> bool:
@@ -191,13 +249,28 @@ def write_json(path: Path, data: dict) -> None:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
+def is_file(path: Path, limit: int | None = None) -> bool:
+    """Whether there is a file; nothing else in its place is waited for, or read until the memory ends.
+
+    Raises:
+        ValueError: a folder, pipe, device or dangling link is there, or a file of more than `limit` bytes.
+    """
+    if not path.is_file():
+        if os.path.lexists(path):
+            raise ValueError(f"{path} is not a file; move it away, or choose another folder")
+        return False
+    if limit is not None and (size := path.stat().st_size) > limit:
+        raise ValueError(f"{path} has {size:,} bytes, at most {limit:,} are expected; move it away")
+    return True
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; {} if the file is absent.
 
     Raises:
         ValueError: the file does not hold one JSON object.
     """
-    if not path.exists():
+    if not is_file(path, MAX_TEXT):
         return {}
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -226,7 +299,7 @@ def read_csv(path: Path, columns: dict[str, str] | None = None) -> "pd.DataFrame
     """
     import pandas as pd
 
-    if not path.exists():
+    if not is_file(path, MAX_TEXT):
         return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in (columns or {}).items()})
     options: dict[str, Any] = {}
     if columns:

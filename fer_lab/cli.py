@@ -97,12 +97,28 @@ def _free(path: Path | None, fits: Callable[[Path], bool], what: str) -> Path | 
     return path
 
 
+def _to_make(path: Path) -> Path:
+    """A folder that does not exist yet, or is empty."""
+    if path.is_dir() and any(path.iterdir()):
+        raise typer.BadParameter(f"{path} is not empty; expected a folder to make")
+    return _free(path, Path.is_dir, "a folder to make") or path
+
+
+def _figure_to_write(path: Path | None) -> Path | None:
+    if path is not None and path.suffix.lower() != ".png":
+        raise typer.BadParameter(f"figures are PNG files, got {path.name!r}; let the name end in .png")
+    return _to_write(path)
+
+
 def _weights_to_write(path: Path | None) -> Path | None:
     """A .safetensors file to write, beside which a card of the same name is written as Markdown."""
     if path is not None:
         from fer_lab.models.weights import check_target
 
-        check_target(path, card=True)
+        try:
+            check_target(path, card=True)
+        except (ValueError, FileExistsError) as error:
+            raise typer.BadParameter(str(error)) from None
     return _to_write(path)
 
 
@@ -552,7 +568,10 @@ def predict(
     files = list_photographs(images)
     if taken := [str(path) for path in (csv, json) if path and path.resolve() in {f.resolve() for f in files}]:
         raise ValueError(f"{', '.join(taken)} is one of the pictures; name another file for the table")
+    if csv and json and csv.resolve() == json.resolve():
+        raise ValueError(f"--csv and --json both name {csv}; name two files")
 
+    from fer_lab._files import atomic_path
     from fer_lab.explorer import photo_overlay
     from fer_lab.models.inference import fuse
     from fer_lab.models.weights import shipped_weights
@@ -592,7 +611,8 @@ def predict(
             ranked = sorted(face.probabilities.items(), key=lambda item: -item[1])
             _say(f"{path} {list(face.box)}  " + "  ".join(f"{name} {p:.3f}" for name, p in ranked))
         target = _unused(out / f"{number:03d}-{path.stem}.png")
-        photo_overlay.overlay(picture, faces).save(target)
+        with atomic_path(target) as temporary:
+            photo_overlay.overlay(picture, faces).save(temporary)
         _say(f"overlay: {target}")
     _say(f"answered by {answered}, trained on {data or 'unknown data'}")
     if csv:
@@ -613,17 +633,16 @@ def predict(
 
 
 def _unused(path: Path) -> Path:
-    """`path`, or with a number if there is such a file; its folder is made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """`path`, or with a number if there is such a file or link."""
     names = (path if i == 1 else path.with_stem(f"{path.stem}-{i}") for i in itertools.count(1))
-    return next(free for free in names if not free.exists())
+    return next(free for free in names if not os.path.lexists(free))
 
 
 @data_app.command("crop")
 def data_crop(
     source: Annotated[Path, typer.Argument(help="Folder of photographs, such as class/*.jpg.")],
     out: Annotated[
-        Path, typer.Argument(callback=_to_fill, help="Folder to make, with the same folders of classes.")
+        Path, typer.Argument(callback=_to_make, help="Folder to make, with the same folders of classes.")
     ],
     size: Annotated[int, typer.Option(min=8, max=1024, help="Side of the crops in pixels.")] = 112,
     align: Annotated[bool, typer.Option("--align", help="Turn every face upright.")] = False,
@@ -678,7 +697,7 @@ def data_cache(
 
 @data_app.command("render")
 def data_render(
-    folder: Annotated[Path, typer.Argument(callback=_to_fill, help="Folder to make, as split/class/*.png.")],
+    folder: Annotated[Path, typer.Argument(callback=_to_make, help="Folder to make, as split/class/*.png.")],
     count: FaceCount = 1000,
     seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the renderer.")] = 0,
     size: Annotated[int, typer.Option(min=32, max=1024, help="Side in pixels.")] = 112,
@@ -713,7 +732,7 @@ def bench_models(
     ] = "plain,default",
     csv: Csv = None,
     figure: Annotated[
-        MaybePath, typer.Option(callback=_to_write, help="Also draw images per second into this PNG.")
+        MaybePath, typer.Option(callback=_figure_to_write, help="Also draw images per second into this PNG.")
     ] = None,
 ) -> None:
     """Images per second, milliseconds per step, memory and FLOPs of every model."""
@@ -773,8 +792,8 @@ def results(
         from fer_lab.experiments import tables
 
         text = tables.fill(fill.read_text(encoding="utf-8"), tables.tables(recorded))
-        with atomic_path(fill) as whole:
-            whole.write_text(text, encoding="utf-8")
+        with atomic_path(fill) as temporary:
+            temporary.write_text(text, encoding="utf-8")
         _say(f"tables of {fill} are up to date")
         return
     if claims or csv:

@@ -118,14 +118,14 @@ def test_notebooks_are_copied(monkeypatch, tmp_path):
 
 
 def test_a_users_error_is_one_line(monkeypatch, capsys):
-    assert run_main(monkeypatch, "reproduce", "--profile", "quick") == 1
+    assert run_main(monkeypatch, "reproduce", "--profile", "quick") == 2
     said = capsys.readouterr().err
     assert said == "fer-lab: unknown profile 'quick'; expected one of smoke, full, paper\n"
 
 
 def test_a_missing_folder_is_one_line(monkeypatch, capsys, tmp_path):
     words = ["--dataset", "ferplus", "--data-root", tmp_path / "gone"]
-    assert run_main(monkeypatch, "reproduce", *words) == 1
+    assert run_main(monkeypatch, "reproduce", *words) == 2
     said = capsys.readouterr().err
     assert said.startswith(f"fer-lab: no folder {tmp_path / 'gone'}")
     assert said.count("\n") == 1
@@ -185,8 +185,6 @@ def test_models_lists_sizes_recipes_and_options():
 
 
 def test_landmarks_are_shipped_where_asked_and_measured_on_photographs_if_there_are_any(monkeypatch, tmp_path):
-    from fer_lab.models.weights import LANDMARK_WEIGHTS
-
     asked = []
 
     def ship(path, **options):
@@ -200,8 +198,9 @@ def test_landmarks_are_shipped_where_asked_and_measured_on_photographs_if_there_
     options = {"count": 100, "epochs": 2, "seed": 3, "photographs": None}
     assert asked == [(tmp_path / "l.safetensors", options)]
     assert "mean shape error                 16.17 %" in done.output
-    run("landmarks")
-    assert asked[1][0] == LANDMARK_WEIGHTS
+    assert run("landmarks").exit_code == 2
+    assert run("landmarks", "--out", tmp_path / "l.md").exit_code == 2
+    assert len(asked) == 1
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -309,10 +308,10 @@ def test_predict_never_replaces_an_overlay(photographs, tmp_path):
 def test_predict_looks_at_the_paths_before_it_loads_a_model(photographs, monkeypatch, capsys):
     picture = photographs / "happiness" / "her.png"
     monkeypatch.setattr("fer_lab.runs.open_model", lambda path: pytest.fail("loaded a model"))
-    assert run_main(monkeypatch, "predict", picture, "none.png", "gone") == 1
+    assert run_main(monkeypatch, "predict", picture, "none.png", "gone") == 2
     assert capsys.readouterr().err == "fer-lab: none.png, gone: no such file or folder\n"
     before = picture.read_bytes()
-    assert run_main(monkeypatch, "predict", picture, "--csv", picture) == 1
+    assert run_main(monkeypatch, "predict", picture, "--csv", picture) == 2
     assert "is one of the pictures" in capsys.readouterr().err
     assert picture.read_bytes() == before
 
@@ -326,8 +325,8 @@ def test_crop_keeps_the_folders_of_classes_and_counts_the_rest(photographs, monk
     assert "wall.png: no face" in complaints
     assert [path.name for path in Path("faces/happiness").iterdir()] == ["her.png"]
     assert Image.open("faces/happiness/her.png").size == (64, 64)
-    assert run_main(monkeypatch, "data", "crop", photographs, "faces") == 1
-    assert "faces exists; name a folder that does not exist yet" in capsys.readouterr().err
+    assert run_main(monkeypatch, "data", "crop", photographs, "faces") == 2
+    assert "faces is not empty; expected a folder to make" in capsys.readouterr().err
 
 
 def test_crop_fails_where_nothing_was_cropped(tmp_path, monkeypatch, capsys):

@@ -115,18 +115,18 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path):
         assert lock.read_text() == str(os.getpid())
 
 
-def test_who_holds_the_lock_clears_half_written_files(tmp_path):
+def test_who_holds_the_lock_clears_half_written_files_of_its_own_folder(tmp_path):
     (tmp_path / "inner").mkdir()
-    for name in (".a.1234.part.csv", "inner/.b.1234.part", "a.csv"):
+    for name in (".a.0123abcd.part.csv", ".b.0123abcd.part", "inner/.b.0123abcd.part", "a.csv"):
         (tmp_path / name).write_text("x")
     with _files.locked(tmp_path / ".lock"):
         assert names(tmp_path) == [".lock", "a.csv", "inner"]
-        assert names(tmp_path / "inner") == []
+        assert names(tmp_path / "inner") == [".b.0123abcd.part"]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows keeps open files")
 def test_leftovers_of_dead_processes_are_deleted_and_locked_files_stay(tmp_path):
-    (tmp_path / ".dead.1234.part.bin").write_bytes(b"half")
+    (tmp_path / ".dead.0123abcd.part.bin").write_bytes(b"half")
     with atomic_file(tmp_path / "a.bin") as file:
         file.write(b"whole")
         remove_leftovers(tmp_path.glob(".*.part*"))

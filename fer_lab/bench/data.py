@@ -32,7 +32,10 @@ def bench_data(
     """Faces a second: rendered at 56 px and at `size`; read from a memory map and augmented to `size`.
 
     The system's page cache holds the memory map, as it does from the second epoch of a training. Sets of
-    `counts` grey faces of 56 px, in empty files, show what a larger set costs.
+    `counts` grey faces of 56 px, in empty files, show what a larger set costs. Returns columns what, px (of the
+    result), faces (in the set), faces_per_s, and for `counts` own_mb: what set and loader add to this process's
+    memory, without the file's pages, which the system may take back. Raises ValueError for a data set without
+    its folder.
 
     Args:
         size: side of the images in pixels.
@@ -41,13 +44,6 @@ def bench_data(
         batch_size: faces a batch.
         seconds: how long reading is timed.
         counts: sizes of the sets that are compared.
-
-    Returns:
-        Columns what, px (of the result), faces (in the set), faces_per_s, and for `counts` own_mb: what set
-        and loader add to this process's memory, without the file's pages, which the system may take back.
-
-    Raises:
-        ValueError: a data set without its folder.
     """
     real = None
     if dataset is not None:

@@ -7,46 +7,29 @@ from collections.abc import Callable
 import pandas as pd
 import torch
 
-from fer_lab._progress import progress as progress_bar
+from fer_lab._progress import progress
 from fer_lab.bench.models import BATCHES, Job, check_device, in_own_process, times_of
 
 
-def bench_losses(
-    batch: int = 512,
-    classes: int = 8,
-    dim: int = 512,
-    *,
-    seconds: float = 1.0,
-    device: str = "auto",
-    progress: bool | None = None,
-) -> pd.DataFrame:
+def bench_losses(batch: int = 512, classes: int = 8, dim: int = 512, *, device: str = "auto") -> pd.DataFrame:
     """The cost of the metric losses: forward and backward, relative to a training step at paper size.
 
     The step is that of "triplet_center", by the default path and at the batch of `BATCHES`, scaled to `batch`:
-    on two cores a step of 512 takes a minute and 20 GB. All losses run in float32.
+    on two cores a step of 512 takes a minute and 20 GB. All losses run in float32, for a second each, after
+    warming up. Batch, classes and dim are B, C and D; the device is "auto", "cpu", "cuda" or "mps".
 
-    Args:
-        batch, classes, dim: B, C and D.
-        seconds: how long each loss is timed, after warming up.
-        device: "auto", "cpu", "cuda" or "mps".
-        progress: show a bar; None shows one at a terminal and in a live notebook.
-
-    Returns:
-        A row for each loss: loss, batch, classes, dim, ms (median), share_of_step.
-
-    Raises:
-        ValueError: sizes for which there is no loss.
-        RuntimeError: the step could not be measured.
+    Returns a row for each loss: loss, batch, classes, dim, ms (median), share_of_step. Raises ValueError for
+    sizes for which there is no loss, and RuntimeError if the step could not be measured.
     """
     device = check_device(device)
     steps = loss_steps(batch, classes, dim, device)
-    job = Job("triplet_center", "paper", "train", "default", BATCHES[device]["paper"], seconds, device)
+    job = Job("triplet_center", "paper", "train", "default", BATCHES[device]["paper"], 1.0, device)
     step_ms = in_own_process(job)["ms_per_step"] * batch / job.batch
     rows = []
-    for name, step in progress_bar(steps.items(), "losses", shown=progress):
+    for name, step in progress(steps.items(), "losses"):
         for _ in range(2):
             step()
-        ms = statistics.median(times_of(step, device, seconds)) * 1000
+        ms = statistics.median(times_of(step, device, 1.0)) * 1000
         rows.append((name, batch, classes, dim, ms, ms / step_ms))
     return pd.DataFrame(rows, columns=["loss", "batch", "classes", "dim", "ms", "share_of_step"])
 

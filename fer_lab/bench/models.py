@@ -76,9 +76,10 @@ def bench_models(
 ) -> pd.DataFrame:
     """Speed, memory and cost of models with random weights on random images.
 
+    Raises ValueError for an unknown model, size, mode or path, and RuntimeError for a measurement that failed.
+
     Args:
-        models: names; None is all of them.
-        sizes: sizes to measure; a model is left out of the sizes that it does not have.
+        models: names; None is all of them. A model is left out of the sizes that it does not have.
         modes, paths: from `MODES`, `EVERY_PATH`.
         batch: examples a step; None takes what suits the device and size.
         seconds: how long each row is timed, after warming up; at least three steps.
@@ -94,10 +95,6 @@ def bench_models(
         down so much that the share would be above 1; parameters_m counts the millions of
         parameters that take part (see `count_parameters`); first_step_s is the slowest of the first three
         steps, which torch.compile makes long.
-
-    Raises:
-        ValueError: an unknown model, size, mode or path.
-        RuntimeError: a measurement that failed; the message ends with its last line.
     """
     models = list_models() if models is None else list(models)
     sizes_of = {name: method_class(name).sizes for name in models}
@@ -134,10 +131,7 @@ def dense_peak(precision: str = "fp32", device: str = "cpu", *, seconds: float =
     libraries, and neither is the faster one everywhere: on a processor with AVX-512 by AMD, MKL multiplies
     float32 matrices at 101 GFLOP/s a core, where oneDNN's convolutions, by the plain formula, reach 250.
 
-    Args:
-        precision: "fp32" or "bf16".
-        device: "cpu", "cuda" or "mps".
-        seconds: time for both together.
+    The precision is "fp32" or "bf16".
     """
     kind = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     n, batch, channels, side = (2048, 8, 128, 28) if device == "cpu" else (8192, 256, 256, 56)
@@ -160,8 +154,7 @@ def dense_peak(precision: str = "fp32", device: str = "cpu", *, seconds: float =
 def in_own_process(job: Job) -> dict[str, float]:
     """What `measure` gives, measured in a new process.
 
-    Raises:
-        RuntimeError: the measurement failed; the message ends with its last line.
+    Raises RuntimeError if the measurement failed; the message ends with its last line.
     """
     cls = method_class(job.model)
     # With the path of its class, the new process also finds a method that the reader registered.
@@ -271,8 +264,7 @@ def random_batch(model: Method, batch: int, device: torch.device | str = "cpu") 
 def check_device(device: str) -> str:
     """The device that is measured; "auto" becomes the best one.
 
-    Raises:
-        ValueError: a device that is not here or cannot be measured.
+    Raises ValueError for a device that is not here or cannot be measured.
     """
     if device == "auto":
         return best_device()

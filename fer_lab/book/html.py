@@ -13,7 +13,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fer_lab._files import atomic_path
+from fer_lab._files import atomic_path, is_file
 from fer_lab.book.result import NotebookResult, format_numbers, outputs
 
 if TYPE_CHECKING:
@@ -97,6 +97,13 @@ def write_index(page: Path, results: Sequence[NotebookResult], heading: str) -> 
         rows.append((result, link, link.removesuffix(".html") + ".png" if drawn else ""))
     template = jinja2.Template(_template("index"), autoescape=True, keep_trailing_newline=True)
     _write(page, template.render(rows=rows, heading=heading, format_numbers=format_numbers))
+
+
+def is_index(page: Path) -> bool:
+    """Whether `write_index` may write a page: nothing is there, or what it wrote before."""
+    if not os.path.lexists(page):
+        return True
+    return is_file(page) and page.read_bytes()[:400].find(b"<title>fer_lab, the book</title>") > 0
 
 
 def _write_thumbnail(notebook: "NotebookNode", picture: Path) -> None:

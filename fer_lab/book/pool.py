@@ -4,6 +4,7 @@ A *cell* here is one notebook of a grid: its parameters, its time limit and the 
 `fer_lab.book.run` describes it.
 """
 
+import itertools
 import json
 import os
 import shutil
@@ -17,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fer_lab._files import atomic_path
+from fer_lab._files import atomic_path, is_file, read_json
 from fer_lab.book.result import NotebookResult
 from fer_lab.book.worker import KERNEL
 
@@ -61,16 +62,17 @@ def run_cell(
     request, answer = run_dir / "request.json", run_dir / "result.json"
     wanted = json.dumps(cell, indent=1)
     # An interrupted run of the same notebook is continued. Whatever else is there belongs to another run.
-    interrupted = request.exists() and request.read_text() == wanted and not answer.exists()
+    interrupted = is_file(request) and request.read_text() == wanted and not answer.exists()
     if request.exists() and not interrupted:
-        shutil.rmtree(run_dir)
+        _set_aside(run_dir, Path(cell["output"]))
     run_dir.mkdir(parents=True, exist_ok=True)
     with atomic_path(request, needed=len(wanted)) as whole:
         whole.write_text(wanted)
     start = time.monotonic()
     with open(run_dir / "log.txt", "w+") as log:
         worker = subprocess.Popen(
-            [sys.executable, "-m", "fer_lab.book.worker", str(request)],
+            # -P: a Python file that lies in the run's folder must not take the place of a module.
+            [sys.executable, "-P", "-m", "fer_lab.book.worker", str(request)],
             env=environment,
             cwd=run_dir,
             stdin=subprocess.DEVNULL,
@@ -94,17 +96,44 @@ def run_cell(
     return NotebookResult(cell["name"], seconds=time.monotonic() - start, error=error, traceback=printed)
 
 
+def _set_aside(run_dir: Path, executed: Path) -> None:
+    """Move a run's folder, with its executed notebook, to the book's folder `earlier`."""
+    earlier = run_dir.parents[1] / "earlier"
+    earlier.mkdir(exist_ok=True)
+    places = (earlier / f"{run_dir.name}-{number}" for number in itertools.count(1))
+    place = next(place for place in places if not place.exists())
+    run_dir.rename(place)
+    if executed.exists():
+        shutil.copy2(executed, place)
+
+
+def recorded(run_dir: Path) -> tuple[dict, NotebookResult] | None:
+    """The request and the result that a run's folder holds; None unless it has both."""
+    try:
+        request = read_json(run_dir / "request.json")
+        return request, NotebookResult(**read_json(run_dir / "result.json"))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
 @contextmanager
 def clean_environment(threads: int) -> Iterator[dict[str, str]]:
-    """Environment of a worker: this interpreter's kernel, no IPython start-up files, `threads` threads."""
+    """Environment of a worker: this interpreter's kernel, no IPython start-up files, `threads` threads.
+
+    No module is imported from the folder that the worker and the kernel run in.
+    """
     from ipykernel.kernelspec import write_kernel_spec
 
     with tempfile.TemporaryDirectory(prefix="fer_lab-kernel-") as scratch:
-        write_kernel_spec(Path(scratch) / "kernels" / KERNEL)
+        write_kernel_spec(
+            Path(scratch) / "kernels" / KERNEL, extra_arguments=["--InteractiveShellApp.ignore_cwd=True"]
+        )
         environment = {key: value for key, value in os.environ.items() if key != "MPLBACKEND"}
         for key in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
             environment[key] = str(threads)
-        source = str(Path(__file__).resolve().parents[2])
+        folders = [Path(__file__).resolve().parents[2]]
+        # As seen from here: in the run's folder "." would be that folder.
+        folders += [Path(one).resolve() for one in os.environ.get("PYTHONPATH", "").split(os.pathsep) if one]
         yield environment | {
             "OMP_WAIT_POLICY": "PASSIVE",
             "JUPYTER_PATH": scratch,
@@ -112,5 +141,6 @@ def clean_environment(threads: int) -> Iterator[dict[str, str]]:
             "PYDEVD_DISABLE_FILE_VALIDATION": "1",
             "TQDM_DISABLE": "1",
             "FER_LAB_QUIET": "1",
-            "PYTHONPATH": os.pathsep.join(filter(None, (source, os.environ.get("PYTHONPATH")))),
+            "PYTHONPATH": os.pathsep.join(map(str, folders)),
+            "PYTHONSAFEPATH": "1",
         }

@@ -1,6 +1,5 @@
 """Run notebooks on the machines of a Ray cluster. Ray is an optional extra, imported when first needed."""
 
-import json
 import os
 import platform
 from collections.abc import Sequence
@@ -9,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from fer_lab.book.pool import OnResult, clean_environment, run_cell
+from fer_lab.book.pool import OnResult, clean_environment, recorded, run_cell
 from fer_lab.book.result import NotebookResult
 
 # How often a notebook is started again after its machine or process was lost.
@@ -116,11 +115,8 @@ def _result_of(ray: ModuleType, reference: Any, cell: dict) -> NotebookResult:
 
 def finished(cell: dict) -> NotebookResult | None:
     """The result of the same cell if it has run to its end before without an error."""
-    run_dir = Path(cell["run_dir"])
-    try:
-        if json.loads((run_dir / "request.json").read_text()) != cell:
-            return None
-        result = NotebookResult(**json.loads((run_dir / "result.json").read_text()))
-    except (OSError, ValueError, TypeError):
+    found = recorded(Path(cell["run_dir"]))
+    if found is None or found[0] != cell:
         return None
+    result = found[1]
     return result if not result.error and Path(result.path).exists() else None

@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fer_lab._files import atomic_path
-from fer_lab.book.html import without_widgets, write_index
-from fer_lab.book.parameters import native, read_notebook, read_parameters, select_notebooks
-from fer_lab.book.pool import OnResult, run_in_pool
+from fer_lab._files import atomic_path, locked
+from fer_lab.book.html import is_index, without_widgets, write_index
+from fer_lab.book.parameters import native, read_literal, read_notebook, read_parameters, select_notebooks
+from fer_lab.book.pool import OnResult, recorded, run_in_pool
 from fer_lab.book.ray import import_ray, run_on_ray
 from fer_lab.book.result import NotebookResult
 
@@ -38,6 +38,9 @@ def reproduce(
     on_result: OnResult = lambda result: None,
 ) -> list[NotebookResult]:
     """Run notebooks headless and write `out`/index.html, html/, notebooks/ (executed) and runs/ (their files).
+
+    The first page shows all that the book holds, from earlier calls too. What an earlier run of the same name
+    left is moved to `out`/earlier.
 
     Args:
         profile: one of `PROFILES`, given to every notebook.
@@ -64,6 +67,8 @@ def reproduce(
         ValueError: an unknown profile, engine, notebook or parameter, or a value of the wrong type; nothing
             has run.
         FileNotFoundError: no folder `data_root`.
+        FileExistsError: a file that no run of this book wrote would be written over.
+        RunBusyError: another process writes to `out`.
         ImportError: the engine "ray" without Ray.
     """
     if profile not in PROFILES:
@@ -74,9 +79,9 @@ def reproduce(
         import_ray()  # fails here, before anything is written
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}")
-    datasets = list(dict.fromkeys([dataset] if isinstance(dataset, str) else dataset))
+    datasets = _different([dataset] if isinstance(dataset, str) else dataset)
     roots = _roots(datasets, data_root)
-    grid, seeds = {name: list(values) for name, values in (grid or {}).items()}, list(dict.fromkeys(seeds))
+    grid, seeds = {name: list(values) for name, values in (grid or {}).items()}, list(seeds)
     if empty := [name for name, values in {"seeds": seeds, "dataset": datasets, **grid}.items() if not values]:
         raise ValueError(f"{empty[0]} is empty; give at least one")
     if twice := [name for name in grid if name in (parameters or {})]:
@@ -87,7 +92,7 @@ def reproduce(
     if "seed" in values:
         if seeds != [0]:
             raise ValueError("give either seeds or the parameter seed, not both")
-        seeds = [native("seed", seed, 0) for seed in values.pop("seed")]
+        seeds = values.pop("seed")
 
     out = Path(out).resolve()
     cells = []
@@ -98,19 +103,64 @@ def reproduce(
                 f"{path.stem} has no parameter {', '.join(unknown)}; it has {', '.join(known)}. "
                 "Choose the notebooks that have it."
             )
-        axes: dict[str, list] = {"dataset": datasets, "seed": seeds}
-        axes |= {name: [native(name, one, known[name]) for one in several] for name, several in values.items()}
+        typed = {
+            name: _different(native(name, one, known[name]) for one in several)
+            for name, several in {"seed": seeds, **values}.items()
+        }
+        axes: dict[str, list] = {"dataset": datasets, **typed}
         for combination in itertools.product(*axes.values()):
             chosen = dict(zip(axes, combination, strict=True))
             varied = {name: value for name, value in chosen.items() if len(axes[name]) > 1}
             name = chosen["dataset"]
             settings = {"dataset": name, "data_root": roots[name], **chosen}
             cells.append(_cell(path, out, profile, varied, settings))
-    for sub in ("notebooks", "html", "runs"):
-        (out / sub).mkdir(parents=True, exist_ok=True)
-    results = ENGINES[engine](cells, jobs, on_result)
-    write_index(out / "index.html", results, f"Profile {profile}, faces: {', '.join(datasets)}.")
+    _check_free(cells, out)
+    with locked(out / ".lock"):
+        for sub in ("notebooks", "html", "runs"):
+            (out / sub).mkdir(exist_ok=True)
+        results = ENGINES[engine](cells, jobs, on_result)
+        _write_first_page(out, cells, results)
     return results
+
+
+def _different(values: Iterable[Any]) -> list[Any]:
+    """The values without repetitions; 1, 1.0, True and "1" are four values."""
+    return list({repr(value): value for value in values}.values())
+
+
+def _check_free(cells: Sequence[Mapping], out: Path) -> None:
+    """Refuse a folder where other files than a book's would be written over.
+
+    Raises:
+        FileExistsError: which file it is.
+    """
+    remedy = "choose another --out"
+    for cell in cells:
+        output, page, run_dir = Path(cell["output"]), Path(cell["page"]), Path(cell["run_dir"])
+        if output.parent.resolve() == Path(cell["source"]).parent:
+            raise FileExistsError(f"{output.parent} holds the notebooks that are to be run; {remedy}")
+        there = [path for path in (output, page, page.with_suffix(".png")) if path.exists()]
+        if there and not (run_dir / "request.json").exists():
+            raise FileExistsError(f"{there[0]} was not written by a run of this book; move it, or {remedy}")
+    if not is_index(out / "index.html"):
+        raise FileExistsError(f"{out / 'index.html'} is not the first page of a book; move it, or {remedy}")
+
+
+def _write_first_page(out: Path, cells: Sequence[Mapping], results: Sequence[NotebookResult]) -> None:
+    """Write index.html: these results, and those that earlier calls left in the same book."""
+    earlier = [found for folder in (out / "runs").iterdir() if (found := recorded(folder))]
+    shown = {result.notebook: (cell, result) for cell, result in [*earlier, *zip(cells, results, strict=True)]}
+
+    def in_reading_order(name: str) -> list[int | str]:
+        return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+
+    rows = [shown[name] for name in sorted(shown, key=in_reading_order)]
+    profiles, datasets = (
+        _different(str(cell.get("parameters", {}).get(key, "unknown")) for cell, _ in rows)
+        for key in ("profile", "dataset")
+    )
+    heading = f"Profile {', '.join(profiles)}, faces: {', '.join(datasets)}."
+    write_index(out / "index.html", [result for _, result in rows], heading)
 
 
 def _roots(datasets: Sequence[str], data_root: str | os.PathLike | None) -> dict[str, str]:
@@ -145,11 +195,16 @@ def _cell(path: Path, out: Path, profile: str, varied: Mapping, settings: Mappin
 
 
 def _label(key: str, value: Any) -> str:
-    """Part of a file name: `seed`, 3 → "seed3"; `heads`, [1, 2] → "heads=1-2-5ef9", which ends in a digest."""
+    """Part of a file name: `seed`, 3 → "seed3"; `heads`, [1, 2] → "heads=1-2-5ef96c40", which ends in a digest.
+
+    A digest tells values apart that look alike: in a file's name, to a disk that ignores case, or because one
+    is text and the other is not.
+    """
     text = str(value)
     plain = re.sub(r"[^\w.+-]+", "-", text).strip("-.")[:40]
-    if plain != text:
-        plain += "-" + hashlib.sha256(text.encode()).hexdigest()[:4]
+    clear = not isinstance(value, str) or (text == text.lower() and read_literal(text) == text)
+    if plain != text or not clear:
+        plain += "-" + hashlib.sha256(repr(value).encode()).hexdigest()[:8]
     return {"seed": f"seed{plain}", "dataset": plain}.get(key, f"{key}={plain}")
 
 

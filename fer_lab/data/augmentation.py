@@ -24,6 +24,12 @@ _RGB_TO_YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [
 _YIQ_TO_RGB = torch.linalg.inv(_RGB_TO_YIQ)
 
 
+def check_number(name: str, value: object) -> None:
+    """Raise ValueError where a setting is not a finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{name} must be a finite number, got {value!r}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
     """Random changes of a training face, drawn for every face by itself; the default changes nothing.
@@ -66,6 +72,9 @@ class Augmentation:
     erasing_scale: tuple[float, float] = (0.02, 0.1)
 
     def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):
+            if f.type is float:
+                check_number(f.name, getattr(self, f.name))
         for key in (
             "flip",
             "warp_p",
@@ -85,7 +94,7 @@ class Augmentation:
             raise ValueError("noise and rotation must not be negative")
         for key in ("scale", "erasing_scale"):
             low, high = getattr(self, key)
-            if not 0 < low <= high:
+            if not 0 < low <= high < math.inf:
                 raise ValueError(f"{key} must be (low, high) with 0 < low ≤ high, got {(low, high)}")
 
     @classmethod

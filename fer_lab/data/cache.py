@@ -1,22 +1,25 @@
 """The pixels of a data set, decoded once into one uint8 file that is mapped into memory.
 
-A cache is two files in `cache_folder()`. The .npy holds the pixels [M,3,S,S]. The .json holds the key that they
-were made from (names, sizes and times of the picture files, side, format), the unreadable pictures, the
-identical pictures, and a digest of the pictures' bytes. The .json is written last and names the .npy, so a
-killed build leaves nothing that `open_cache` would accept. Label rules choose rows; they share one cache.
+A cache is two files in `cache_folder()`. The .npy holds the pixels [M,3,S,S]. The .json, its card, holds the
+key that they were made from (names, sizes, times and inodes of the picture files, side, format), the unreadable
+pictures, the identical pictures, and digests of the pictures' bytes, the .npy and the card itself. The
+card is written last and names the .npy, so a killed build leaves nothing that `open_cache` would accept. Label
+rules choose rows; they share one cache.
 """
 
 import contextlib
 import errno
 import hashlib
+import json
 import math
 import os
+import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,7 +29,9 @@ from fer_lab._files import DiskFullError, atomic_file, read_json, remove_leftove
 from fer_lab._progress import progress
 from fer_lab.data.images import DataError, decode, open_header, read_limited
 
-FORMAT = 2
+FORMAT = 3
+# A temporary file that nobody has written to for so many seconds belongs to a process that died.
+ABANDONED = 60
 # Side of the result if the pictures differ in size and the caller names none.
 DEFAULT_SIZE = 112
 FER2013_SIZE = 48
@@ -157,7 +162,13 @@ def to_square(image: Image.Image, size: int) -> np.ndarray:
 
 
 def load_pixels(
-    name: str, root: Path, sources: Sequence[Source], size: int | None = None, *, cache: bool = True
+    name: str,
+    root: Path,
+    sources: Sequence[Source],
+    size: int | None = None,
+    *,
+    part: str = "",
+    cache: bool = True,
 ) -> Pixels:
     """All pictures of `sources`, from a valid cache if there is one, else decoded now.
 
@@ -165,6 +176,7 @@ def load_pixels(
         name, root: the data set; the cache is named after them.
         sources: M pictures.
         size: side S in pixels; None takes the pictures' own side if they all agree, else 112.
+        part: name of a choice of the set's pictures; each has a cache of its own.
         cache: False decodes into memory and writes nothing.
 
     Raises:
@@ -173,6 +185,7 @@ def load_pixels(
     """
     if not cache:
         return _decode_into_memory(sources, size or native_size(sources))
+    name = f"{name}-{part}" if part else name
     return open_cache(name, root, sources, size) or build_cache(name, root, sources, size)
 
 
@@ -184,7 +197,9 @@ def cache_key(sources: Sequence[Source], size: int | None) -> str:
         if source.path not in known:
             try:
                 state = os.stat(source.path)
-                known[source.path] = f"{state.st_size} {state.st_mtime_ns}"
+                # The change time and the inode tell of a file that was renamed, or whose time was put back.
+                times = (state.st_mtime_ns, state.st_ctime_ns)
+                known[source.path] = f"{state.st_size} {times} {state.st_ino}"
             except (OSError, ValueError):
                 known[source.path] = "missing"
         line = (source.name, source.path, source.offset, source.length, known[source.path])
@@ -198,27 +213,38 @@ def _card(name: str, root: Path, size: int | None) -> Path:
 
 
 def open_cache(name: str, root: Path, sources: Sequence[Source], size: int | None = None) -> Pixels | None:
-    """The cached pictures; None if there is no cache of these files, this size and this format.
+    """The cached pictures; None if there is no undamaged cache of these files, this size and this format.
 
-    What a caller writes into the tensor never reaches the disk.
+    The whole cache is read once, to compare its digest. What a caller writes into the tensor never reaches the
+    disk.
     """
     card = _card(name, root, size)
     try:
         info = read_json(card)
-        if info["format"] != FORMAT or info["key"] != cache_key(sources, size):
+        if (
+            info.pop("seal") != _seal(info)
+            or info["format"] != FORMAT
+            or info["key"] != cache_key(sources, size)
+        ):
             return None
-        array = _mapped(card.parent / Path(info["file"]).name)
+        path = card.parent / info["file"]
+        array = _mapped(path)
+        with open(path, "rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != info["pixels"]:
+                return None
         bad = {int(row): str(reason) for row, reason in info["bad"].items()}
         twins = [[int(row) for row in group] for group in info["twins"]]
         digest = str(info["digest"])
     except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    whole = array.ndim == 4 and array.shape[:2] == (len(sources), 3) and array.dtype == np.uint8
-    if not whole:
-        return None
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return Pixels(torch.from_numpy(array), bad, twins, digest)
+
+
+def _seal(info: dict[str, Any]) -> str:
+    """A digest of a card's other fields."""
+    return hashlib.sha256(json.dumps(info, sort_keys=True).encode()).hexdigest()
 
 
 def _mapped(path: Path) -> np.ndarray:
@@ -247,7 +273,7 @@ def build_cache(name: str, root: Path, sources: Sequence[Source], size: int | No
     folder = card.parent
     with _advised(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(folder.glob(".*.part.*"))
+        remove_leftovers(_abandoned(folder))
     side = size or native_size(sources)
     shape = (len(sources), 3, side, side)
     needed = math.prod(shape) + 128
@@ -257,20 +283,51 @@ def build_cache(name: str, root: Path, sources: Sequence[Source], size: int | No
         # Written, not mapped: on a full disk a write fails, while a store into a map kills the process.
         with atomic_file(pixels, needed, advice=advice) as file:
             header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            bad, twins, digest = _decode(sources, side, lambda row, face: file.write(face.tobytes()))
-        info = {"format": FORMAT, "key": key, "file": pixels.name, "digest": digest, "bad": bad, "twins": twins}
-        write_json(card, info)
+            written = _Digested(file)
+            np.lib.format.write_array_header_1_0(written, header)
+            bad, twins, digest = _decode(sources, side, lambda row, face: written.write(face.tobytes()))
+        if cache_key(sources, size) != key:
+            pixels.unlink(missing_ok=True)
+            raise DataError(
+                f"files of {root} changed while they were read; wait until the copying ends, then run again"
+            )
+        info = {
+            "format": FORMAT,
+            "key": key,
+            "file": pixels.name,
+            "digest": digest,
+            "pixels": written.digest.hexdigest(),
+            "bad": {str(row): reason for row, reason in bad.items()},
+            "twins": twins,
+        }
+        write_json(card, {**info, "seal": _seal(info)})
     for other in folder.glob(f"{card.stem}-*.npy"):
         if other != pixels:
             with contextlib.suppress(OSError):  # Windows keeps a file that a process has mapped
                 other.unlink()
     built = open_cache(name, root, sources, size)
     if built is None:
-        raise DataError(
-            f"files of {root} changed while they were read; wait until the copying ends, then run again"
-        )
+        raise OSError(f"{pixels} does not read back as it was written; run again, and check the disk")
     return built
+
+
+class _Digested:
+    """Writes into a file, and keeps the digest of what was written."""
+
+    def __init__(self, file: IO[bytes]):
+        self.file, self.digest = file, hashlib.sha256()
+
+    def write(self, data: bytes) -> None:
+        self.digest.update(data)
+        self.file.write(data)
+
+
+def _abandoned(folder: Path) -> Iterator[Path]:
+    """Temporary files of processes that died; one that was made a moment ago may not be locked yet."""
+    for part in folder.glob(".*.part.*"):
+        with contextlib.suppress(OSError):
+            if part.stat().st_mtime < time.time() - ABANDONED:
+                yield part
 
 
 def _decode(

@@ -19,7 +19,7 @@ from fer_lab.data.cache import Pixels, Source, build_cache, for_each, load_pixel
 from fer_lab.data.faces import SPLITS, FaceSet
 from fer_lab.data.images import DataError
 from fer_lab.data.layouts import LAYOUTS, RULES, Listing, read_layout
-from fer_lab.data.layouts.label_files import some
+from fer_lab.data.layouts.parsing import some
 
 __all__ = ["LAYOUTS", "RULES", "DataError", "DatasetReport", "build_cache", "check_dataset", "load_dataset"]
 
@@ -39,6 +39,8 @@ def load_dataset(
     cache: bool = True,
     order: str = "",
     test_share: float = 0.0,
+    count: int | None = None,
+    seed: int = 0,
 ) -> FaceSet:
     """Read a data set. The first call decodes every picture into a cache; later calls map the cache.
 
@@ -58,6 +60,9 @@ def load_dataset(
             "rafdb" (1…7) or "affectnet" (0…7).
         test_share: for "folder" with class folders and no splits: the share of each class that becomes the test
             split, the same faces on every call. Pictures of one person may be on both sides.
+        count: keep so many faces, of every class and split its share and at least one; a warning says so. No
+            other picture is decoded, and they have a cache of their own. None keeps all.
+        seed: of the choice of `count` faces.
 
     Returns:
         images uint8 [N,3,S,S]. The fingerprint does not depend on the place of the files or their times.
@@ -79,7 +84,16 @@ def load_dataset(
         warnings.warn(
             f"{contempt:,} faces of contempt in {name} left out: seven classes do not have it", stacklevel=2
         )
-    pixels = load_pixels(name, listing.root, listing.sources, size, cache=cache)
+    part = ""
+    if count is not None and count < (total := len(listing)):
+        listing = listing.at_most(count, seed)
+        part = hashlib.sha256(repr(listing.sources).encode("utf-8", "surrogateescape")).hexdigest()[:8]
+        warnings.warn(
+            f"{count:,} of the {total:,} faces of {listing.name} are used, chosen by seed {seed}: every class "
+            "has its share of every split",
+            stacklevel=2,
+        )
+    pixels = load_pixels(name, listing.root, listing.sources, size, part=part, cache=cache)
     readable = np.array([row not in pixels.bad for row in listing.rows.tolist()])
     if not readable.all():
         reasons = [pixels.bad[row] for row in listing.rows[~readable].tolist()]

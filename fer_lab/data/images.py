@@ -5,24 +5,35 @@ PostScript, no icons, no video). An animation gives its first frame. Exif orient
 becomes white, and grey, palette, CMYK and 16-bit pictures become 8-bit RGB.
 """
 
+import contextlib
 import io
+import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps, JpegImagePlugin
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 # Suffixes of pictures when a folder is listed; the content is examined when the file is opened.
 SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"))
 # First bytes of these formats; they distinguish a damaged picture from a file of another kind.
-SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF")
+JPEG = b"\xff\xd8\xff"
+SIGNATURES = (b"\x89PNG", JPEG, b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF")
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 50_000_000
-# A JPEG can be decoded at half its size, so photographs from large sensors are accepted up to here.
-HALVED_PIXELS = 120_000_000
+# A JPEG can be decoded at a fraction of its size, so photographs from large sensors are accepted up to here.
+JPEG_PIXELS = 200_000_000
+# Memory for a progressive JPEG's coefficients.
+MAX_COEFFICIENTS = 400 * 2**20
+# Seconds of computing for one picture, how often its bytes may be read, and bytes of Exif data that are read.
+MAX_SECONDS, MAX_READS, MAX_EXIF = 10.0, 4, 2**16
 # How files of HEIC photographs begin, after the length of their first part. They need a package of their own.
 HEIC = tuple(b"ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1"))
+# Numbers of TIFF's tags.
+BITS, COMPRESSION, PHOTOMETRIC, ORIENTATION, SAMPLE_FORMAT = 258, 259, 262, 274, 339
+STRIP_BYTES, TILE_WIDTH, TILE_HEIGHT, TILE_BYTES = 279, 322, 323, 325
 
 
 class DataError(ValueError):
@@ -58,26 +69,53 @@ def read_limited(path: str | Path, max_bytes: int = MAX_BYTES) -> bytes:
     return data
 
 
-def open_header(data: bytes, name: str, max_pixels: int = MAX_PIXELS, *, halve: bool = False) -> Image.Image:
+class _Metered(io.BytesIO):
+    """A picture's bytes, and an end to the work that a decoder does as it reads them.
+
+    Decoders read in small pieces. That is where one can be stopped that a hostile file keeps busy: thousands of
+    scans of a JPEG, millions of empty parts of a PNG, a TIFF whose tags all claim the whole file.
+    """
+
+    def __init__(self, data: bytes, name: str):
+        super().__init__(data)
+        self.name = name
+        self.end = time.thread_time() + MAX_SECONDS
+        self.left = MAX_READS * len(data) + 2**20
+
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read(size)
+        self.left -= len(data)
+        if self.left < 0 or time.thread_time() > self.end:
+            raise DataError(f"{self.name} takes too much work to decode; open it in an editor and save it anew")
+        return data
+
+
+def open_header(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The picture in `data`, its pixels not yet decoded.
+
+    A JPEG of more than `max_pixels`, up to `JPEG_PIXELS`, will be decoded at a half, a quarter or an eighth of
+    its width and height.
 
     Args:
         data: a file's content.
         name: the picture's name in messages.
         max_pixels: largest width × height.
-        halve: accept a larger JPEG too, up to `HALVED_PIXELS`; it will be decoded at half its width and height.
 
     Raises:
-        DataError: `data` is not a picture of an accepted format, or has more than `max_pixels` pixels.
+        DataError: `data` is not a picture of an accepted format, is too large, or would be too much work.
     """
     if not data:
         raise DataError(f"{name} is empty (0 bytes); expected a picture")
+    file = _Metered(data, name)
     try:
-        formats = (*FORMATS, *_heif(data, name))
-        with warnings.catch_warnings():
-            # Pillow warns about pictures of 90 million pixels and more; they are refused or halved below.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data), formats=formats)
+        if data.startswith(JPEG):
+            # Image.open refuses 180 million pixels; telephones make JPEGs of 200.
+            image: ImageFile.ImageFile = JpegImagePlugin.jpeg_factory(file)
+        else:
+            with warnings.catch_warnings():
+                # Pillow warns about pictures of 90 million pixels and more; they are refused below.
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+                image = Image.open(file, formats=(*FORMATS, *_heif(data, name)))
     except Image.UnidentifiedImageError:
         if data.startswith(SIGNATURES):
             raise DataError(f"{name} is truncated or damaged: its header cannot be read") from None
@@ -87,15 +125,45 @@ def open_header(data: bytes, name: str, max_pixels: int = MAX_PIXELS, *, halve: 
     except DataError:
         raise
     except Exception as error:  # Pillow's readers fail on damaged headers with errors of every kind
-        raise DataError(f"{name} is damaged: {error or type(error).__name__}") from error
+        raise DataError(f"{name} is truncated or damaged: {error or type(error).__name__}") from error
+    # A decoder can be stopped between two pieces, so they are small.
+    image.decodermaxblock = 2**12
+    if image.format == "TIFF":
+        _check_tiff(image, len(data), max_pixels, name)
+    if data.startswith(JPEG):
+        _shrink_jpeg(image, max_pixels, name)
     width, height = image.size
-    # A progressive JPEG needs all its coefficients in memory, whatever the size of the result.
-    if halve and max_pixels < width * height <= HALVED_PIXELS and "progressive" not in image.info:
-        image.draft(None, (width // 2, height // 2))  # does nothing for other formats
-        width, height = image.size
     if width * height > max_pixels:
         raise DataError(f"{name} is {width}×{height}, more than the {max_pixels:,} pixels accepted; shrink it")
     return image
+
+
+def _shrink_jpeg(image: Any, max_pixels: int, name: str) -> None:
+    """Let a JPEG of more than `max_pixels` be decoded at a fraction of its size."""
+    width, height = image.size
+    if width * height > JPEG_PIXELS:
+        return
+    # A progressive JPEG needs all its coefficients in memory, two bytes each, whatever the size of the result.
+    shares = [across * down for _, across, down, _ in image.layer]
+    if "progressive" in image.info and 2 * width * height * sum(shares) > MAX_COEFFICIENTS * max(shares):
+        raise DataError(
+            f"{name} is a progressive JPEG of {width}×{height}, which would fill the memory; shrink it, or "
+            "save it as an ordinary JPEG"
+        )
+    scale = next((scale for scale in (1, 2, 4) if width * height <= scale**2 * max_pixels), 8)
+    if scale > 1:
+        image.draft(None, (width // scale, height // scale))
+
+
+def _check_tiff(image: Any, size: int, max_pixels: int, name: str) -> None:
+    """Refuse a TIFF whose parts are larger than the picture, or than the file: libtiff cannot be stopped."""
+    tags = image.tag_v2
+    parts = tags.get(STRIP_BYTES) or tags.get(TILE_BYTES) or ()
+    tile = tags.get(TILE_WIDTH, 0) * tags.get(TILE_HEIGHT, 0)
+    if sum(parts) > size or tile > max_pixels or tags.get(COMPRESSION) in (6, 7):
+        raise DataError(f"{name} is a TIFF with JPEG inside, or with parts too large for it; save it as PNG")
+    if tags.get(SAMPLE_FORMAT) == (2,) and tags.get(BITS) == (8,):
+        raise DataError(f"{name} has signed pixels; save it with unsigned ones of 8 or 16 bits")
 
 
 def _heif(data: bytes, name: str) -> tuple[str, ...]:
@@ -113,21 +181,22 @@ def _heif(data: bytes, name: str) -> tuple[str, ...]:
     return ("HEIF",)
 
 
-def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS, *, halve: bool = False) -> Image.Image:
-    """The whole picture in `data` as RGB, upright.
+def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The whole picture in `data` as RGB, upright; see `open_header` for large JPEGs.
 
     Args:
         data: a file's content.
         name: the picture's name in messages.
         max_pixels: largest width × height, checked before any pixel is decoded.
-        halve: see `open_header`.
 
     Raises:
-        DataError: not a picture, truncated, damaged, too large, or in a colour mode without an RGB form.
+        DataError: not a picture, truncated, damaged, too large, too much work, or without an RGB form.
     """
-    image = open_header(data, name, max_pixels, halve=halve)
+    image = open_header(data, name, max_pixels)
     try:
         image.load()
+    except DataError:
+        raise
     except Exception as error:
         raise DataError(f"{name} is truncated or damaged: {error or type(error).__name__}") from error
     return to_rgb(image, name)
@@ -139,28 +208,44 @@ def to_rgb(image: Image.Image, name: str) -> Image.Image:
     Raises:
         DataError: a colour mode that has no RGB form.
     """
+    if image.mode[0] in "IF":
+        image = _eight_bits(image, name)
+    # Each of a hostile picture's thousands of Exif tags may claim all of its megabytes.
+    if len(image.info.get("exif", b"")) <= MAX_EXIF:
+        with contextlib.suppress(
+            Exception
+        ):  # damaged Exif data does not affect the pixels; they stay unrotated
+            if image.getexif().get(ORIENTATION, 1) != 1:  # a second copy of a large photograph costs 200 MB
+                image = ImageOps.exif_transpose(image)
     try:
-        image = ImageOps.exif_transpose(image)
-    except Exception:  # damaged Exif data does not affect the pixels; they stay unrotated
-        image = image.copy()
-    try:
-        if image.mode in ("RGB", "L"):
-            # Photographs saved as PNG may declare one of their colours transparent; its pixels are kept.
-            return image.convert("RGB")
-        if image.mode == "I" or image.mode.startswith("I;16"):
-            # Pillow's own conversion clips at 255 instead of scaling.
-            values = np.asarray(image)
-            low, high = int(values.min()), int(values.max())
-            if low < 0 or high > 65535:
-                raise DataError(f"{name} has values from {low} to {high}; expected 8- or 16-bit pixels")
-            return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
-        if image.mode == "F":
-            raise DataError(f"{name} has floating-point pixels; save it with 8 or 16 bits")
-        if image.has_transparency_data:
+        # Photographs saved as PNG may declare one of their colours transparent; its pixels are kept.
+        if image.mode not in ("RGB", "L") and image.has_transparency_data:
             image = image.convert("RGBA")
             return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
         return image.convert("RGB")
-    except DataError:
-        raise
     except Exception as error:
         raise DataError(f"{name} has colour mode {image.mode}, which has no RGB form: {error}") from error
+
+
+def _eight_bits(image: Image.Image, name: str) -> Image.Image:
+    """Grey pixels of more than 8 bits, scaled to 8. Pillow's own conversion clips at 255 instead.
+
+    PNG, PPM and unsigned TIFF of 12 or 16 bits say what white is. In integers of 32 bits, and in signed ones,
+    nothing says whether 255 or 65535 is white; only values of 0 to 255 are taken, as they are.
+    """
+    if image.mode == "F":
+        raise DataError(f"{name} has floating-point pixels; save it with 8 or 16 bits")
+    tags = getattr(image, "tag_v2", {})
+    known = image.mode != "I" or image.format in ("PNG", "PPM")
+    bits = tags.get(BITS, (16,))[0] if known else 8
+    values, white = np.asarray(image), 2**bits - 1
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > white:
+        raise DataError(
+            f"{name} has values from {low} to {high}; expected 0 to {white}, or a picture of 8 or 16 bits"
+        )
+    if tags.get(PHOTOMETRIC) == 0:  # zero is white
+        values = white - values
+    grey = Image.fromarray((values >> (bits - 8)).astype(np.uint8))
+    grey.getexif().update({ORIENTATION: image.getexif().get(ORIENTATION, 1)})
+    return grey

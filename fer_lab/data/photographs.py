@@ -104,30 +104,28 @@ def _square(box: Sequence[float], scale: float, below: float) -> tuple[int, int,
     return round(x - half), round(y - half), round(x + half), round(y + half)
 
 
-def open_image(source: Source, *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def open_image(source: Source) -> Image.Image:
     """Open a picture as upright 8-bit RGB.
 
     The content decides the format: PNG, JPEG, BMP, GIF, WebP, TIFF or PPM, and HEIC where pillow-heif is
-    installed. An animation gives its first frame. A JPEG of more than `max_pixels`, up to 120 million, is
-    decoded at half its width and height.
+    installed. An animation gives its first frame. A JPEG of more than 50 million pixels, up to 200 million, is
+    decoded at a half or a quarter of its width and height.
 
     Args:
         source: a file, a file's content, an opened picture, or an array, uint8 [H,W,3] in RGB order or [H,W].
-        max_bytes: size of the largest file.
-        max_pixels: largest width × height, checked before any pixel is decoded.
 
     Raises:
         DataError: missing, too large, truncated, or not a picture in one of these formats.
         TypeError: another kind of source.
     """
     if isinstance(source, str | Path):
-        return decode(read_limited(source, max_bytes), str(source), max_pixels, halve=True)
+        return decode(read_limited(source), str(source))
     if isinstance(source, bytes | bytearray | memoryview):
-        if len(source) > max_bytes:
+        if len(source) > MAX_BYTES:
             raise DataError(
-                f"the picture has {len(source):,} bytes, more than the {max_bytes:,} accepted; shrink it"
+                f"the picture has {len(source):,} bytes, more than the {MAX_BYTES:,} accepted; shrink it"
             )
-        return decode(bytes(source), "the picture", max_pixels, halve=True)
+        return decode(bytes(source), "the picture")
     if isinstance(source, np.ndarray):
         if source.dtype != np.uint8 or source.shape[2:] not in ((), (3,)) or source.ndim < 2:
             raise DataError(
@@ -138,8 +136,8 @@ def open_image(source: Source, *, max_bytes: int = MAX_BYTES, max_pixels: int = 
     if not isinstance(source, Image.Image):
         raise TypeError(f"expected a path, bytes, a PIL image or an array, got {type(source).__name__}")
     width, height = source.size
-    if not 0 < width * height <= max_pixels:
-        raise DataError(f"the picture is {width}×{height}; expected 1 to {max_pixels:,} pixels")
+    if not 0 < width * height <= MAX_PIXELS:
+        raise DataError(f"the picture is {width}×{height}; expected 1 to {MAX_PIXELS:,} pixels")
     try:
         source.load()
     except Exception as error:  # decoders fail on damaged files with errors of every kind
@@ -151,7 +149,7 @@ def open_upload(content: bytes | memoryview, name: str = "the upload") -> Image.
     """Open a picture from a browser, within `UPLOAD_BYTES`, `UPLOAD_PIXELS` and `UPLOAD_FORMATS`.
 
     The content decides the format; the file name and the type that the browser sends are not trusted. A larger
-    JPEG is halved as by `open_image`.
+    JPEG is shrunk as by `open_image`.
 
     Args:
         content: the file's bytes.
@@ -172,12 +170,12 @@ def open_upload(content: bytes | memoryview, name: str = "the upload") -> Image.
     with warnings.catch_warnings():
         # Pillow warns about large pictures and odd metadata; the ones that matter are errors below.
         warnings.simplefilter("ignore")
-        kind = open_header(data, name, UPLOAD_PIXELS, halve=True).format
+        kind = open_header(data, name, UPLOAD_PIXELS).format
         # A phone's JPEG with a second picture appended, such as a depth map; the first one is used.
         kind = "JPEG" if kind == "MPO" else kind
         if kind not in UPLOAD_FORMATS:
             raise DataError(f"{name} is a {kind} picture; save it as one of {', '.join(UPLOAD_FORMATS)}")
-        image = decode(data, name, UPLOAD_PIXELS, halve=True)
+        image = decode(data, name, UPLOAD_PIXELS)
     image.thumbnail((UPLOAD_SIDE, UPLOAD_SIDE))
     return image
 

@@ -12,6 +12,7 @@ from fer_lab.data.synthetic import SyntheticFaces
 from fer_lab.data.synthetic.generator import set_fingerprint
 
 SYNTHETIC = "synthetic"
+RENDERED_FACES = 4000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,9 @@ class FaceRequest:
         skip_bad: leave unreadable images out.
         order: of "folder" with numbered class folders: the data set whose numbers they are.
         test_share: of "folder" without splits: the share of each class that becomes the test split.
-        count, seed, knobs: of rendered faces, as `SyntheticFaces` takes them; `KNOBS` lists the knobs.
+        count: how many faces to render, 4,000 if None; or to keep of a data set, all if None.
+        seed: of the renderer, or of the choice of faces of a data set.
+        knobs: of rendered faces, as `SyntheticFaces` takes them; `KNOBS` lists the knobs.
     """
 
     dataset: str = SYNTHETIC
@@ -38,9 +41,13 @@ class FaceRequest:
     skip_bad: bool = False
     order: str = ""
     test_share: float = 0.0
-    count: int = 4000
+    count: int | None = None
     seed: int = 0
     knobs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.rendered and self.count is None:
+            object.__setattr__(self, "count", RENDERED_FACES)
 
     @property
     def rendered(self) -> bool:
@@ -59,7 +66,7 @@ class FaceRequest:
                 "rendered faces have their own order and splits; order and test_share are for folder"
             )
         if self.rendered:
-            return SyntheticFaces(self.count, **self._rendering())
+            return SyntheticFaces(**self._rendering())
         if self.knobs:
             raise ValueError(f"only rendered faces have knobs; {self.dataset} does not know {list(self.knobs)}")
         if not self.root:
@@ -73,14 +80,21 @@ class FaceRequest:
             size=self.size,
             order=self.order,
             test_share=self.test_share,
+            count=self.count,
+            seed=self.seed,
         )
 
     def fingerprint(self) -> str:
         """Fingerprint of rendered faces, known before a face is drawn; "" for a data set on disk."""
-        return set_fingerprint(self.count, **self._rendering()) if self.rendered else ""
+        return set_fingerprint(**self._rendering()) if self.rendered else ""
 
     def _rendering(self) -> dict[str, Any]:
-        settings = {"seed": self.seed, "num_classes": self.classes or 7, "size": self.size or 112}
+        settings = {
+            "n": self.count,
+            "seed": self.seed,
+            "num_classes": self.classes or 7,
+            "size": self.size or 112,
+        }
         if clash := sorted(settings.keys() & self.knobs.keys()):
             raise ValueError(f"{', '.join(clash)} of the rendered faces are given by name, not as knobs")
         return {**settings, **self.knobs}
@@ -91,10 +105,10 @@ class FaceRequest:
 
     def to_data(self) -> dict[str, Any]:
         """Plain data for JSON: what chooses the faces. Fields that are empty or do not apply are left out."""
-        inapplicable = ("rule", "skip_bad") if self.rendered else ("count", "seed", "knobs")
-        data = {name: value for name, value in vars(self).items() if value and name not in inapplicable}
-        data.pop("root", None)
-        return data
+        inapplicable = {"root", *(("rule", "skip_bad") if self.rendered else ("knobs",))}
+        if self.count is None:
+            inapplicable.add("seed")
+        return {name: value for name, value in vars(self).items() if value and name not in inapplicable}
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any], root: Path | None = None) -> "FaceRequest":
@@ -106,7 +120,7 @@ def load_faces(
     dataset: str = SYNTHETIC,
     root: str | Path | None = None,
     *,
-    count: int = 4000,
+    count: int | None = None,
     size: int | None = None,
     seed: int = 0,
     classes: int | None = None,
@@ -126,7 +140,9 @@ def load_faces(
     Args:
         dataset: "synthetic", "ferplus", "rafdb", "affectnet", "sfew" or "folder".
         root: folder of the data set; not needed for rendered faces.
-        count, seed: how many faces to render, and the seed of the renderer; ignored for a data set.
+        count: how many faces to render, 4,000 if None; or to keep of a data set, all if None. Of a data set
+            every class keeps its share of every split, and a warning says so.
+        seed: of the renderer, or of the choice of `count` faces of a data set.
         size: side in pixels; None takes the data set's own, and 112 for rendered faces.
         classes: 7 or 8; None takes what the data set has, and 7 for rendered faces.
         rule: FER+'s label rule: "largest", "majority" or "votes".

@@ -1,7 +1,6 @@
 """Several models on the same faces: paired differences, McNemar's test, and accuracy by group of faces."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -11,30 +10,16 @@ from fer_lab.intervals import bootstrap, holm
 from fer_lab.runs.predictions import Predictions
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Two models on the same faces.
-
-    Attributes:
-        table: metric (accuracy, mean_class_recall), first, second, difference (first − second), low, high.
-        only_first, only_second: faces that only one of the two has right.
-        p_value: exact McNemar, two-sided: how likely such an unequal split of these faces is by chance.
-    """
-
-    table: pd.DataFrame
-    only_first: int
-    only_second: int
-    p_value: float
-
-
-def compare(first: Predictions, second: Predictions, *, resamples: int = 1000, seed: int = 0) -> Comparison:
+def compare(first: Predictions, second: Predictions, *, seed: int = 0) -> pd.DataFrame:
     """Difference of two models with a paired bootstrap (both on the same resampled faces), and McNemar's test.
 
-    The result is about these two trained models. Whether one method is better than another takes several
-    seeds of each: see `fer_lab.intervals.paired_difference`.
+    Returns a row for accuracy and mean_class_recall: metric, first, second, difference (first − second), low,
+    high, only_first and only_second (faces that only one has right), and p_value (exact McNemar, two-sided: how
+    likely such an unequal split of these faces is by chance).
 
-    Raises:
-        ValueError: predictions on different faces, or none.
+    The result is about these two trained models. Whether one method is better than another takes several
+    seeds of each: see `fer_lab.intervals.paired_difference`. Raises ValueError for predictions on different
+    faces, or none.
     """
     from scipy.stats import binomtest
 
@@ -52,7 +37,7 @@ def compare(first: Predictions, second: Predictions, *, resamples: int = 1000, s
         return np.concatenate([a, b, a - b], axis=1)
 
     features = np.concatenate([face_features(first), face_features(second)], axis=1)
-    result = bootstrap(features, both_and_difference, resamples=resamples, seed=seed)
+    result = bootstrap(features, both_and_difference, seed=seed)
     columns = dict(zip(("first", "second", "difference"), np.split(result.value, 3), strict=True))
     low, high = result.low[2 * metrics :], result.high[2 * metrics :]
     table = pd.DataFrame({"metric": OVERALL[:metrics], **columns, "low": low, "high": high})
@@ -60,49 +45,36 @@ def compare(first: Predictions, second: Predictions, *, resamples: int = 1000, s
     only_second = int((second.correct & ~first.correct).sum())
     discordant = only_first + only_second
     p_value = float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
-    return Comparison(table, only_first, only_second, p_value)
+    return table.assign(only_first=only_first, only_second=only_second, p_value=p_value)
 
 
-def differences(
-    predictions: Mapping[str, Predictions], reference: str, *, resamples: int = 1000, seed: int = 0
-) -> pd.DataFrame:
+def differences(predictions: Mapping[str, Predictions], reference: str, *, seed: int = 0) -> pd.DataFrame:
     """Every model against one, on the same faces: `compare`, with McNemar's p-values adjusted by `holm`.
 
-    Returns:
-        A row a model and metric: model, metric (accuracy, mean_class_recall), value (its own), difference,
-        low, high, only_it, only_reference (faces that only one has right), p_value (adjusted).
-
-    Raises:
-        ValueError: no model of the reference's name, no other model, or predictions on different faces.
+    Returns a row a model and metric: model, metric (accuracy, mean_class_recall), value (its own), difference,
+    low, high, only_it, only_reference (faces that only one has right), p_value (adjusted). Raises ValueError
+    for no model of the reference's name, no other model, or predictions on different faces.
     """
     others = [name for name in predictions if name != reference]
     if reference not in predictions or not others:
         raise ValueError(f"expected {reference!r} and at least one other model, got {', '.join(predictions)}")
-    tables, p_values = [], []
-    for name in others:
-        pair = compare(predictions[name], predictions[reference], resamples=resamples, seed=seed)
-        counts = {"only_it": pair.only_first, "only_reference": pair.only_second}
-        tables.append(pair.table.rename(columns={"first": "value"}).assign(model=name, **counts))
-        p_values.append(pair.p_value)
-    for table, p_value in zip(tables, holm(p_values), strict=True):
+    tables = [
+        compare(predictions[name], predictions[reference], seed=seed).assign(model=name) for name in others
+    ]
+    for table, p_value in zip(tables, holm([table["p_value"][0] for table in tables]), strict=True):
         table["p_value"] = p_value
+    names = {"first": "value", "only_first": "only_it", "only_second": "only_reference"}
     columns = ["model", "metric", "value", "difference", "low", "high", "only_it", "only_reference", "p_value"]
-    return pd.concat(tables, ignore_index=True)[columns]
+    return pd.concat(tables, ignore_index=True).rename(columns=names)[columns]
 
 
 def accuracy_by_group(predictions: Mapping[str, Predictions], groups: Mapping[str, Sequence]) -> pd.DataFrame:
     """Accuracy within groups of faces, such as by skin tone, with exact binomial 95 % intervals.
 
-    Args:
-        predictions: model → predictions, all of the same faces.
-        groups: property → the value of each face, [N].
-
-    Returns:
-        A row a property, group and model: property, group, model, faces, value, low, high. Groups in sorted
-        order, those of a pandas Categorical in its own; a group without faces is left out.
-
-    Raises:
-        ValueError: not one value for each face.
+    Takes predictions of the same faces by model, and the value of each face [N] by property. Returns a row a
+    property, group and model: property, group, model, faces, value, low, high. Groups in sorted order, those of
+    a pandas Categorical in its own; a group without faces is left out. Raises ValueError unless each face has a
+    value.
     """
     rows = []
     for name, values in groups.items():

@@ -48,17 +48,11 @@ class Scatter(NamedTuple):
 def within_between_scatter(embeddings: np.ndarray, labels: np.ndarray) -> Scatter:
     """How tight the classes are relative to their distances: Fisher's criterion by traces, lower is better.
 
-    With class means μ_c of n_c faces each and the overall mean μ:
-    within = tr S_W = Σ_i ‖x_i − μ_{y_i}‖² / N, between = tr S_B = Σ_c n_c ‖μ_c − μ‖² / N
-    (Fukunaga, Introduction to Statistical Pattern Recognition, 1990, section 10.2). The ratio does not
-    change with the embedding's scale. As a single number, it says nothing about any one pair of classes.
-
-    Args:
-        embeddings: [N,D].
-        labels: int [N].
-
-    Raises:
-        ValueError: sizes that do not match, or fewer than two classes.
+    With class means μ_c of n_c faces each and the overall mean μ: within = tr S_W = Σ_i ‖x_i − μ_{y_i}‖² / N,
+    between = tr S_B = Σ_c n_c ‖μ_c − μ‖² / N (Fukunaga, Introduction to Statistical Pattern Recognition, 1990,
+    section 10.2). The ratio does not change with the embedding's scale. As a single number, it says nothing
+    about any one pair of classes. Takes embeddings [N,D] and labels int [N]; raises ValueError for sizes that
+    do not match, or fewer than two classes.
     """
     x, y = _points(embeddings, labels)
     present, index, counts = np.unique(y, return_inverse=True, return_counts=True)
@@ -96,17 +90,11 @@ def separation(
 ) -> Separation:
     """Within-class scatter and nearest-center margin of every class.
 
-    The margin of face i is (min_{j≠y_i} ‖x_i − c_j‖ − ‖x_i − c_{y_i}‖) / unit.
+    The margin of face i is (min_{j≠y_i} ‖x_i − c_j‖ − ‖x_i − c_{y_i}‖) / unit. Raises ValueError for sizes
+    that do not match, labels outside the classes, or fewer than two classes.
 
-    Args:
-        embeddings: [N,D].
-        labels: int [N], 0…C−1.
-        num_classes: C.
-        centers: [C,D]; None takes the classes' means. They flatter a class of few faces, each of which
-            pulls its class mean towards itself.
-
-    Raises:
-        ValueError: sizes that do not match, labels outside the classes, or fewer than two classes.
+    Takes embeddings [N,D], labels int [N], 0…C−1, and centers [C,D]; None takes the classes' means. They
+    flatter a class of few faces, each of which pulls its class mean towards itself.
     """
     x, y = _points(embeddings, labels)
     if len(y) and not 0 <= y.min() <= y.max() < num_classes:
@@ -144,9 +132,7 @@ def silhouette(embeddings: np.ndarray, labels: np.ndarray) -> float:
 
     For each face (b − a) / max(a, b): a is its mean distance to its own class, b the one to the nearest other
     class. Frequent classes weigh more. Of larger sets, `SILHOUETTE_FACES` faces are drawn with a fixed seed.
-
-    Raises:
-        ValueError: sizes that do not match, a single class, or only classes of one face.
+    Raises ValueError for sizes that do not match, a single class, or only classes of one face.
     """
     from sklearn.metrics import silhouette_score
 
@@ -172,11 +158,8 @@ def embedding_metrics(
     - "map_mass", for a model that compares faces, on rendered faces: the share of its cross similarity maps
       on the places that the acting units moved. "map_mass_chance": the share that an even map would have.
 
-    Args:
-        embeddings: [N,D] of these faces, as `predict(…, embeddings=True)` gives them.
-
-    Raises:
-        ValueError: fewer than two classes among the faces.
+    Embeddings [N,D] are of these faces, as `predict(…, embeddings=True)` gives them. Raises ValueError for
+    fewer than two classes among the faces.
     """
     labels = faces.labels.numpy()
     rows = [("within_between", "", within_between_scatter(embeddings, labels).ratio)]
@@ -253,8 +236,7 @@ class Plane(NamedTuple):
 def plane_of(model: TripletCenter, xy: np.ndarray, steps: int = 160) -> Plane:
     """Decision regions and margins in a window around points [N,2] and, if the model has any, its centers.
 
-    Raises:
-        ValueError: an embedding that does not have two dimensions.
+    Raises ValueError for an embedding that does not have two dimensions.
     """
     if model.classify.in_features != 2:
         raise ValueError(f"expected an embedding of two dimensions, got {model.classify.in_features}")
@@ -277,14 +259,12 @@ def plane_of(model: TripletCenter, xy: np.ndarray, steps: int = 160) -> Plane:
     return Plane(x, y, decision, silent)
 
 
-def umap_embedding(embeddings: np.ndarray | torch.Tensor, seed: int = 0, neighbors: int = 15) -> np.ndarray:
+def umap_embedding(embeddings: np.ndarray | torch.Tensor, seed: int = 0) -> np.ndarray:
     """Place embeddings [N,D] on a plane by UMAP (McInnes et al., arXiv 1802.03426) → float32 [N,2].
 
     The same embeddings and seed give the same points on one machine. Only neighbourhoods mean something.
     Distances between clusters and sizes of clusters do not. The first call takes about 10 s on two cores.
-
-    Raises:
-        ValueError: fewer than four faces, another shape, or values that are not finite.
+    Raises ValueError for fewer than four faces, another shape, or values that are not finite.
     """
     embeddings = np.asarray(embeddings, dtype=np.float32)
     if embeddings.ndim != 2 or len(embeddings) < 4 or not np.isfinite(embeddings).all():
@@ -301,7 +281,6 @@ def umap_embedding(embeddings: np.ndarray | torch.Tensor, seed: int = 0, neighbo
             numba.config.reload_config()
             from umap import UMAP
 
-        reducer = UMAP(
-            n_neighbors=min(neighbors, len(embeddings) - 1), min_dist=0.15, random_state=seed, n_jobs=1
-        )
+        neighbors = min(15, len(embeddings) - 1)
+        reducer = UMAP(n_neighbors=neighbors, min_dist=0.15, random_state=seed, n_jobs=1)
         return reducer.fit_transform(embeddings).astype(np.float32)

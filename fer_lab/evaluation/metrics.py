@@ -51,16 +51,14 @@ def predict(
     """Class probabilities of every face, in the set's order, in float32.
 
     A model with contempt answers for a set without it: contempt is left out before the softmax, so that the
-    other seven probabilities sum to 1, and a warning says so.
+    other seven probabilities sum to 1, and a warning says so. Raises ValueError for no faces, for other
+    classes than the model's, or outputs that are not finite.
 
     Args:
         model: runs in eval mode, in the form that `fuse` gives it. Its own modes stay as they are.
         faces: resized and put in the model's colour order (RGB or BGR).
         device: where to compute; None is the best device of this machine. The model stays where it is.
         embeddings: also keep `model.embed`, which runs the network a second time.
-
-    Raises:
-        ValueError: no faces, other classes than the model's, or outputs that are not finite.
     """
     without_contempt = (tuple(model.classes), tuple(faces.classes)) == (CANONICAL, CANONICAL[:-1])
     if without_contempt:
@@ -132,16 +130,10 @@ def rare_classes(labels: np.ndarray | torch.Tensor, classes: Sequence[str]) -> t
 def evaluate(predictions: Predictions, *, resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
     """All metrics as a long table with columns metric, class ("" for all), value, low, high.
 
-    accuracy; mean_class_recall over the classes in the truth; macro_f1 over the classes in the truth or
-    among the predictions; ece, the expected calibration error over 15 bins of equal width (Guo et al.,
-    ICML 2017, arXiv 1706.04599, eq. 3); recall, a row a class, NaN for a class not in the truth.
-
-    Args:
-        resamples: of the faces, with replacement, shared by all metrics.
-        seed: of the resampling.
-
-    Raises:
-        ValueError: no faces, or fewer than 100 resamples.
+    accuracy; mean_class_recall over the classes in the truth; macro_f1 over the classes in the truth or among
+    the predictions; ece, the expected calibration error over 15 bins of equal width (Guo et al., ICML 2017,
+    arXiv 1706.04599, eq. 3); recall, a row a class, NaN for a class not in the truth. Raises ValueError for
+    no faces, or fewer than 100 resamples; these are of the faces, with replacement, shared by all metrics.
     """
     c = len(predictions.classes)
     values, low, high, drawn = bootstrap(
@@ -182,10 +174,8 @@ def accuracy_row(correct: np.ndarray) -> dict[str, float]:
 def face_features(predictions: Predictions) -> np.ndarray:
     """What each face adds to the sums that metrics are made of, float32 [N, C·C + 15].
 
-    First a one in its cell of the confusion matrix, then confidence − correct in its calibration bin.
-
-    Raises:
-        ValueError: no faces.
+    First a one in its cell of the confusion matrix, then confidence − correct in its calibration bin. Raises
+    ValueError for no faces.
     """
     n, c = predictions.probabilities.shape
     if not n:

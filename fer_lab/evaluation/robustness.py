@@ -22,13 +22,9 @@ SCALES = (100, 75, 50, 35)
 def shrunk(faces: FaceSet, percent: int) -> FaceSet:
     """The same faces shrunk to `percent` of their side and enlarged again to the old size.
 
-    A face far from the camera is cropped and enlarged like any other, but holds less detail.
-
-    Args:
-        percent: 1…100; 100 gives the faces themselves.
-
-    Raises:
-        ValueError: a percentage out of range, or one that leaves less than 4 pixels.
+    A face far from the camera is cropped and enlarged like any other, but holds less detail. At 100 they are
+    the faces themselves. Raises ValueError for a percentage outside 1…100, or one that leaves less than 4
+    pixels.
     """
     small = round(faces.image_size * percent / 100)
     if not 1 <= percent <= 100 or small < 4:
@@ -55,10 +51,7 @@ def _resize(images: torch.Tensor, size: int) -> torch.Tensor:
 def accuracy_by_scale(model: Method, faces: FaceSet, percents: Sequence[int] = SCALES) -> pd.DataFrame:
     """Accuracy on `shrunk` faces, a row a scale, in the columns of `evaluate`.
 
-    The metric is named "accuracy_at_75" and so on.
-
-    Raises:
-        ValueError: as `shrunk` and `predict`.
+    The metric is named "accuracy_at_75" and so on. Raises ValueError as `shrunk` and `predict` do.
     """
     rows = []
     for percent in percents:
@@ -79,21 +72,14 @@ def accuracy_by_knob(
     """Accuracy of models while one knob of the renderer turns and all others keep their values.
 
     The same people, expressions and poses are drawn at every level. For the knob `scale_range`, which is a
-    range, a level may be one number: all heads have that size.
+    range, a level may be one number: all heads have that size. Returns a row a knob, level and model: knob,
+    level, model, faces, value (the accuracy), low, high (exact binomial, 95 %). Raises ValueError for no
+    models, models of several image sizes, an unknown knob or level.
 
     Args:
-        models: name → model; all of one image size and class count.
-        settings: knob → levels.
-        num_faces: drawn for each level.
+        settings: knob → levels; `num_faces` are drawn for each.
         seed: of the faces. Choose one that no model was trained on.
         knobs: of the renderer, the same at every level.
-
-    Returns:
-        A row a knob, level and model: knob, level, model, faces, value (the accuracy), low, high (exact
-        binomial, 95 %).
-
-    Raises:
-        ValueError: no models, models of several image sizes, an unknown knob or level.
     """
     sizes = {(model.image_size, model.num_classes) for model in models.values()}
     if len(sizes) != 1:

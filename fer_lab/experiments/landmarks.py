@@ -23,7 +23,7 @@ from fer_lab.models.landmarks import (
     wing_loss,
 )
 from fer_lab.models.trunks import LandmarkHead, MobileFaceNet, mobilefacenet
-from fer_lab.models.weights import LANDMARK_WEIGHTS, card_text, read_card, save_model
+from fer_lab.models.weights import card_text, check_target, read_card, save_model
 
 # Training faces: people, light and camera as different as the renderer can make them.
 TRAINING_KNOBS: dict[str, Any] = {
@@ -123,7 +123,7 @@ def measure_landmarks(net: MobileFaceNet, faces: FaceSet, mean_shape: torch.Tens
 
 
 def ship_landmarks(
-    path: str | Path = LANDMARK_WEIGHTS,
+    path: str | Path,
     *,
     count: int = 12_000,
     epochs: int = 10,
@@ -144,9 +144,11 @@ def ship_landmarks(
         The card: data, command, seed, score, …
 
     Raises:
-        ValueError: too few faces.
+        ValueError: too few faces, or another suffix than .safetensors.
+        FileExistsError: a Markdown file of this name that is no card.
         DiskFullError: no space.
     """
+    check_target(Path(path), card=True)
     learned = SyntheticFaces(count, seed=seed, size=56, **TRAINING_KNOBS)
     judged = SyntheticFaces(measured_on, seed=seed + 1, size=56, **TEST_KNOBS)
     net = train_landmarks(learned, epochs=epochs, seed=seed)

@@ -20,7 +20,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 def ablation(dataset: str = "synthetic", root: str | Path | None = None) -> dict[str, Training]:
     """Every variant from three seeds and random weights; the accuracy on shrunk faces is measured as well."""
-    faces = FaceRequest(dataset=dataset, root=Path(root) if root else None, count=2000)
+    count = 2000 if dataset == "synthetic" else None
+    faces = FaceRequest(dataset=dataset, root=Path(root) if root else None, count=count)
     return {
         f"{variant}-{seed}": Training(
             model="poster",

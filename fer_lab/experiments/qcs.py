@@ -24,7 +24,8 @@ BUDGETS: dict[str, dict[str, Any]] = {
 
 def distillation(dataset: str = "synthetic", root: str | Path | None = None) -> dict[str, Training]:
     """Every way from three seeds, all from one trunk a seed, which cross-entropy trained."""
-    faces = FaceRequest(dataset=dataset, root=Path(root) if root else None, count=2000)
+    count = 2000 if dataset == "synthetic" else None
+    faces = FaceRequest(dataset=dataset, root=Path(root) if root else None, count=count)
 
     def training(variant: str, seed: int, trunk: Training | None) -> Training:
         model, options = WAYS.get(variant, WAYS["CE only"])

@@ -11,13 +11,20 @@ from pathlib import Path
 from typing import Any, Union
 
 from fer_lab.data import FaceRequest, FaceSet
+from fer_lab.data.expressions import order_of
+from fer_lab.models.authors.loading import read_state_dict
 from fer_lab.models.method import IMAGE_SIZES, create_model, default_recipe, method_class
 from fer_lab.models.recipes import Recipe
-from fer_lab.models.weights import is_shipped_name
+from fer_lab.models.weights import is_shipped_name, read_card
 from fer_lab.runs import ResultsStore, Run
+from fer_lab.runs.run import weights_file
+from fer_lab.runs.store import check_texts
 
 # Added to the seed of the training faces, so that the balanced faces are of other people.
 BALANCED_SEED = 1_000_003
+
+# Between a file's name and its digest, since files of one name may differ.
+DIGEST = "@sha256:"
 
 # What a training may start from: another training, a bundled model such as "synthetic/dan", or a path.
 Start = Union["Training", str, Path, None]
@@ -108,16 +115,26 @@ class Training:
         """Find what is wrong with a request before a face is rendered or read.
 
         Raises:
-            ValueError: an unknown model, size, option, recipe or field, or a value out of its range.
+            ValueError: an unknown model, size, option, recipe, field or label order; a value out of its range;
+                weights or a trunk in a file that cannot be read.
             FileNotFoundError: no weights or trunk at the path given.
         """
         self.chosen_recipe()
+        check_texts({"variant": self.variant})
+        if self.order:
+            order_of(self.order)
         create_model(self.model, self.faces.classes or 7, self.size, **self.options)
         for start in (self.weights, self.trunk):
             if isinstance(start, Training):
                 start.check()
-            elif start and not (Path(start).exists() or is_shipped_name(Path(start))):
-                raise FileNotFoundError(f"no weights at {start}")
+            elif start:
+                if not (Path(start).exists() or is_shipped_name(Path(start))):
+                    raise FileNotFoundError(f"no weights at {start}")
+                file = weights_file(start)
+                if file.suffix == ".safetensors" or start is self.trunk:
+                    read_card(file)
+                else:
+                    read_state_dict(file)
         if self.balanced and (self.split or not self.faces.rendered):
             raise ValueError("balanced faces are rendered, and take the place of a split: give one of the two")
 
@@ -183,9 +200,10 @@ class Training:
         data, portable = self.to_data(), root == "$FER_DATA"
         faces = data["faces"]
         words = [self.model, "--dataset", self.faces.dataset]
-        if self.faces.rendered:
+        if self.faces.count is not None:
             words += ["--faces", str(self.faces.count)]
             words += ["--faces-seed", str(self.faces.seed)] if self.faces.seed else []
+        if self.faces.rendered:
             words += _assignments("--knob", faces.get("knobs", {}))
         else:
             words += ["--data-root", root, "--rule", self.faces.rule]
@@ -200,7 +218,7 @@ class Training:
         for name in ("weights", "trunk"):
             if origin := data.get(name) if portable else getattr(self, name):
                 run = isinstance(origin, Mapping) and f"runs/{Training.from_data(origin).name}"
-                words += [f"--{name}", run or str(origin)]
+                words += [f"--{name}", run or str(origin).partition(DIGEST)[0]]
         words += ["--order", self.order] if self.order else []
         words += ["--split", self.split] if self.split else []
         words += ["--scales", ",".join(map(str, self.scales))] if self.scales else []
@@ -222,17 +240,25 @@ class Training:
 
 
 def _origin(start: Start) -> Any:
-    """What a training starts from, as data: a request, a bundled model's name, or a file's name.
+    """What a training starts from, as data: a request, a bundled model's name, or a file's name and digest.
 
     Other folders than those of runs belong to the reader and are left out.
     """
     if start is None or isinstance(start, Training):
         return start and start.to_data()
     path = Path(start)
+    if is_shipped_name(path):
+        return path.as_posix()
     folder = path if path.is_dir() else path.parent
-    if is_shipped_name(path) or not (folder / "config.json").exists():
-        return path.as_posix() if is_shipped_name(path) else path.name
-    return Run(folder).config.get("request") or f"runs/{path.relative_to(folder.parent).as_posix()}"
+    name = path.name
+    if (folder / "config.json").exists():
+        if request := Run(folder).config.get("request"):
+            return request
+        name = f"runs/{path.relative_to(folder.parent).as_posix()}"
+    if not (file := weights_file(path)).is_file():
+        return name
+    with open(file, "rb") as content:
+        return name + DIGEST + hashlib.file_digest(content, "sha256").hexdigest()[:16]
 
 
 def _plain(value: Any) -> Any:

@@ -1,9 +1,12 @@
 """Train what a request describes, report once, and fill a results store with the trainings that it lacks."""
 
+import contextlib
 import dataclasses
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -18,7 +21,7 @@ from fer_lab.evaluation.robustness import accuracy_by_scale
 from fer_lab.experiments.request import Start, Training
 from fer_lab.models.authors import start_from_trunk, start_from_weights
 from fer_lab.models.method import create_model
-from fer_lab.models.weights import card_text, read_card, save_model
+from fer_lab.models.weights import card_text, check_target, read_card, save_model
 from fer_lab.parallel import check_devices, launch, stop_with_launcher
 from fer_lab.runs import Predictions, ResultsStore, Run
 from fer_lab.runs.run import open_model, weights_file
@@ -74,6 +77,8 @@ def train(
     """
     check_devices(devices, device)
     request.check()
+    if ship:
+        check_target(ship, card=True)
 
     def ready(start: Start) -> str | Path | None:
         """The path of what the training starts from, which is trained first if it has no finished run."""
@@ -86,35 +91,46 @@ def train(
     started = dataclasses.replace(request, weights=ready(request.weights), trunk=ready(request.trunk))
     faces = request.sized_faces.load() if faces is None else faces
     split, reported = request.reported(faces)
+    key: dict[str, Any] = {
+        "method": request.model,
+        "size": request.size,
+        "variant": request.variant,
+        "seed": request.seed,
+    }
+    if store and request.variant:
+        store = store if isinstance(store, ResultsStore) else ResultsStore(store)
+        store.check(**key, dataset=faces.name, split=split)
     run = Run(out or runs / request.name)
-    if devices > 1:
-        _fit_together(devices, started, run, faces.fingerprint, fresh, device)
-    else:
-        _fit(started, run, faces, fresh, device)
-        if torch.distributed.is_initialized() and torch.distributed.get_rank():
+    # Of several processes that torch.distributed.run started, the first one locks.
+    first = not (torch.distributed.is_torchelastic_launched() and int(os.environ["RANK"]))
+    with run.lock() if first else contextlib.nullcontext():
+        if devices > 1:
+            _fit_together(devices, started, run, faces.fingerprint, fresh, device)
+        else:
+            _fit(started, run, faces, fresh, device)
+        if not first:
             return None
-    trained = run.load_model()
-    predictions = predict(trained, reported, embeddings=True)
-    run.save_predictions(predictions)
+        trained = run.load_model()
+        predictions = predict(trained, reported, embeddings=True)
+        # A finished run may lie on a disk for reading.
+        if os.access(run.folder, os.W_OK):
+            run.save_predictions(predictions)
     assert predictions.embeddings is not None
     tables = [evaluate(predictions), embedding_metrics(trained, reported, predictions.embeddings)]
     if request.scales:
         tables.append(accuracy_by_scale(trained, reported, request.scales))
     metrics = pd.concat(tables, ignore_index=True)
     minutes = float(run.history["seconds"].sum()) / 60
-    origin = {
+    origin: dict[str, Any] = {
         "dataset": faces.name,
         "fingerprint": faces.fingerprint,
         "split": split,
         "command": request.command(),
     }
     if store and request.variant:
-        store = store if isinstance(store, ResultsStore) else ResultsStore(store)
+        assert isinstance(store, ResultsStore)
         store.record(
-            method=request.model,
-            size=request.size,
-            variant=request.variant,
-            seed=request.seed,
+            **key,
             minutes=minutes,
             device=describe_device(run),
             metrics=metrics,
@@ -157,8 +173,10 @@ def _fit(request: Training, run: Run, faces: FaceSet, fresh: bool, device: str) 
         config["start"] = start_from_weights(model, weights_file(request.weights), request.order)
     if isinstance(request.trunk, str | Path):
         start_from_trunk(model, open_model(request.trunk))
-    recipe = request.chosen_recipe()
-    fit(model, training, held_out, recipe, run.folder, device=device, resume=not fresh, config=config)
+    recipe, data = request.chosen_recipe(), request.to_data()
+    origin: dict[str, Any] = {name: data[name] for name in ("weights", "trunk", "order") if name in data}
+    how: dict[str, Any] = {"device": device, "resume": not fresh, "origin": origin, "config": config}
+    fit(model, training, held_out, recipe, run, **how)
 
 
 def _fit_together(
@@ -174,7 +192,7 @@ def _fit_together(
         def look() -> None:
             bar.update(max(0, len(run.history) - done) - bar.n)
 
-        launch(devices, words, device=device, on_poll=look)
+        launch(devices, words, device=device, on_poll=look, keep=run.lock_file)
 
 
 @record
@@ -188,7 +206,7 @@ def train_worker(request: Training, out: Path, fingerprint: str, *, fresh: bool,
     faces = request.sized_faces.load()
     if faces.fingerprint != fingerprint:
         raise ValueError(f"{faces.name} changed while several processes began to read it; start again")
-    _fit(request, Run(out), faces, fresh, device)
+    _fit(request, Run(out, locked_by_launcher=True), faces, fresh, device)
 
 
 def describe_device(run: Run) -> str:

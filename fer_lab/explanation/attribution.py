@@ -6,11 +6,12 @@ integrated gradients the pixels, for occlusion patches of the picture. Whether a
 question: see scores.py.
 
 Every function runs in eval mode, switches gradients on if it needs them, and leaves the model as it was, also
-after an exception.
+after an exception. Everywhere `images` are float [B,3,S,S], as the model takes them, and `target` is the class
+to explain: an index, or one a face int64 [B]; None is each face's predicted class.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -41,11 +42,7 @@ def classes_to_explain(
 ) -> torch.Tensor:
     """The class to explain for each face, int64 [B].
 
-    Args:
-        target: a class index for all faces, or one a face int64 [B]; None is each face's predicted class.
-
-    Raises:
-        ValueError: a target that is not a class, or not one for each face.
+    Raises ValueError for a target that is not a class, or not one for each face; so do all functions below.
     """
     classes = getattr(model, "num_classes", None)
     if target is None or classes is None:
@@ -74,23 +71,17 @@ def explain(
 
     "native" is the first entry of the model's own maps. If it has several maps (heads), each is cut at zero and
     scaled to the same sum, and their mean is returned. The other ways are the functions of that name below.
+    Returns float32 [B,1,grid,grid] in the way's own units; values above 0 speak for the class. GradCAM and
+    attention maps have no values below 0. All zeros for a face where the way finds nothing. Raises ValueError
+    for an unknown way, or as the function behind the way does.
 
     Example:
         `explain(model, prepare(faces.images, model.image_size, model.color_order), "grad_cam")`
 
     Args:
-        images: float [B,3,S,S], as the model takes them.
-        target: class index, or one a face int64 [B]; None is each face's predicted class. An attention map
-            belongs to no class and is the same for every target; see `native_maps`.
+        target: an attention map belongs to no class and is the same for every target.
         grid: side of the map, in cells; finer maps are averaged over a cell.
         options: of the function behind the way.
-
-    Returns:
-        float32 [B,1,grid,grid] in the way's own units; values above 0 speak for the class. GradCAM and
-        attention maps have no values below 0. All zeros for a face where the way finds nothing.
-
-    Raises:
-        ValueError: an unknown way, or as the function behind the way.
     """
     if way == "native":
         maps = next(iter(native_maps(model, images, target, **options).values()))
@@ -110,25 +101,15 @@ def explain(
 def native_maps(
     model: Method, images: torch.Tensor, target: int | torch.Tensor | None = None
 ) -> dict[str, torch.Tensor]:
-    """The model's own maps over the face, in eval mode and without gradients.
+    """The model's own maps over the face, without gradients: name → float32 [B,K,h,w], not normalised.
 
-    Args:
-        images: float [B,3,S,S], as the model takes them.
-        target: class index, or one a face int64 [B], for a model whose map belongs to a class (`class_maps`),
-            such as the baseline's class activation map; None is each face's predicted class. Attention belongs
-            to no class, so other models ignore it.
-
-    Returns:
-        Name → float32 [B,K,h,w], not normalised.
-
-    Raises:
-        ValueError: a model without maps, or with maps of another shape; a target that is not a class.
+    The target is for a model whose map belongs to a class (`class_maps`), such as the baseline's class
+    activation map. Attention belongs to no class, so other models ignore it. Raises ValueError for a model
+    without maps, or with maps of another shape.
     """
     with evaluating(model), torch.no_grad():
-        if target is not None and getattr(model, "class_maps", False):
-            options = {"target": classes_to_explain(model, images, target)}
-        else:
-            options = {}
+        of_class = target is not None and getattr(model, "class_maps", False)
+        options = {"target": classes_to_explain(model, images, target)} if of_class else {}
         maps = model.attention_maps(images, **options)
     if not maps:
         raise ValueError(f"{type(model).__name__} has no attention maps of its own; use grad_cam")
@@ -139,65 +120,47 @@ def native_maps(
 
 
 def grad_cam(
-    model: Method,
-    images: torch.Tensor,
-    target: int | torch.Tensor | None = None,
-    layer: nn.Module | None = None,
-    *,
-    allow_zero: bool = False,
+    model: Method, images: torch.Tensor, target: int | torch.Tensor | None = None, *, allow_zero: bool = False
 ) -> torch.Tensor:
     """GradCAM (Selvaraju et al., arXiv 1610.02391), through captum: ReLU(Σ_d mean(∂logit/∂F_d) · F_d).
 
-    Args:
-        images: float [B,3,S,S].
-        target: class index, or one a face int64 [B]; None is each face's predicted class.
-        layer: a module of the model whose output is a grid [B,D,h,w]. None is the last module to finish that
-            gives one, within the model's `trunk` if it has one, else within the model.
-        allow_zero: return maps of zeros instead of raising.
-
-    Returns:
-        float32 [B,1,h,w], ≥ 0.
-
-    Raises:
-        ValueError: a layer that is not in the model or does not give one grid that influences the logits; a
-            target that is not a class; faces whose map is zero everywhere.
+    The maps are float32 [B,1,h,w]. F is the output [B,D,h,w] of the last module to finish that gives one,
+    within the model's `trunk` if it has one, else within the model. Raises ValueError if no module gives one
+    that influences the logits, and for faces whose map is zero everywhere, unless `allow_zero`.
     """
     from captum.attr import LayerGradCam
 
     with _explaining(model, images, target) as (images, chosen):
-        layer = _grid_layer(model, images, layer)
-        maps = LayerGradCam(model, layer).attribute(images, target=chosen, relu_attributions=True)
+        maps = LayerGradCam(model, _last_grid(model, images)).attribute(
+            images, target=chosen, relu_attributions=True
+        )
     maps = maps.detach().float()
     empty = (maps.flatten(1) <= 0).all(1).nonzero().squeeze(1).tolist()
     if empty and not allow_zero:
         raise ValueError(
             f"GradCAM is zero everywhere for face {', '.join(map(str, empty))}: nothing in this layer speaks "
-            "for the class; choose another target or layer, or train the model first"
+            "for the class; choose another target, or train the model first"
         )
     return maps
 
 
-def _grid_layer(model: nn.Module, images: torch.Tensor, layer: nn.Module | None) -> nn.Module:
-    """The module whose output GradCAM weighs: the given one, or the model's last grid, as `grad_cam` says."""
-    names = {module: name or type(model).__name__ for name, module in model.named_modules()}
-    if layer is not None and layer not in names:
-        raise ValueError(f"the layer is not in {type(model).__name__}; take one of model.named_modules()")
+def _last_grid(model: nn.Module, images: torch.Tensor) -> nn.Module:
+    """The module whose output GradCAM weighs, as `grad_cam` says."""
     trunk = getattr(model, "trunk", None)
-    root = layer if layer is not None else trunk if isinstance(trunk, nn.Module) else model
-    with _outputs_inside(root) as outputs:
+    root = trunk if isinstance(trunk, nn.Module) else model
+    outputs: dict[nn.Module, list[Any]] = {}  # in the order in which the modules (last) finish
+
+    def keep(module: nn.Module, _inputs: Any, output: Any) -> None:
+        outputs[module] = [*outputs.pop(module, []), output]
+
+    with ExitStack() as hooks:
+        for module in root.modules():
+            hooks.enter_context(module.register_forward_hook(keep))
         logits = model(images)
-    if layer is not None and not _can_weigh(outputs.get(layer, []), logits):
-        given = [list(x.shape) if isinstance(x, torch.Tensor) else type(x) for x in outputs.get(layer, [])]
-        raise ValueError(
-            f"layer {names[layer]} must give one grid [{len(images)},D,h,w] that influences the logits, got "
-            f"{given or 'nothing'}; choose another layer"
-        )
     for module in reversed(outputs):
-        if layer in (None, module) and _can_weigh(outputs[module], logits):
+        if _can_weigh(outputs[module], logits):
             return module
-    raise ValueError(
-        f"{names[root]} gave no grid [B,D,h,w] that influences the logits; name the layer whose output to weigh"
-    )
+    raise ValueError(f"{type(root).__name__} gave no grid [B,D,h,w] that influences the logits")
 
 
 def _can_weigh(outputs: list[Any], logits: torch.Tensor) -> bool:
@@ -210,22 +173,6 @@ def _can_weigh(outputs: list[Any], logits: torch.Tensor) -> bool:
     return torch.autograd.grad(logits.sum(), grid, retain_graph=True, allow_unused=True)[0] is not None
 
 
-@contextmanager
-def _outputs_inside(root: nn.Module) -> Iterator[dict[nn.Module, list[Any]]]:
-    """Collect what every module inside `root` gives, in the order in which they (last) finish."""
-    outputs: dict[nn.Module, list[Any]] = {}
-
-    def keep(module: nn.Module, _inputs: Any, output: Any) -> None:
-        outputs[module] = [*outputs.pop(module, []), output]
-
-    handles = [module.register_forward_hook(keep) for module in root.modules()]
-    try:
-        yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 def integrated_gradients(
     model: Method,
     images: torch.Tensor,
@@ -236,20 +183,13 @@ def integrated_gradients(
 ) -> torch.Tensor:
     """Integrated gradients (Sundararajan et al., arXiv 1703.01365), through captum, summed over colours.
 
-    (x − x₀) · ∫₀¹ ∂logit/∂x (x₀ + α(x − x₀)) dα, by Gauss-Legendre quadrature. The map adds up to
-    logit(x) − logit(x₀), up to the error of the quadrature.
+    (x − x₀) · ∫₀¹ ∂logit/∂x (x₀ + α(x − x₀)) dα, by Gauss-Legendre quadrature: float32 [B,1,S,S], in logits a
+    pixel, of both signs. The map adds up to logit(x) − logit(x₀), up to the error of the quadrature. Raises
+    ValueError for fewer than one step.
 
     Args:
-        images: x, float [B,3,S,S].
-        target: class index, or one a face int64 [B]; None is each face's predicted class.
         baseline: x₀, a picture without evidence, [B,3,S,S], or one number; 0 is the mean colour.
         steps: nodes of the quadrature; each costs a pass forward and backward.
-
-    Returns:
-        float32 [B,1,S,S], in logits a pixel, of both signs.
-
-    Raises:
-        ValueError: a target that is not a class, or fewer than one step.
     """
     from captum.attr import IntegratedGradients
 
@@ -273,20 +213,13 @@ def occlusion(
 ) -> torch.Tensor:
     """How much the logit falls when a window is covered (Zeiler & Fergus, arXiv 1311.2901), through captum.
 
-    A pixel's value is the mean fall over the windows that cover it.
+    A pixel's value is the mean fall over the windows that cover it, float32 [B,1,S,S], in logits, below 0 where
+    covering helps. Raises ValueError for a window beyond the picture, or a stride that leaves gaps.
 
     Args:
-        images: float [B,3,S,S].
-        target: class index, or one a face int64 [B]; None is each face's predicted class.
         baseline: what covers the face, [B,3,S,S], or one number; 0 is the mean colour.
         window: its side in pixels; None is two cells of the 7×7 grid.
         stride: pixels from one window to the next; None is half a window.
-
-    Returns:
-        float32 [B,1,S,S], in logits, below 0 where covering helps.
-
-    Raises:
-        ValueError: a target that is not a class, a window beyond the picture, or a stride that leaves gaps.
     """
     from captum.attr import Occlusion
 

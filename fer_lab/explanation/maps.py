@@ -2,7 +2,7 @@
 
 A map [B,K,h,w] has K values for each of h×w cells that tile the picture. Cells and pixels are weighted by the
 area they share, so a coarse map and a fine mask are compared without interpolation. Every function raises a
-ValueError for maps of another number of dimensions.
+ValueError for maps, masks or tables of another shape or type.
 """
 
 import numpy as np
@@ -42,8 +42,7 @@ def to_grid(maps: torch.Tensor, height: int, width: int | None = None) -> torch.
 def upsample(maps: torch.Tensor, size: int, mode: str = "bilinear") -> torch.Tensor:
     """Maps [B,K,h,w] → [B,K,size,size], interpolated between the centres of the grid's cells, for pictures.
 
-    Args:
-        mode: "bilinear" stays within the range of the map; "bicubic" is smoother and may exceed it slightly.
+    `mode`: "bilinear" stays within the range of the map; "bicubic" is smoother and may exceed it slightly.
     """
     _check(maps)
     return F.interpolate(maps.float(), size=(size, size), mode=mode, align_corners=False)
@@ -52,10 +51,8 @@ def upsample(maps: torch.Tensor, size: int, mode: str = "bilinear") -> torch.Ten
 def normalize_for_display(maps: torch.Tensor) -> torch.Tensor:
     """Stretch every map [B,K,h,w] to 0…1 on its own; a constant map becomes zeros.
 
-    For pictures only: differences between the values of two maps are lost.
-
-    Raises:
-        ValueError: values that are not finite.
+    For pictures only: differences between the values of two maps are lost. Raises ValueError for values that
+    are not finite.
     """
     _check(maps)
     maps = maps.detach().float()
@@ -68,22 +65,20 @@ def normalize_for_display(maps: torch.Tensor) -> torch.Tensor:
 def scaled_to_mass(maps: torch.Tensor) -> torch.Tensor:
     """Divide every map [B,K,h,w] by its sum, so that each adds up to 1; a map of zeros stays zeros.
 
-    Raises:
-        ValueError: negative mass.
+    Raises ValueError for negative mass.
     """
     _check_mass(maps)
     total = maps.sum((2, 3), keepdim=True)
     return torch.where(total > 0, maps / total, 0.0)
 
 
-def centre_prior(grid: int = GRID, width: float = 0.2) -> torch.Tensor:
+def centre_prior(grid: int = GRID) -> torch.Tensor:
     """A map that only knows that faces are in the middle: a round Gaussian, [1,1,grid,grid].
 
-    Args:
-        width: standard deviation, as a share of the picture's side.
+    Its standard deviation is a fifth of the picture's side.
     """
     place = (torch.arange(grid) + 0.5) / grid - 0.5
-    line = torch.exp(-0.5 * (place / width) ** 2)
+    line = torch.exp(-0.5 * (place / 0.2) ** 2)
     return (line[:, None] * line)[None, None]
 
 
@@ -105,17 +100,12 @@ def _cover(maps: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
 def mass_in_regions(maps: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Share of each map's mass in each region, and the share that an even map would have.
 
-    A map's cell spreads its value evenly over the pixels that it covers, by exact overlap.
+    A map's cell spreads its value evenly over the pixels that it covers, by exact overlap. Returns share
+    [B,K,R], 0…1 (NaN for a map of zeros), and chance [B,R], the regions' share of the area.
 
     Args:
         maps: [B,K,h,w], not negative.
         masks: bool [B,R,S,S]; regions may overlap.
-
-    Returns:
-        share [B,K,R], 0…1 (NaN for a map of zeros), and chance [B,R], the regions' share of the area.
-
-    Raises:
-        ValueError: shapes that do not fit, masks that are not bool, or negative mass.
     """
     _check_mass(maps)
     inside = _cover(maps, masks).flatten(2)
@@ -128,19 +118,13 @@ def pointing_game(maps: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tensor
     """Whether a map's largest value is in the region (pointing game, Zhang et al., arXiv 1608.00507).
 
     They take the largest pixel, with a tolerance. A coarse map has a largest cell instead, so the point is
-    drawn evenly from that cell (from all of them where several are equally large), and a hit is the
-    probability that the point is in the region. For a map as fine as the mask that is 0 or 1; an even map gets
-    exactly chance.
+    drawn evenly from that cell (from all of them where several are equally large), and a hit is the probability
+    that the point is in the region. For a map as fine as the mask that is 0 or 1; an even map gets exactly
+    chance. Returns hit [B,K,R], 0…1, and chance [B,R], the regions' share of the area.
 
     Args:
         maps: [B,K,h,w].
         masks: bool [B,R,S,S]; regions may overlap.
-
-    Returns:
-        hit [B,K,R], 0…1, and chance [B,R], the regions' share of the area.
-
-    Raises:
-        ValueError: shapes that do not fit, or masks that are not bool.
     """
     _check(maps)
     inside = _cover(maps, masks).flatten(2)
@@ -154,10 +138,7 @@ def mean_pairwise_cosine(maps: torch.Tensor) -> torch.Tensor:
     """How much K maps of one face overlap: [B,K,h,w] → [B], the mean cosine over the K(K−1)/2 pairs of maps.
 
     For maps that are not negative, 1 means that all maps mark the same places, 0 that they mark disjoint
-    ones. A map of zeros overlaps with nothing.
-
-    Raises:
-        ValueError: a single map.
+    ones. A map of zeros overlaps with nothing. Raises ValueError for a single map.
     """
     if maps.ndim != 4 or maps.shape[1] < 2:
         raise ValueError(f"expected maps [B,K,h,w] with K of at least 2, got {list(maps.shape)}")
@@ -172,9 +153,6 @@ def strongest_matches(table: torch.Tensor | np.ndarray, count: int) -> list[tupl
 
     Each place occurs at most once: the largest entry of the table [N,M] comes first, then the largest one that
     shares no place with it, and so on. Strength is the entry as a share of the table's range.
-
-    Raises:
-        ValueError: a table of another shape, or more matches than places.
     """
     table = np.asarray(table, dtype=float)
     if table.ndim != 2 or not 1 <= count <= min(table.shape):
@@ -190,7 +168,7 @@ def strongest_matches(table: torch.Tensor | np.ndarray, count: int) -> list[tupl
     return matches
 
 
-def cell_centre(place: int, grid: int = GRID) -> tuple[float, float]:
-    """(x, y) of the centre of a cell, numbered row by row, as shares of the picture's side."""
-    row, column = divmod(place, grid)
-    return (column + 0.5) / grid, (row + 0.5) / grid
+def cell_centre(place: int) -> tuple[float, float]:
+    """(x, y) of the centre of a cell of the 7×7 grid, numbered row by row, as shares of the picture's side."""
+    row, column = divmod(place, GRID)
+    return (column + 0.5) / GRID, (row + 0.5) / GRID

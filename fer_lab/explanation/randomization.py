@@ -6,6 +6,7 @@ has learned: Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018, http
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,7 @@ from fer_lab.models.method import Method, method_class
 def rank_correlation(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     """Spearman's rank correlation of two maps of each face, [B,1,h,w] → float32 [B], −1…1.
 
-    0 where one of the two maps is constant: it has no order.
-
-    Raises:
-        ValueError: maps of different shapes.
+    0 where one of the two maps is constant: it has no order. Raises ValueError for maps of different shapes.
     """
     from scipy.stats import rankdata
 
@@ -53,22 +51,16 @@ def weight_randomization(
 
     From the answer down to the pixels, more and more layers get the weights of an untrained model. At each
     stage the map is compared with the trained model's map for the same class, by `rank_correlation` of what
-    speaks for the class. A map that depends on what was learned ends near 0.
+    speaks for the class. A map that depends on what was learned ends near 0. Returns a row a way, stage and
+    face: way, stage (0…stages), share (of the layers that are random), face, correlation. Raises ValueError for
+    fewer than one stage, a model whose weights differ in shape from `fresh`'s, or as `explain` does.
 
     Args:
-        images: float [B,3,S,S].
         ways: some of `attribution.WAYS`, or way → options for `explain`.
-        target: class index, or one a face; None is each face's predicted class, by the trained model.
+        target: as in attribution.py; None is the class that the trained model predicts.
         stages: number of parts, equal up to rounding, in which the layers are randomised.
         fresh: an untrained model; None builds one from the model's name, size and options.
         seed: of its weights.
-
-    Returns:
-        A row a way, stage and face: way, stage (0…stages), share (of the layers that are random), face,
-        correlation.
-
-    Raises:
-        ValueError: fewer than one stage, a model whose weights differ in shape from `fresh`'s, or as `explain`.
     """
     if stages < 1:
         raise ValueError(f"stages must be at least 1, got {stages}")
@@ -116,15 +108,9 @@ def _layers_that_run(model: nn.Module, images: torch.Tensor) -> list[str]:
 
         return hook
 
-    handles = [
-        module.register_forward_pre_hook(note(name))
-        for name, module in model.named_modules()
-        if next(module.parameters(recurse=False), None) is not None
-    ]
-    try:
-        with evaluating(model), torch.no_grad():
-            model(images)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks, evaluating(model), torch.no_grad():
+        for name, module in model.named_modules():
+            if next(module.parameters(recurse=False), None) is not None:
+                hooks.enter_context(module.register_forward_pre_hook(note(name)))
+        model(images)
     return order

@@ -7,6 +7,9 @@ These are two questions, and a map may pass one and fail the other (randomizatio
 - `probing_scores`: does the answer depend on the places that the map marks? Cells are replaced in the map's
   order (deletion, insertion), or windows one by one (infidelity). This needs no truth, but the model was not
   trained on faces with replaced cells.
+
+Images, float [B,3,S,S], and targets are as in attribution.py. In place of a cell comes that of `replacement`
+[B,3,S,S], or of `blurred` if that is None.
 """
 
 import functools
@@ -40,18 +43,13 @@ def place_scores(maps: Mapping[str, torch.Tensor], masks: torch.Tensor) -> pd.Da
     """Pointing game and share of mass of several maps of the same faces on one region.
 
     Only what speaks for the class counts, so values below zero are set to zero. A map that is then zero
-    everywhere is scored as an even map.
+    everywhere is scored as an even map. Returns a row a way and face: way, face, hit and mass (0…1), chance
+    (the region's share of the picture), and empty (bool), whether the map was zero everywhere. Raises
+    ValueError for maps or masks of shapes that do not match.
 
     Args:
         maps: way → [B,1,h,w].
         masks: bool [B,S,S], such as the places that the active units move.
-
-    Returns:
-        A row a way and face: way, face, hit and mass (0…1), chance (the region's share of the picture), and
-        empty (bool), whether the map was zero everywhere.
-
-    Raises:
-        ValueError: maps or masks of shapes that do not match.
     """
     tables = []
     for way, signed in maps.items():
@@ -76,12 +74,12 @@ def _rows(way: str, columns: Mapping[str, torch.Tensor]) -> pd.DataFrame:
     return pd.DataFrame({"way": way, "face": range(len(next(iter(values.values())))), **values})
 
 
-def blurred(images: torch.Tensor, strength: float = 1 / GRID) -> torch.Tensor:
-    """Images [B,3,S,S] without detail: a Gaussian blur whose standard deviation is a share of the side.
+def blurred(images: torch.Tensor) -> torch.Tensor:
+    """Images [B,3,S,S] without detail: a Gaussian blur whose standard deviation is one cell of the 7×7 grid.
 
-    With the default, one cell of the 7×7 grid, a head remains visible, but hardly an expression.
+    A head remains visible, but hardly an expression.
     """
-    sigma = strength * images.shape[-1]
+    sigma = images.shape[-1] / GRID
     # The kernel reaches two deviations, and at most as far as reflecting the border can fill.
     reach = min(math.ceil(2 * sigma), images.shape[-1] - 1)
     return gaussian_blur(images, [2 * reach + 1] * 2, [sigma] * 2)
@@ -101,20 +99,14 @@ def perturbation_curves(
 ) -> torch.Tensor:
     """Probability of the class while a map's cells are replaced, the largest first (RISE, arXiv 1806.07421).
 
+    Returns float32 [B,K,steps+1], 0…1, from nothing replaced (or put back) to everything. Raises ValueError for
+    another number of maps than images, or more steps than cells.
+
     Args:
-        images: float [B,3,S,S].
         maps: [B,K,h,w] of any sign; cells that tie are replaced in a random order.
-        target: class index, or one a face; None is each face's predicted class.
         insertion: start from the replacement and put the cells of the face back.
         steps: number of parts, equal up to rounding, in which the cells are replaced.
-        replacement: [B,3,S,S]; None is `blurred`.
         seed: of the ties.
-
-    Returns:
-        float32 [B,K,steps+1], 0…1, from nothing replaced (or put back) to everything.
-
-    Raises:
-        ValueError: not one set of maps for each image, more steps than cells, a target that is not a class.
     """
     b, k, h, w = _check_maps(images, maps)
     if not 1 <= steps <= h * w:
@@ -174,21 +166,14 @@ def infidelity(
     Infidelity (Yeh et al., arXiv 1901.09392) is E[(β·Σ_window map − (logit(x) − logit(x with the window
     replaced)))²], here over all windows of the map's grid. β ≥ 0 is chosen to minimise it, because a map's
     scale is arbitrary. The result is divided by E[drop²], so that 0 is a perfect map and 1 no better than a map
-    of zeros. Before the division, and where the best β is not negative, this equals
-    `captum.metrics.infidelity` with normalize=True, which runs the model again for each map.
+    of zeros. Before the division, and where the best β is not negative, this equals `captum.metrics.infidelity`
+    with normalize=True, which runs the model again for each map. Returns float32 [B,K], 0…1; NaN for a face
+    whose logit no window changes. Raises ValueError for another number of maps than images, a window beyond the
+    grid.
 
     Args:
-        images: x, float [B,3,S,S].
         maps: [B,K,h,w] of any sign.
-        target: class index, or one a face; None is each face's predicted class.
         window: side of a window, in cells.
-        replacement: [B,3,S,S]; None is `blurred`.
-
-    Returns:
-        float32 [B,K], 0…1; NaN for a face whose logit no window changes.
-
-    Raises:
-        ValueError: not one set of maps for each image, a window beyond the grid, a target that is not a class.
     """
     h, w = _check_maps(images, maps)[2:]
     if not 1 <= window <= min(h, w):
@@ -219,30 +204,21 @@ def probing_scores(
     *,
     target: int | torch.Tensor | None = None,
     steps: int = 7,
-    seed: int = 0,
 ) -> pd.DataFrame:
     """Areas under the deletion and insertion curves, and infidelity, of several maps of the same faces.
 
+    Returns a row a way and face: way, face, deletion (0…1, lower is better), insertion (0…1, higher is better),
+    infidelity (0…1, lower is better).
+
     Args:
-        images: float [B,3,S,S].
         maps: way → [B,1,g,g], all on one grid, of any sign.
-        target: class index, or one a face; None is each face's predicted class.
-        steps, seed: of the curves; see `perturbation_curves`.
-
-    Returns:
-        A row a way and face: way, face, deletion (0…1, lower is better), insertion (0…1, higher is better),
-        infidelity (0…1, lower is better).
-
-    Raises:
-        ValueError: as `perturbation_curves` and `infidelity`.
+        steps: of `perturbation_curves`.
     """
     for way, one in maps.items():
         _check_single(way, one, len(images))
     together = torch.cat(list(maps.values()), dim=1)
     target = classes_to_explain(model, images, target)
-    curves = functools.partial(
-        perturbation_curves, model, images, together, target=target, steps=steps, seed=seed
-    )
+    curves = functools.partial(perturbation_curves, model, images, together, target=target, steps=steps)
     scores = {
         "deletion": area(curves()),
         "insertion": area(curves(insertion=True)),
@@ -264,7 +240,10 @@ def mean_over_faces(
     """Means of scores over faces, with 95 % bootstrap intervals (BCa).
 
     The interval is about other faces like these and the same trained model. Scores that are the same for all
-    faces get an interval without width, which is too narrow if the faces are few.
+    faces get an interval without width, which is too narrow if the faces are few. Returns a row a group, way
+    and metric: the columns of `by`, way, metric, faces, value, low, high, and with a reference difference,
+    difference_low, difference_high. Raises ValueError for missing columns, a group in which a way has a face
+    twice, a group without the reference, or fewer than 100 resamples.
 
     Args:
         scores: a row a way and face, as `place_scores` gives them; faces whose score is NaN are left out.
@@ -272,14 +251,6 @@ def mean_over_faces(
         by: further columns that distinguish groups of faces, such as a model's name.
         reference: a way; adds the mean difference to it, paired by face, within each group.
         resamples, seed: of the faces; see `fer_lab.intervals.bootstrap`.
-
-    Returns:
-        A row a group, way and metric: the columns of `by`, way, metric, faces, value, low, high, and with a
-        reference difference, difference_low, difference_high.
-
-    Raises:
-        ValueError: missing columns, a group in which a way has a face twice, a group without the reference,
-            or fewer than 100 resamples.
     """
     keys = [*by, "way"]
     needed = [*keys, "face", *metrics]

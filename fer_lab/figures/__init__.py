@@ -1,8 +1,9 @@
 """Every plot of the book: functions that take arrays or tables and return a matplotlib `Figure`.
 
-The figures compute no model and no interval. They use no pyplot state, so a figure is freed when nobody holds
-it. `save` writes a file and `show` displays in a notebook, both as PNGs with a palette, which are a fifth of
-the size and the same bytes each time. What one notebook draws is in the module of its name.
+The figures compute no model and no interval. Arrays, tables and titles that do not fit raise ValueError. They
+use no pyplot state, so a figure is freed when nobody holds it. `save` writes a file and `show` displays in a
+notebook, both as PNGs with a palette, which are a fifth of the size and the same bytes each time. What one
+notebook draws is in the module of its name.
 """
 
 from fer_lab.figures.charts import (

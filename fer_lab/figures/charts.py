@@ -16,39 +16,17 @@ from matplotlib.ticker import PercentFormatter, StrMethodFormatter
 from fer_lab.data.expressions import colors
 from fer_lab.data.faces import SPLITS, FaceSet
 from fer_lab.evaluation.embeddings import Plane
+from fer_lab.figures import style
 from fer_lab.figures.pictures import set_title
-from fer_lab.figures.style import (
-    DASHED,
-    HALO,
-    INK,
-    KNOWN_ENDS,
-    SERIES,
-    SOFT,
-    check_columns,
-    class_marks,
-    heading,
-    heat_table,
-    interval_rows,
-    legend,
-    mark,
-    method_palette,
-    method_title,
-    name_points,
-    new_figure,
-    panels,
-    plain_rows,
-    styled,
-    with_ends,
-)
 from fer_lab.models.method import TITLES
 
 STAR: dict[str, Any] = {"marker": "*", "edgecolors": "white", "linewidths": 1.1, "zorder": 4}
 
 
-@styled
-def class_counts(faces: FaceSet, title: str | None = None) -> Figure:
+@style.styled
+def class_counts(faces: FaceSet) -> Figure:
     """Faces per class as bars in the classes' colours, paler by split; count and share at the end."""
-    fig = new_figure(7, 0.34 * faces.num_classes + 1.2)
+    fig = style.new_figure(7, 0.34 * faces.num_classes + 1.2)
     ax = fig.subplots()
     place, left = np.arange(faces.num_classes), np.zeros(faces.num_classes)
     shades = np.array([to_rgb(color) for color in colors(faces.classes)])
@@ -61,33 +39,29 @@ def class_counts(faces: FaceSet, title: str | None = None) -> Figure:
         ax.plot([], [], "s", color=str(1 - 0.65 * strength), markersize=7, label=split)
     for y, count in enumerate(left):
         text = f" {count:,.0f}  ({count / max(1, left.sum()):.0%})"
-        ax.text(count, y, text, va="center", fontsize=8.5, path_effects=HALO)
+        ax.text(count, y, text, va="center", fontsize=8.5, path_effects=style.HALO)
     ax.set_yticks(place, faces.classes)
     ax.set(xlim=(0, left.max() * 1.18 or 1), ylim=(faces.num_classes - 0.5, -0.5), xlabel="faces")
-    plain_rows(ax)
+    style.plain_rows(ax)
     if len(present) > 1:
         ax.legend(loc="lower right", handletextpad=0.2)
-    ax.set_title(title or f"{set_title(faces)}: how often each expression occurs among {len(faces):,}")
+    ax.set_title(f"{set_title(faces)}: how often each expression occurs among {len(faces):,}")
     return fig
 
 
-@styled
-def training_curves(history: pd.DataFrame, title: str | None = None) -> Figure:
+@style.styled
+def training_curves(history: pd.DataFrame) -> Figure:
     """A run's history: its loss terms by name, its accuracies, its learning rate, against epochs.
 
-    Args:
-        history: columns epoch, lr, total, any other loss terms, and columns that end in "accuracy" (0…1).
-            A column "seconds" goes into the title.
-
-    Raises:
-        ValueError: no epochs, or no column epoch or total.
+    `history`: columns epoch, lr, total, any other loss terms, and columns that end in "accuracy" (0…1). A
+    column "seconds" goes into the title.
     """
-    check_columns(history, ("epoch", "total"))
+    style.check_columns(history, ("epoch", "total"))
     epochs = history["epoch"].to_numpy()
     rates = [name for name in history if name.endswith("accuracy")]
     terms = [name for name in history if name not in ("epoch", "seconds", "lr", "total", *rates)]
     names = ["loss", *(["accuracy"] if rates else []), *(["lr"] if "lr" in history else [])]
-    fig = new_figure(3.0 * len(names), 3.5)
+    fig = style.new_figure(3.0 * len(names), 3.5)
     axes = dict(zip(names, np.atleast_1d(fig.subplots(1, len(names))), strict=True))
     dot = "o" if len(epochs) < 40 else ""
 
@@ -96,21 +70,21 @@ def training_curves(history: pd.DataFrame, title: str | None = None) -> Figure:
         ax.plot(epochs, values, marker=dot, markersize=3.5, **line)
 
     for i, name in enumerate(terms):
-        curve(axes["loss"], name, history[name], name.replace("_", " "), SERIES[i % len(SERIES)])
+        curve(axes["loss"], name, history[name], name.replace("_", " "), style.SERIES[i % len(style.SERIES)])
     if terms != ["cross_entropy"]:
-        curve(axes["loss"], "total", history["total"], "total", INK, (0, (4, 1.5)))
+        curve(axes["loss"], "total", history["total"], "total", style.INK, (0, (4, 1.5)))
     drawn = np.concatenate([np.asarray(line.get_ydata()) for line in axes["loss"].lines])
     drawn = drawn[np.isfinite(drawn)]
     if len(drawn) and drawn.min() > 0 and drawn.max() > 30 * drawn.min():
         axes["loss"].set_yscale("log")
     axes["loss"].set_ylabel("loss, mean over the epoch")
-    for color, name in zip(SERIES, reversed(rates), strict=False):
+    for color, name in zip(style.SERIES, reversed(rates), strict=False):
         label = f"{name.removesuffix('_accuracy').replace('_', ' ')} (last {history[name].iloc[-1]:.1%})"
         curve(axes["accuracy"], name, 100 * history[name], label, color)
     if rates:
         axes["accuracy"].set_ylabel("accuracy, %")
     if "lr" in history:
-        curve(axes["lr"], "lr", history["lr"], "", SOFT)
+        curve(axes["lr"], "lr", history["lr"], "", style.SOFT)
         axes["lr"].set_ylabel("learning rate")
         axes["lr"].set_ylim(bottom=0)
     for name, ax in axes.items():
@@ -121,13 +95,13 @@ def training_curves(history: pd.DataFrame, title: str | None = None) -> Figure:
             columns = 2 if len(ax.lines) > 1 and name == "loss" else 1
             ax.legend(loc="upper center", bbox_to_anchor=(0.45, -0.2), ncols=columns, columnspacing=1.2)
     seconds = f", {history['seconds'].sum():,.0f} s" if "seconds" in history else ""
-    heading(fig, title or f"Training, {len(epochs)} epochs{seconds}")
+    style.heading(fig, f"Training, {len(epochs)} epochs{seconds}")
     # The layout makes room for the ticks that were there before it, and may then get longer ones.
     fig.draw_without_rendering()
     return fig
 
 
-@styled
+@style.styled
 def curves(
     x: np.ndarray,
     lines: Mapping[str, np.ndarray],
@@ -147,14 +121,14 @@ def curves(
         dots: mark the points.
         axes: more for `Axes.set`: xscale, xlim, ylim.
     """
-    fig = new_figure(7.5, 3.3)
+    fig = style.new_figure(7.5, 3.3)
     ax = fig.subplots()
-    shades = method_palette(list(lines))
+    shades = style.method_palette(list(lines))
     for (name, values), (label, color) in zip(lines.items(), shades.items(), strict=True):
         stroke: Any = (0, (3, 2)) if name in dashed else "-"
         ax.plot(x, values, color, linestyle=stroke, marker="o" if dots else "", markersize=4, label=label)
     if reference is not None:
-        ax.plot(x, np.broadcast_to(reference[1], np.shape(x)), label=reference[0], **DASHED)
+        ax.plot(x, np.broadcast_to(reference[1], np.shape(x)), label=reference[0], **style.DASHED)
     ax.set(xlabel=xlabel, ylabel=ylabel, **axes)
     ax.grid()
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), handlelength=3)
@@ -162,13 +136,10 @@ def curves(
     return fig
 
 
-@styled
-def confusion(matrix: np.ndarray, classes: Sequence[str], title: str | None = None) -> Figure:
+@style.styled
+def confusion(matrix: np.ndarray, classes: Sequence[str]) -> Figure:
     """Counts int [C,C] (rows the truth, columns what was predicted): share of the row as shade and number,
     the count below it.
-
-    Raises:
-        ValueError: a matrix of another size.
     """
     matrix, c = np.asarray(matrix), len(classes)
     if matrix.shape != (c, c):
@@ -176,13 +147,13 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], title: str | None = No
     total = matrix.sum(1)
     share = np.divide(matrix, total[:, None], out=np.zeros((c, c)), where=total[:, None] > 0)
     side = 0.62 * c + 1.5
-    fig = new_figure(side, side)
+    fig = style.new_figure(side, side)
     ax = fig.subplots()
     cells = zip(share.flat, matrix.flat, strict=True)
     texts = np.array([f"{part:.0%}\n{n:,}" if n else "" for part, n in cells]).reshape(c, c)
     rows = [f"{name}\n{n:,}" for name, n in zip(classes, total, strict=True)]
     # Errors are rare: a curve in the shade lets a few percent be seen.
-    heat_table(ax, share, rows, classes, texts, norm=PowerNorm(0.6, 0, 1), square=True)
+    style.heat_table(ax, share, rows, classes, texts, norm=PowerNorm(0.6, 0, 1), square=True)
     ax.tick_params(pad=9)
     for i, color in enumerate(colors(classes)):
         bar: dict[str, Any] = {"color": color, "linewidth": 4, "clip_on": False, "solid_capstyle": "butt"}
@@ -190,34 +161,30 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], title: str | None = No
         ax.plot([i + 0.1, i + 0.9], [c + 0.1, c + 0.1], **bar)
     ax.set(xlim=(0, c), ylim=(c, 0), xlabel="predicted: share of the row, and faces", ylabel="label")
     right = np.trace(matrix) / max(1, matrix.sum())
-    ax.set_title(title or f"What was taken for what: {right:.1%} of {matrix.sum():,} faces right")
+    ax.set_title(f"What was taken for what: {right:.1%} of {matrix.sum():,} faces right")
     return fig
 
 
-@styled
-def per_class_recall(metrics: pd.DataFrame, title: str | None = None) -> Figure:
-    """Recall of every class with its interval, from `evaluation.evaluate`'s table; their mean as a line.
-
-    Raises:
-        ValueError: a table without recall or without intervals.
-    """
-    check_columns(metrics, ("metric", "class", "value", "low", "high"))
+@style.styled
+def per_class_recall(metrics: pd.DataFrame) -> Figure:
+    """Recall of every class with its interval, from `evaluation.evaluate`'s table; their mean as a line."""
+    style.check_columns(metrics, ("metric", "class", "value", "low", "high"))
     table = metrics[metrics["metric"] == "recall"].rename(columns={"class": "label"})
-    check_columns(table, ())
-    fig = new_figure(6.4, 0.36 * len(table) + 1.1)
+    style.check_columns(table, ())
+    fig = style.new_figure(6.4, 0.36 * len(table) + 1.1)
     ax = fig.subplots()
-    interval_rows(ax, table, colors(list(table["label"])))
+    style.interval_rows(ax, table, colors(list(table["label"])))
     mean = 100 * table["value"].mean()
-    ax.axvline(mean, **DASHED)
+    ax.axvline(mean, **style.DASHED)
     corner: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
-    ax.annotate(f"mean {mean:.1f}%", (mean, 1), (-4, 2), ha="right", fontsize=8, color=SOFT, **corner)
+    ax.annotate(f"mean {mean:.1f}%", (mean, 1), (-4, 2), ha="right", fontsize=8, color=style.SOFT, **corner)
     ax.set_xlabel("recall, % of the class's faces, with 95 % interval")
     ax.set_xlim(max(0, np.nanmin(100 * table[["low", "value"]]) - 5), 102)
-    ax.set_title(title or "How many faces of each class are found", pad=16)
+    ax.set_title("How many faces of each class are found", pad=16)
     return fig
 
 
-@styled
+@style.styled
 def ablation(
     summary: pd.DataFrame,
     xlabel: str = "accuracy, %",
@@ -231,28 +198,25 @@ def ablation(
         summary: columns label, value, low, high; low and high are NaN for a single seed, whose dot is hollow.
         percent: values are shares, shown times 100.
         reference: label of the row that the others are compared with; gets a line through all rows.
-
-    Raises:
-        ValueError: missing columns, no rows, or a reference that is no label.
     """
-    check_columns(summary, ("label", "value", "low", "high"))
+    style.check_columns(summary, ("label", "value", "low", "high"))
     labels = list(summary["label"])
     if reference is not None and reference not in labels:
         raise ValueError(f"no row {reference!r}; labels are {', '.join(map(str, labels))}")
-    fig = new_figure(7.2, 0.36 * len(labels) + 1.05)
+    fig = style.new_figure(7.2, 0.36 * len(labels) + 1.05)
     ax = fig.subplots()
-    shades = [INK if label == reference else SERIES[0] for label in labels]
-    interval_rows(ax, summary, shades, percent, "{:.1f}%" if percent else "{:.3f}")
+    shades = [style.INK if label == reference else style.SERIES[0] for label in labels]
+    style.interval_rows(ax, summary, shades, percent, "{:.1f}%" if percent else "{:.3f}")
     if reference is not None:
         value = summary["value"].iloc[labels.index(reference)]
-        ax.axvline(value * (100 if percent else 1), **DASHED)
+        ax.axvline(value * (100 if percent else 1), **style.DASHED)
     ax.margins(x=0.06)
     ax.set_xlabel(xlabel)
     ax.set_title(title or "What each part contributes")
     return fig
 
 
-@styled
+@style.styled
 def panels_of_intervals(
     table: pd.DataFrame,
     xlabel: str = "",
@@ -270,24 +234,23 @@ def panels_of_intervals(
         reference: a label, whose value gets a line in every panel, or a value as it is shown.
         percent: values are shares, shown times 100.
         number: how a value is written.
-
-    Raises:
-        ValueError: missing columns, no rows, or panels that do not have the same labels.
     """
-    check_columns(table, ("panel", "label", "value", "low", "high"))
+    style.check_columns(table, ("panel", "label", "value", "low", "high"))
     names, labels = (list(dict.fromkeys(table[key])) for key in ("panel", "label"))
     if table.pivot_table(index="label", columns="panel", values="value").isna().any(axis=None):
         raise ValueError(f"every panel needs a row for each of {', '.join(labels)}")
     width, height = 9.0 / len(names), 0.42 * len(labels) + 0.7
-    fig, axes, _ = panels(len(names), width, height, 0.35, rows=1, sharex=sharex)
-    one = {label: INK if label == reference else SERIES[0] for label in labels}
-    shades = method_palette(labels) if set(labels) <= set(TITLES) else one
+    fig, axes, _ = style.panels(len(names), width, height, 0.35, rows=1, sharex=sharex)
+    one = {label: style.INK if label == reference else style.SERIES[0] for label in labels}
+    shades = style.method_palette(labels) if set(labels) <= set(TITLES) else one
     for ax, name in zip(axes, names, strict=True):
         rows = table[table["panel"] == name].set_index("label").loc[labels].reset_index()
-        interval_rows(ax, rows.assign(label=list(shades)), list(shades.values()), percent, number, above=True)
+        style.interval_rows(
+            ax, rows.assign(label=list(shades)), list(shades.values()), percent, number, above=True
+        )
         if reference is not None:
             at = rows["value"].iloc[labels.index(reference)] if isinstance(reference, str) else reference
-            ax.axvline(at * 100 if percent and isinstance(reference, str) else at, **DASHED)
+            ax.axvline(at * 100 if percent and isinstance(reference, str) else at, **style.DASHED)
         ax.tick_params(labelleft=ax is axes[0])
         ax.set_title(name, fontsize=9.5)
         ax.set_xlabel("")
@@ -295,12 +258,12 @@ def panels_of_intervals(
         ax.locator_params(axis="x", nbins=5)
         if percent:
             ax.xaxis.set_major_formatter(PercentFormatter(100))
-    fig.supxlabel(xlabel, fontsize=9, color=SOFT)
-    heading(fig, title or xlabel)
+    fig.supxlabel(xlabel, fontsize=9, color=style.SOFT)
+    style.heading(fig, title or xlabel)
     return fig
 
 
-@styled
+@style.styled
 def curves_with_intervals(
     table: pd.DataFrame,
     labels: Mapping[str, str],
@@ -317,65 +280,59 @@ def curves_with_intervals(
         chance: accuracy of the best constant answer, a dashed line.
         spans: knob → ends of a grey band.
     """
-    check_columns(table, ("knob", "level", "model", "value", "low", "high"))
+    style.check_columns(table, ("knob", "level", "model", "value", "low", "high"))
     knobs, names = (list(dict.fromkeys(table[key])) for key in ("knob", "model"))
-    shades = method_palette(names)
-    fig, axes, _ = panels(len(knobs), 9.0 / len(knobs), 2.5, 0.6, rows=1, sharey=True)
-    drawn = with_ends(table.assign(model=table["model"].map(method_title)))
+    shades = style.method_palette(names)
+    fig, axes, _ = style.panels(len(knobs), 9.0 / len(knobs), 2.5, 0.6, rows=1, sharey=True)
+    drawn = style.with_ends(table.assign(model=table["model"].map(style.method_title)))
     for ax, knob in zip(axes, knobs, strict=True):
         rows = drawn[drawn["knob"] == knob]
         look: dict[str, Any] = {"marker": "o", "markersize": 4, "markeredgewidth": 0, "err_kws": {"alpha": 0.1}}
         look |= {"hue": "model", "palette": shades, "hue_order": list(shades), "legend": False}
-        sns.lineplot(rows, x="level", y="estimate", sort=False, ax=ax, **look, **KNOWN_ENDS)
+        sns.lineplot(rows, x="level", y="estimate", sort=False, ax=ax, **look, **style.KNOWN_ENDS)
         if chance is not None:
-            ax.axhline(chance, **DASHED)
+            ax.axhline(chance, **style.DASHED)
         if spans is not None:
             ax.axvspan(*spans[knob], color="#eeeeee", linewidth=0, zorder=0)
         ax.set(xlabel=labels.get(knob, knob), ylabel=ylabel, ylim=(0, 1.02))
         ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         ax.grid(axis="y")
-    legend(fig, [mark(name, color, linestyle="-") for name, color in shades.items()])
-    heading(fig, title or "One difficulty at a time")
+    style.legend(fig, [style.mark(name, color, linestyle="-") for name, color in shades.items()])
+    style.heading(fig, title or "One difficulty at a time")
     return fig
 
 
-@styled
-def group_accuracy(table: pd.DataFrame, joined: bool = False, title: str | None = None) -> Figure:
+@style.styled
+def group_accuracy(table: pd.DataFrame) -> Figure:
     """A panel a property: accuracy of every model within each group, with intervals.
 
-    Args:
-        table: columns property, group, model, value, low, high, as `comparison.accuracy_by_group` gives them,
-            and faces, if their number is to be written under each group.
-        joined: join the dots of a model by a line, where groups have an order.
+    `table`: columns property, group, model, value, low, high, as `comparison.accuracy_by_group` gives them, and
+    faces, whose number is written under each group.
     """
-    check_columns(table, ("property", "group", "model", "value", "low", "high"))
+    style.check_columns(table, ("property", "group", "model", "faces", "value", "low", "high"))
     names, models = (list(dict.fromkeys(table[key])) for key in ("property", "model"))
-    shades = method_palette(models)
+    shades = style.method_palette(models)
     widths = [table.loc[table["property"] == name, "group"].nunique() + 0.6 for name in names]
-    fig = new_figure(2.6 * len(names) + 3.0, 3.3)
+    fig = style.new_figure(2.6 * len(names) + 3.0, 3.3)
     axes = fig.subplots(1, len(names), sharey=True, squeeze=False, width_ratios=widths)[0]
     for ax, name in zip(axes, names, strict=True):
         part = table[table["property"] == name]
         groups = part.drop_duplicates("group")
         order = list(groups["group"])
+        named = part.assign(model=part["model"].map(style.method_title))
         sns.pointplot(
-            with_ends(part.assign(model=part["model"].map(method_title))), x="group", y="estimate", hue="model",
-            order=order, hue_order=list(shades), palette=shades, linestyle="-" if joined else "none",
-            linewidth=1.6, markersize=6, markeredgewidth=0, legend=False, ax=ax,
-            dodge=(0.12 if joined else 0.5) if len(shades) > 1 else False,
-            err_kws={"linewidth": 2, "alpha": 0.5}, **KNOWN_ENDS,
+            style.with_ends(named), x="group", y="estimate", hue="model", order=order, hue_order=list(shades),
+            palette=shades, linestyle="none", linewidth=1.6, markersize=6, markeredgewidth=0, legend=False,
+            dodge=0.5 if len(shades) > 1 else False, ax=ax,
+            err_kws={"linewidth": 2, "alpha": 0.5}, **style.KNOWN_ENDS,
         )  # fmt: skip
-        if "faces" in table:
-            ax.set_xticks(range(len(order)), [f"{g}\n{n:,}" for g, n in groups[["group", "faces"]].to_numpy()])
+        ax.set_xticks(range(len(order)), [f"{g}\n{n:,}" for g, n in groups[["group", "faces"]].to_numpy()])
         ax.set(xlabel=name, ylabel="accuracy" if ax is axes[0] else "")
         ax.grid(axis="y")
     axes[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    legend(fig, [mark(model, color) for model, color in shades.items()])
-    heading(fig, title or "Is the error the same for everybody? (numbers: faces in the group)")
+    style.legend(fig, [style.mark(model, color) for model, color in shades.items()])
+    style.heading(fig, "Is the error the same for everybody? (numbers: faces in the group)")
     return fig
-
-
-# ---------------------------------------------------------------- embeddings
 
 
 class Frame(NamedTuple):
@@ -389,11 +346,7 @@ class Frame(NamedTuple):
 def cloud(
     ax: Axes, moment: Frame, labels: Sequence[int] | np.ndarray, classes: Sequence[str], size: float
 ) -> None:
-    """Points in their classes' colours, centers as stars, decision regions pale, margins as outlines.
-
-    Raises:
-        ValueError: another number of points than labels.
-    """
+    """Points in their classes' colours, centers as stars, decision regions pale, margins as outlines."""
     xy, chosen, shades = np.asarray(moment.xy), np.asarray(labels), colors(classes)
     if xy.shape != (len(chosen), 2):
         raise ValueError(f"expected points [{len(chosen)},2], got {list(xy.shape)}")
@@ -415,103 +368,86 @@ def cloud(
     ax.set(xticks=[], yticks=[])
 
 
-@styled
+@style.styled
 def embedding_frames(
     frames: Mapping[str, Sequence[Frame]],
     labels: Sequence[int],
     classes: Sequence[str],
-    column_titles: Sequence[str] | None = None,
+    column_titles: Sequence[str],
     side: float = 1.75,
     title: str | None = None,
 ) -> Figure:
     """Plane embeddings of the same faces as they change: a row a method, a column a moment.
 
-    Every panel has its own scale, since what matters is where the classes lie to each other.
-
-    Args:
-        side: of a panel, in inches, made smaller if the figure would be too wide.
-
-    Raises:
-        ValueError: rows of unequal length, or titles that do not fit.
+    Every panel has its own scale, since what matters is where the classes lie to each other. `side`: of a
+    panel, in inches, made smaller if the figure would be too wide.
     """
-    count = len(next(iter(frames.values())))
-    names = [f"frame {i + 1}" for i in range(count)] if column_titles is None else list(column_titles)
-    if {len(row) for row in frames.values()} != {len(names)}:
-        raise ValueError(f"expected {len(names)} frames in every row, got {[len(r) for r in frames.values()]}")
-    side = min(side, 8.6 / len(names))
-    fig = new_figure(side * len(names) + 0.4, (side + 0.12) * len(frames) + 0.75)
-    axes = fig.subplots(len(frames), len(names), squeeze=False)
+    count = len(column_titles)
+    if {len(row) for row in frames.values()} != {count}:
+        raise ValueError(f"expected {count} frames in every row, got {[len(r) for r in frames.values()]}")
+    side = min(side, 8.6 / count)
+    fig = style.new_figure(side * count + 0.4, (side + 0.12) * len(frames) + 0.75)
+    axes = fig.subplots(len(frames), count, squeeze=False)
     for row, (name, moments) in zip(axes, frames.items(), strict=True):
         for ax, moment in zip(row, moments, strict=True):
             cloud(ax, moment, labels, classes, size=4.5 * max(1.0, side / 1.2))
             ax.spines[:].set(visible=True, color="#c8c8c8")
-        row[0].set_ylabel(name, color=INK, fontsize=8.5)
-    for ax, text in zip(axes[0], names, strict=True):
+        row[0].set_ylabel(name, color=style.INK, fontsize=8.5)
+    for ax, text in zip(axes[0], column_titles, strict=True):
         ax.set_title(text, loc="center", fontsize=9, weight="normal", pad=4)
     engine: Any = fig.get_layout_engine()
     engine.set(h_pad=0.02, w_pad=0.02)
-    heading(fig, title or "The same faces through training")
+    style.heading(fig, title or "The same faces through training")
     stars = any(moment.centers is not None for row in frames.values() for moment in row)
-    marks = [*class_marks(classes), *([mark("center", marker="*", markersize=12)] if stars else [])]
-    legend(fig, marks, columns=9 if fig.get_size_inches()[0] > 8 else 5)
+    marks = [*style.class_marks(classes), *([style.mark("center", marker="*", markersize=12)] if stars else [])]
+    style.legend(fig, marks, columns=9 if fig.get_size_inches()[0] > 8 else 5)
     return fig
 
 
-@styled
+@style.styled
 def embedding_map(
     xy: np.ndarray,
     labels: Sequence[int] | np.ndarray,
     classes: Sequence[str],
     centers: np.ndarray | None = None,
-    axis: str = "UMAP",
     title: str | None = None,
 ) -> Figure:
     """Points [N,2] in their classes' colours, each class's name above most of its points.
 
-    Args:
-        centers: class centers [C,2], drawn as stars.
-        axis: what the two directions are called.
-
-    Raises:
-        ValueError: another number of points than labels.
+    `centers`: class centers [C,2], drawn as stars.
     """
     xy, labels = np.asarray(xy), np.asarray(labels)
-    fig = new_figure(6.6, 5.2)
+    fig = style.new_figure(6.6, 5.2)
     ax = fig.subplots()
     cloud(ax, Frame(xy, centers), labels, classes, size=float(np.clip(9000 / max(1, len(xy)), 5, 32)))
     members = {name: xy[labels == label] for label, name in enumerate(classes) if (labels == label).any()}
-    marks = class_marks(list(members))
+    marks = style.class_marks(list(members))
     for line, (name, part) in zip(marks, members.items(), strict=True):
         line.set_label(f"{name}, {len(part):,}")
-    stars = [] if centers is None else [mark("class center", marker="*", markersize=12)]
+    stars = [] if centers is None else [style.mark("class center", marker="*", markersize=12)]
     ax.legend(handles=[*marks, *stars], loc="center left", bbox_to_anchor=(1, 0.5), handletextpad=0.2)
-    ax.set(xlabel=f"{axis} 1 (no unit)", ylabel=f"{axis} 2 (no unit)")
+    ax.set(xlabel="UMAP 1 (no unit)", ylabel="UMAP 2 (no unit)")
     ax.set_title(title or f"Embeddings of {len(xy):,} faces, laid out by neighbourhood")
     # The lowest first, so that names that share a spot rise above it one after another.
-    names = [(n, INK, np.median(part[:, 0]), np.quantile(part[:, 1], 0.9)) for n, part in members.items()]
-    name_points(ax, sorted(names, key=lambda name: name[3]), weight="bold", fontsize=9.5, path_effects=HALO)
+    names = [(n, style.INK, np.median(part[:, 0]), np.quantile(part[:, 1], 0.9)) for n, part in members.items()]
+    style.name_points(
+        ax, sorted(names, key=lambda name: name[3]), weight="bold", fontsize=9.5, path_effects=style.HALO
+    )
     return fig
 
 
-# ---------------------------------------------------------------- speed
-
-
-@styled
-def bench_table_figure(table: pd.DataFrame, title: str | None = None) -> Figure:
+@style.styled
+def bench_table_figure(table: pd.DataFrame) -> Figure:
     """Images a second of every model on every path that was measured, a panel a size and mode.
 
-    Args:
-        table: from `bench.bench_models`; columns model, size, mode, path, images_per_s.
-
-    Raises:
-        ValueError: missing columns or no rows.
+    `table`: from `bench.bench_models`; columns model, size, mode, path, images_per_s.
     """
-    check_columns(table, ("model", "size", "mode", "path", "images_per_s"))
-    shades = {"plain": "#b9bcd9", "default": SERIES[0], "compiled": SERIES[1]}
+    style.check_columns(table, ("model", "size", "mode", "path", "images_per_s"))
+    shades = {"plain": "#b9bcd9", "default": style.SERIES[0], "compiled": style.SERIES[1]}
     paths = [path for path in shades if path in set(table["path"])]
     groups = list(table.groupby(["size", "mode"], sort=False))
     models = list(dict.fromkeys(table["model"]))
-    fig, axes, _ = panels(len(groups), 4.5, 0.52 * len(models) + 1.0, 0.5)
+    fig, axes, _ = style.panels(len(groups), 4.5, 0.52 * len(models) + 1.0, 0.5)
     for ax, ((size, mode), part) in zip(axes, groups, strict=True):
         rates = part.pivot_table(index="model", columns="path", values="images_per_s").reindex(models)
         sns.barplot(
@@ -526,11 +462,11 @@ def bench_table_figure(table: pd.DataFrame, title: str | None = None) -> Figure:
                 texts.append((f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}") + ratio)
             ax.bar_label(bars, texts, padding=4, fontsize=8)  # type: ignore[arg-type]
         ax.set(xlim=(0, part["images_per_s"].max() * 1.28), xlabel="images a second", ylabel="")
-        ax.set_yticks(range(len(models)), [method_title(name) for name in models])
+        ax.set_yticks(range(len(models)), [style.method_title(name) for name in models])
         ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         ax.set_title(f"{mode}, {size} size", fontsize=9.5)
-        plain_rows(ax)
+        style.plain_rows(ax)
     names = {"plain": "plain: fp32, eager", "default": "default", "compiled": "default, torch.compile"}
-    legend(fig, [Patch(color=shades[path], label=names[path]) for path in paths])
-    heading(fig, title or "Speed on this machine")
+    style.legend(fig, [Patch(color=shades[path], label=names[path]) for path in paths])
+    style.heading(fig, "Speed on this machine")
     return fig

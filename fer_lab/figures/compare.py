@@ -9,66 +9,44 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from matplotlib.transforms import Bbox
 
+from fer_lab.figures import style
 from fer_lab.figures.charts import Frame, cloud
-from fer_lab.figures.style import (
-    HALO,
-    INK,
-    SOFT,
-    check_columns,
-    class_marks,
-    heading,
-    heat_table,
-    legend,
-    mark,
-    method_color,
-    method_title,
-    name_points,
-    new_figure,
-    panels,
-    styled,
-)
 
 
-@styled
-def recall_by_class(recalls: pd.DataFrame, classes: Sequence[str], title: str | None = None) -> Figure:
+@style.styled
+def recall_by_class(recalls: pd.DataFrame, classes: Sequence[str]) -> Figure:
     """Recall of every class by every model: value as shade and number, with its interval below the number.
 
-    Args:
-        recalls: columns model, class, value, low, high; shares.
+    `recalls`: columns model, class, value, low, high; shares.
     """
-    check_columns(recalls, ("model", "class", "value", "low", "high"))
+    style.check_columns(recalls, ("model", "class", "value", "low", "high"))
     names = list(dict.fromkeys(recalls["model"]))
     tables = recalls.pivot_table(index="model", columns="class", values=["value", "low", "high"], dropna=False)
     tables = 100 * tables.reindex(index=names)
     value, low, high = (
         tables[end].reindex(columns=list(classes)).to_numpy() for end in ("value", "low", "high")
     )
-    fig = new_figure(1.6 + 0.85 * len(classes), 1.4 + 0.48 * len(names))
+    fig = style.new_figure(1.6 + 0.85 * len(classes), 1.4 + 0.48 * len(names))
     ax = fig.subplots()
     texts = np.full(value.shape, "", dtype=object)
     for at in zip(*np.nonzero(np.isfinite(value)), strict=True):
         texts[at] = f"{value[at]:.0f}%\n{low[at]:.0f}–{high[at]:.0f}"
     # Ten points below the least: from zero on, 77 % and 95 % would look alike.
     least = max(0, 10 * np.floor(np.nanmin(value) / 10) - 10)
-    heat_table(ax, value, [method_title(name) for name in names], classes, texts, 0, vmin=least, vmax=100)
+    style.heat_table(
+        ax, value, [style.method_title(name) for name in names], classes, texts, 0, vmin=least, vmax=100
+    )
     ax.set(xlabel="", ylabel="")
-    ax.set_title(title or "Recall of each class, with 95 % interval")
+    ax.set_title("Recall of each class, with 95 % interval")
     return fig
 
 
-@styled
-def confusion_differences(
-    matrices: Mapping[str, np.ndarray], reference: str, classes: Sequence[str], title: str | None = None
-) -> Figure:
+@style.styled
+def confusion_differences(matrices: Mapping[str, np.ndarray], reference: str, classes: Sequence[str]) -> Figure:
     """Every model's confusion minus the reference's, in points of the row: blue is less, red is more.
 
-    Differences below one point carry no number.
-
-    Args:
-        matrices: model → counts int [C,C], rows the truth; all of the same faces.
-
-    Raises:
-        ValueError: no matrix of the reference, or none of another model.
+    Differences below one point carry no number. `matrices`: model → counts int [C,C], rows the truth; all of
+    the same faces.
     """
     others = [name for name in matrices if name != reference]
     if reference not in matrices or not others:
@@ -81,52 +59,49 @@ def confusion_differences(
     gaps = {name: shares(matrices[name]) - shares(matrices[reference]) for name in others}
     limit = max(1.0, *(float(np.abs(gap).max()) for gap in gaps.values()))
     width = 4.2 if len(others) in (1, 2, 4) else 3.0
-    fig, axes, _ = panels(len(others), width, 3.0, 0.5, sharex=True, sharey=True)
+    fig, axes, _ = style.panels(len(others), width, 3.0, 0.5, sharex=True, sharey=True)
     for ax, (name, gap) in zip(axes, gaps.items(), strict=True):
         texts = [[f"{points:+.0f}" if abs(points) >= 1 else "" for points in row] for row in gap]
         shades: dict[str, Any] = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
-        heat_table(ax, gap, classes, classes, texts, annot_kws={"fontsize": 8}, **shades)
-        ax.set_title(method_title(name), color=method_color(name))
-    fig.supxlabel("predicted", fontsize=9, color=SOFT)
-    fig.supylabel("label", fontsize=9, color=SOFT)
-    heading(fig, title or f"Confusion minus that of {method_title(reference)}, in points of the row")
+        style.heat_table(ax, gap, classes, classes, texts, annot_kws={"fontsize": 8}, **shades)
+        ax.set_title(style.method_title(name), color=style.method_color(name))
+    fig.supxlabel("predicted", fontsize=9, color=style.SOFT)
+    fig.supylabel("label", fontsize=9, color=style.SOFT)
+    style.heading(fig, f"Confusion minus that of {style.method_title(reference)}, in points of the row")
     return fig
 
 
-@styled
+@style.styled
 def embedding_panels(
     points: Mapping[str, np.ndarray],
     labels: Sequence[int] | np.ndarray,
     classes: Sequence[str],
     marked: Sequence[int] = (),
-    title: str | None = None,
 ) -> Figure:
     """Layouts [N,2] of the same faces by several models, in their classes' colours.
 
-    Args:
-        marked: faces that carry the same number in every panel.
-
-    Raises:
-        ValueError: another number of points than labels.
+    `marked`: faces that carry the same number in every panel.
     """
-    fig, axes, empty = panels(len(points), 3.0, 2.8, 0.6)
+    fig, axes, empty = style.panels(len(points), 3.0, 2.8, 0.6)
     for ax, (name, xy) in zip(axes, points.items(), strict=True):
         cloud(ax, Frame(xy), labels, classes, size=9)
         ax.spines[:].set(visible=True, color="#d0d0d0")
-        ax.set_title(method_title(name), color=method_color(name))
-    legend(fig, class_marks(classes), empty, columns=min(4, len(classes)))
-    heading(fig, title or "The same faces, as each model lays them out (UMAP)")
+        ax.set_title(style.method_title(name), color=style.method_color(name))
+    style.legend(fig, style.class_marks(classes), empty, columns=min(4, len(classes)))
+    style.heading(fig, "The same faces, as each model lays them out (UMAP)")
     for ax, xy in zip(axes, points.values(), strict=True):
         chosen = np.asarray(xy)[list(marked)].reshape(-1, 2)
-        ax.scatter(chosen[:, 0], chosen[:, 1], s=20, facecolor="none", edgecolor=INK, linewidth=1, zorder=4)
+        ax.scatter(
+            chosen[:, 0], chosen[:, 1], s=20, facecolor="none", edgecolor=style.INK, linewidth=1, zorder=4
+        )
         fig.draw_without_rendering()
         dots = [Bbox([at, at]).padded(5) for at in ax.transData.transform(chosen)]
-        numbers = [(str(i), INK, x, y) for i, (x, y) in enumerate(chosen, 1)]
-        name_points(ax, numbers, dots, line=True, weight="bold", fontsize=9, path_effects=HALO)
+        numbers = [(str(i), style.INK, x, y) for i, (x, y) in enumerate(chosen, 1)]
+        style.name_points(ax, numbers, dots, line=True, weight="bold", fontsize=9, path_effects=style.HALO)
     return fig
 
 
-@styled
+@style.styled
 def accuracy_against_cost(
     table: pd.DataFrame, conditions: Sequence[str] = (), title: str | None = None
 ) -> Figure:
@@ -137,22 +112,20 @@ def accuracy_against_cost(
     Args:
         table: columns model, value, low, high (accuracy, share), images_per_s, and parameters_m or condition.
         conditions: two values of the column condition, the hollow one first.
-
-    Raises:
-        ValueError: missing columns, or a condition that no row has.
     """
-    check_columns(table, ("model", "value", "low", "high", "images_per_s"))
-    check_columns(table, ("condition",) if conditions else ("parameters_m",))
+    style.check_columns(table, ("model", "value", "low", "high", "images_per_s"))
+    style.check_columns(table, ("condition",) if conditions else ("parameters_m",))
     if conditions and (len(conditions) != 2 or not set(conditions) <= set(table["condition"])):
         raise ValueError(f"expected two of {', '.join(sorted(set(table['condition'])))}, got {conditions}")
-    fig = new_figure(6.6, 4.0)
+    fig = style.new_figure(6.6, 4.0)
     ax = fig.subplots()
     names: list[tuple[str, str, float, float]] = []
     bars: list[tuple[tuple[float, float], tuple[float, float], float]] = []  # ends, and points around them
     shift = 0.006 * table["images_per_s"].max()
     for row in table.sort_values(["images_per_s", "model"], kind="stable").to_dict("records"):
-        x, color, face, size = row["images_per_s"], method_color(row["model"]), method_color(row["model"]), 55.0
-        text = method_title(row["model"])
+        x, color, size = row["images_per_s"], style.method_color(row["model"]), 55.0
+        face = color
+        text = style.method_title(row["model"])
         if conditions:
             if row["condition"] not in conditions:
                 continue
@@ -169,7 +142,7 @@ def accuracy_against_cost(
             names.append((text, color, x, row["value"]))
     if conditions:
         faces = zip(conditions, ("white", "#555555"), strict=True)
-        marks = [mark(text, "#555555", markersize=7, markerfacecolor=face) for text, face in faces]
+        marks = [style.mark(text, "#555555", markersize=7, markerfacecolor=face) for text, face in faces]
         ax.legend(handles=marks, loc="lower right")
     ax.set_title(title or ("What accuracy costs" if conditions else "What accuracy costs (area: parameters)"))
     ax.set(xlabel="images a second at inference, on this machine", ylabel="accuracy")
@@ -181,5 +154,5 @@ def accuracy_against_cost(
     fig.draw_without_rendering()
     to_pixels = ax.transData.transform
     avoid = [Bbox(to_pixels([a, b])).padded(points * fig.dpi / 72 + 2) for a, b, points in bars]
-    name_points(ax, names, avoid)
+    style.name_points(ax, names, avoid)
     return fig

@@ -15,36 +15,23 @@ from fer_lab.figures.style import HEAT, INK, SERIES, new_figure, plain_rows, sty
 
 
 @styled
-def feature_maps(
-    features: torch.Tensor | np.ndarray, columns: int = 8, limit: int = 32, title: str | None = None
-) -> Figure:
-    """The first `limit` channels of [C,h,w], each scaled on its own, its number above it.
-
-    Raises:
-        ValueError: another number of dimensions.
-    """
-    features = torch.as_tensor(features).detach().float().cpu()
+def feature_maps(features: torch.Tensor, title: str, limit: int = 32) -> Figure:
+    """The first `limit` channels of [C,h,w], each scaled on its own, its number above it."""
     if features.ndim != 3:
         raise ValueError(f"expected features [C,h,w], got {list(features.shape)}")
     shown = features[:limit]
-    scaled = normalize_for_display(shown[None])[0].numpy()
-    starts = range(0, len(shown), columns)
-    names = [[str(j) for j in range(i, min(i + columns, len(shown)))] for i in starts]
-    tiles = [[HEAT(one)[..., :3] for one in scaled[i : i + columns]] for i in starts]
-    c, h, w = features.shape
-    title = title or f"{len(shown)} of {c} channels, {h}×{w}, each on its own scale"
+    scaled = normalize_for_display(shown[None])[0].cpu().numpy()
+    starts = range(0, len(shown), 8)
+    names = [[str(j) for j in range(i, min(i + 8, len(shown)))] for i in starts]
+    tiles = [[HEAT(one)[..., :3] for one in scaled[i : i + 8]] for i in starts]
     return mosaic(tiles, captions=names, cell=0.95, title=title, interpolation="nearest")[0]
 
 
 @styled
-def head_overlap_figure(values_by_variant: Mapping[str, Sequence[float]], title: str | None = None) -> Figure:
+def head_overlap_figure(values_by_variant: Mapping[str, Sequence[float]]) -> Figure:
     """How much the heads overlap on each face: a dot a face, in a row a variant, with the mean as a bar.
 
-    Args:
-        values_by_variant: name → values of `mean_pairwise_cosine`, one a face (or a seed).
-
-    Raises:
-        ValueError: no variant, or one without values.
+    `values_by_variant`: name → values of `mean_pairwise_cosine`, one a face (or a seed).
     """
     if not values_by_variant or not all(len(values) for values in values_by_variant.values()):
         raise ValueError("every variant needs at least one value of overlap")
@@ -65,5 +52,5 @@ def head_overlap_figure(values_by_variant: Mapping[str, Sequence[float]], title:
     ax.set(xlim=(-0.02, 1.02), ylim=(len(parts) - 0.45, -0.65), ylabel="")
     ax.set_xlabel("mean pairwise cosine of the heads' maps (0: disjoint places, 1: the same)")
     plain_rows(ax)
-    ax.set_title(title or "How much the heads look at the same places")
+    ax.set_title("How much the heads look at the same places")
     return fig

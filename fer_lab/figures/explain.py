@@ -10,24 +10,8 @@ import torch
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
+from fer_lab.figures import style
 from fer_lab.figures.pictures import Images, check_masks, heat_over, heat_rows, heats, outline, pictures_of
-from fer_lab.figures.style import (
-    INK,
-    KNOWN_ENDS,
-    PITCH,
-    SERIES,
-    SOFT,
-    check_columns,
-    heading,
-    legend,
-    mark,
-    method_title,
-    new_figure,
-    panels,
-    plain_rows,
-    styled,
-    with_ends,
-)
 
 # Ways to a map as figures call them, and their colours throughout the book.
 NAMES = {
@@ -38,7 +22,7 @@ NAMES = {
     "chance": "chance",
     "centre": "centre prior",
 }
-COLORS = dict(zip(("native", "grad_cam", "integrated_gradients", "occlusion"), SERIES, strict=False))
+COLORS = dict(zip(("native", "grad_cam", "integrated_gradients", "occlusion"), style.SERIES, strict=False))
 PRIORS: dict[str, Any] = {"chance": (0, (1.2, 1.2)), "centre": "-"}
 DOTTED: Any = (0, (1.2, 1.6))
 
@@ -50,39 +34,36 @@ def _named(way: str) -> str:
 def _marks(ways: Sequence[str]) -> list[Artist]:
     """Entries of a legend: ways as dots in their colours, priors as grey lines."""
     return [
-        mark(_named(way), SOFT, marker="", linestyle=PRIORS[way])
+        style.mark(_named(way), style.SOFT, marker="", linestyle=PRIORS[way])
         if way in PRIORS
-        else mark(_named(way), COLORS.get(way, INK), linestyle="-", markersize=4)
+        else style.mark(_named(way), COLORS.get(way, style.INK), linestyle="-", markersize=4)
         for way in ways
     ]
 
 
 def _palette(ways: Sequence[str]) -> dict[str, str]:
-    return {way: COLORS.get(way, INK) for way in ways}
+    return {way: COLORS.get(way, style.INK) for way in ways}
 
 
-@styled
+@style.styled
 def explanation_grid(
     images: Images,
     maps: Mapping[str, torch.Tensor],
-    masks: torch.Tensor | None = None,
-    row_titles: Sequence[str] | None = None,
+    masks: torch.Tensor | None,
+    row_titles: Sequence[str],
     cell: float = 1.35,
     title: str | None = None,
 ) -> Figure:
     """A row a face: the face, and then each way's map as heat over it, with a region outlined.
 
-    Only what speaks for the class is shown (values below zero are cut), and every map is scaled to 0…1 on
-    its own: colours compare places within a map and not two maps.
+    Only what speaks for the class is shown (values below zero are cut), and every map is scaled to 0…1 on its
+    own: colours compare places within a map and not two maps.
 
     Args:
         images: uint8 [B,3,S,S]; the same face several times to compare models on it.
         maps: way → [B,1,h,w].
         masks: bool [B,S,S], outlined on every picture of the row.
         cell: a picture's side in inches, made smaller if the figure would be too wide.
-
-    Raises:
-        ValueError: maps, masks or titles that do not fit the faces.
     """
     pictures = pictures_of(images)
     n, size = len(pictures), pictures.shape[1]
@@ -91,7 +72,7 @@ def explanation_grid(
             raise ValueError(f"expected map {way!r} as [{n},1,h,w], got {list(one.shape)}")
     if masks is not None:
         check_masks(masks, pictures)
-    if row_titles is not None and len(row_titles) != n:
+    if len(row_titles) != n:
         raise ValueError(f"{len(row_titles)} row titles for {n} faces")
     tiles = [[face] for face in pictures]
     for one in maps.values():
@@ -99,129 +80,111 @@ def explanation_grid(
             row.append(heat_over(face, hot))
     columns = ["face", *(NAMES.get(way, way) for way in maps)]
     least = "each on its own scale: least"
-    fig, ax, tops = heat_rows(tiles, columns, row_titles, title, cell=cell, least=least)
+    fig, ax, tops = heat_rows(tiles, columns, row_titles, cell, least, title)
     if masks is not None:
         for (r, top), c in ((place, c) for place in enumerate(tops) for c in range(len(columns))):
-            outline(ax, masks[r], c * PITCH, top)
+            outline(ax, masks[r], c * style.PITCH, top)
         y = tops[-1] + 1 + 0.2 / cell
         ax.plot([0.02, 0.18], [y, y], color="#1f9fc4", linewidth=1.6)
-        ax.text(0.22, y, "moved by the muscles", ha="left", va="center", fontsize=8, color=SOFT)
+        ax.text(0.22, y, "moved by the muscles", ha="left", va="center", fontsize=8, color=style.SOFT)
     return fig
 
 
-@styled
-def explanation_scores(
-    summary: pd.DataFrame, metrics: Mapping[str, str], rows: str = "model", title: str | None = None
-) -> Figure:
+@style.styled
+def explanation_scores(summary: pd.DataFrame, metrics: Mapping[str, str], title: str) -> Figure:
     """Scores with intervals: a panel a metric, a row a model, a colour a way, and marks for the priors.
 
     Args:
-        summary: from `mean_over_faces`; columns `rows`, way, metric, value, low, high.
+        summary: from `mean_over_faces`; columns model, way, metric, value, low, high.
         metrics: metric → label of its axis.
-        rows: the column whose values become rows.
-
-    Raises:
-        ValueError: missing columns, or a metric that is not in the summary.
     """
-    check_columns(summary, (rows, "way", "metric", "value", "low", "high"))
+    style.check_columns(summary, ("model", "way", "metric", "value", "low", "high"))
     if missing := [metric for metric in metrics if metric not in set(summary["metric"])]:
         raise ValueError(f"no metric {', '.join(missing)}; there are {', '.join(summary['metric'].unique())}")
-    labels = list(dict.fromkeys(summary[rows]))
+    labels = list(dict.fromkeys(summary["model"]))
     ways = [way for way in dict.fromkeys(summary["way"]) if way not in PRIORS]
     priors = [way for way in PRIORS if way in set(summary["way"])]
     height = (0.14 * len(ways) + 0.22) * len(labels) + 0.9
-    fig, axes, _ = panels(len(metrics), 9.0 / len(metrics), height, 0.6, rows=1, sharey=True)
+    fig, axes, _ = style.panels(len(metrics), 9.0 / len(metrics), height, 0.6, rows=1, sharey=True)
     for ax, (metric, label) in zip(axes, metrics.items(), strict=True):
         part = summary[summary["metric"] == metric]
         sns.pointplot(
-            with_ends(part[part["way"].isin(ways)]), x="estimate", y=rows, hue="way", order=labels,
+            style.with_ends(part[part["way"].isin(ways)]), x="estimate", y="model", hue="way", order=labels,
             hue_order=ways, palette=_palette(ways), dodge=0.55 if len(ways) > 1 else False, linestyle="none",
             markersize=6, markeredgewidth=0, err_kws={"linewidth": 2, "alpha": 0.5}, legend=False, ax=ax,
-            **KNOWN_ENDS,
+            **style.KNOWN_ENDS,
         )  # fmt: skip
         for row in part[part["way"].isin(priors)].to_dict("records"):
-            y = labels.index(row[rows])
-            line = {"color": SOFT, "linestyle": PRIORS[row["way"]], "linewidth": 1.3}
+            y = labels.index(row["model"])
+            line = {"color": style.SOFT, "linestyle": PRIORS[row["way"]], "linewidth": 1.3}
             ax.plot([row["value"]] * 2, [y - 0.4, y + 0.4], gid="prior", **line)
         ax.set(xlabel=label, ylabel="")
         ax.margins(x=0.08)
-        plain_rows(ax)
-    axes[0].set_yticks(range(len(labels)), [method_title(name) for name in labels])
+        style.plain_rows(ax)
+    axes[0].set_yticks(range(len(labels)), [style.method_title(name) for name in labels])
     axes[0].set_ylim(len(labels) - 0.45, -0.55)
-    legend(fig, _marks([*ways, *priors]))
-    heading(fig, title or "What the maps score, with 95 % intervals over faces")
+    style.legend(fig, _marks([*ways, *priors]))
+    style.heading(fig, title)
     return fig
 
 
-@styled
+@style.styled
 def perturbation_figure(
-    deletion: Mapping[str, torch.Tensor], insertion: Mapping[str, torch.Tensor], title: str | None = None
+    deletion: Mapping[str, torch.Tensor], insertion: Mapping[str, torch.Tensor], title: str
 ) -> Figure:
     """Mean probability of the class while cells are taken away (left) and put back (right), a line a way.
 
-    Args:
-        deletion, insertion: way → [B,n], as `perturbation_curves` gives them.
-
-    Raises:
-        ValueError: no curves.
+    Both are way → [B,n], as `perturbation_curves` gives them.
     """
     if not deletion or not insertion:
         raise ValueError("there are no curves to draw")
-    fig = new_figure(8.4, 3.5)
+    fig = style.new_figure(8.4, 3.5)
     left, right = fig.subplots(1, 2, sharey=True)
     for ax, curves, word in ((left, deletion, "taken away"), (right, insertion, "put back")):
         for way, values in curves.items():
             mean = values.mean(0).cpu().numpy()
-            prior = {"color": SOFT, "linestyle": PRIORS.get(way)}
-            line = prior if way in PRIORS else {"color": COLORS.get(way, INK), "marker": "o", "markersize": 3.5}
+            line = {"color": COLORS.get(way, style.INK), "marker": "o", "markersize": 3.5}
+            if way in PRIORS:
+                line = {"color": style.SOFT, "linestyle": PRIORS[way]}
             ax.plot(np.linspace(0, 100, len(mean)), 100 * mean, **line)
         ax.set(xlabel=f"cells {word}, %", xlim=(0, 100), ylim=(0, 102))
         ax.grid(axis="both")
     left.set_ylabel("mean probability of the class, %")
     left.set_title("deletion: the faster the fall, the better", fontsize=9.5)
     right.set_title("insertion: the faster the rise, the better", fontsize=9.5)
-    legend(fig, _marks(list(deletion)))
-    heading(fig, title or "Does the answer depend on the marked places?")
+    style.legend(fig, _marks(list(deletion)))
+    style.heading(fig, title)
     return fig
 
 
-@styled
-def randomization_figure(
-    means: pd.DataFrame,
-    between_faces: Mapping[str, Mapping[str, float]] | None = None,
-    title: str | None = None,
-) -> Figure:
+@style.styled
+def randomization_figure(means: pd.DataFrame, between_faces: Mapping[str, Mapping[str, float]]) -> Figure:
     """How much of a map is left while layers become random: a panel a model, a line a way, bars for intervals.
 
     Args:
         means: columns model, way, share, value, low, high: `mean_over_faces` of `weight_randomization`'s
             correlations, by model and share.
         between_faces: model → way → correlation of the maps of different faces, dotted in the way's colour.
-
-    Raises:
-        ValueError: missing columns or no rows.
     """
-    check_columns(means, ("model", "way", "share", "value", "low", "high"))
+    style.check_columns(means, ("model", "way", "share", "value", "low", "high"))
     models, ways = (list(dict.fromkeys(means[key])) for key in ("model", "way"))
-    fig, axes, empty = panels(len(models), 3.0, 2.4, 0.8, sharex=True, sharey=True)
-    drawn = with_ends(means.assign(share=100 * means["share"]))
+    fig, axes, empty = style.panels(len(models), 3.0, 2.4, 0.8, sharex=True, sharey=True)
+    drawn = style.with_ends(means.assign(share=100 * means["share"]))
     for ax, model in zip(axes, models, strict=True):
-        ax.axhline(0, color=SOFT, linewidth=0.8)
+        ax.axhline(0, color=style.SOFT, linewidth=0.8)
         sns.lineplot(
             drawn[drawn["model"] == model], x="share", y="estimate", hue="way", hue_order=ways,
             palette=_palette(ways), err_style="bars", err_kws={"elinewidth": 1.2}, marker="o",
-            markersize=4, markeredgewidth=0, sort=False, legend=False, ax=ax, **KNOWN_ENDS,
+            markersize=4, markeredgewidth=0, sort=False, legend=False, ax=ax, **style.KNOWN_ENDS,
         )  # fmt: skip
-        for way, value in ({} if between_faces is None else between_faces[model]).items():
-            ax.axhline(value, color=COLORS.get(way, INK), linestyle=DOTTED, linewidth=1.1)
-        ax.set_title(method_title(model), fontsize=9.5)
+        for way, value in between_faces[model].items():
+            ax.axhline(value, color=COLORS.get(way, style.INK), linestyle=DOTTED, linewidth=1.1)
+        ax.set_title(style.method_title(model), fontsize=9.5)
         ax.set(ylim=(-0.65, 1.08), xlim=(-4, 104), xlabel="", ylabel="")
         ax.grid(axis="both")
-    fig.supxlabel("random layers, %", fontsize=9, color=SOFT)
-    fig.supylabel("rank correlation", fontsize=9, color=SOFT)
-    marks = _marks(ways)
-    if between_faces is not None:
-        marks.append(mark("maps of two different faces", marker="", linestyle=DOTTED))
-    legend(fig, marks, empty, columns=2 if len(models) < 3 else None)
-    heading(fig, title or "What is left of a map while the layers become random")
+    fig.supxlabel("random layers, %", fontsize=9, color=style.SOFT)
+    fig.supylabel("rank correlation", fontsize=9, color=style.SOFT)
+    marks = [*_marks(ways), style.mark("maps of two different faces", marker="", linestyle=DOTTED)]
+    style.legend(fig, marks, empty, columns=2 if len(models) < 3 else None)
+    style.heading(fig, "What is left of a map while the layers become random")
     return fig

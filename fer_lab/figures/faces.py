@@ -12,12 +12,8 @@ from fer_lab.figures.style import HALO, SERIES, class_marks, new_figure, styled
 
 
 @styled
-def landmarks_on_face(image: Images, points: Images, title: str | None = None) -> Figure:
-    """68 landmarks [68,2] (x, y in pixels, iBUG order) on a face uint8 [3,S,S], joined by facial part.
-
-    Raises:
-        ValueError: another number of points, or no face.
-    """
+def landmarks_on_face(image: Images, points: Images) -> Figure:
+    """68 landmarks [68,2] (x, y in pixels, iBUG order) on a face uint8 [3,S,S], joined by facial part."""
     picture, points = pictures_of(image)[0], np.asarray(points, dtype=float)
     if points.shape != (68, 2):
         raise ValueError(f"expected 68 landmarks [68,2], got {list(points.shape)}")
@@ -33,7 +29,7 @@ def landmarks_on_face(image: Images, points: Images, title: str | None = None) -
     ax.set(xlim=(0, size), ylim=(size, 0), xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    ax.set_title(title or "68 landmarks, iBUG order")
+    ax.set_title("68 landmarks, iBUG order")
     return fig
 
 

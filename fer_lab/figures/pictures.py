@@ -26,15 +26,8 @@ LEAST = "attention, each map on its own scale: least"
 Images = torch.Tensor | np.ndarray
 
 
-# ---------------------------------------------------------------- pieces
-
-
 def pictures_of(images: Images) -> np.ndarray:
-    """uint8 [N,3,S,S] (or one, [3,S,S]) → uint8 [N,S,S,3].
-
-    Raises:
-        ValueError: another shape or type, or no faces.
-    """
+    """uint8 [N,3,S,S] (or one, [3,S,S]) → uint8 [N,S,S,3]."""
     images = np.asarray(images)
     images = images[None] if images.ndim == 3 else images
     if images.ndim != 4 or images.shape[1] != 3 or images.dtype != np.uint8:
@@ -57,14 +50,13 @@ def mosaic(
 ) -> tuple[Figure, Axes, list[float]]:
     """Rows of pictures on one axis whose unit is a picture's side; column c starts at x = `PITCH` · c.
 
+    Returns the figure, its axis, and each row's y (downwards).
+
     Args:
         tiles: [rows][columns] of RGB [S,S,3].
         captions: above each picture, for the first rows or all.
         left, right, bottom: room there, in pictures' sides.
         cell: a picture's side in inches, made smaller if the figure would be too wide.
-
-    Returns:
-        The figure, its axis, and each row's y (downwards).
     """
     gap = PITCH - 1
     width = left + max(map(len, tiles)) * (1 + gap) - gap + right
@@ -93,33 +85,23 @@ def mosaic(
 
 
 def grid_of_faces(
-    images: Images,
-    titles: Sequence[str] | None,
-    columns: int,
-    *,
-    cell: float = 1.1,
-    bottom: float = 0.0,
-    title: str | None = None,
+    images: Images, titles: Sequence[str] | None, columns: int, *, cell: float, bottom: float = 0.0
 ) -> tuple[Figure, Axes, np.ndarray]:
-    """Faces uint8 [N,3,S,S] in rows of `columns`: the figure, its axis, and each face's corner [N,2].
-
-    Raises:
-        ValueError: images of another shape or type, none, or another number of titles.
-    """
+    """Faces uint8 [N,3,S,S] in rows of `columns`: the figure, its axis, and each face's corner [N,2]."""
     pictures = list(pictures_of(images))
     if titles is not None and len(titles) != len(pictures):
         raise ValueError(f"{len(titles)} titles for {len(pictures)} faces")
     starts = range(0, len(pictures), columns)
     names = [titles[i : i + columns] for i in starts] if titles is not None else ()
     tiles = [pictures[i : i + columns] for i in starts]
-    fig, ax, tops = mosaic(tiles, captions=names, cell=cell, bottom=bottom, title=title)
+    fig, ax, tops = mosaic(tiles, captions=names, cell=cell, bottom=bottom)
     corners = [(PITCH * (i % columns), tops[i // columns]) for i in range(len(pictures))]
     return fig, ax, np.array(corners)
 
 
-def name_rows(ax: Axes, tops: Sequence[float], names: Sequence[str] | None) -> None:
+def name_rows(ax: Axes, tops: Sequence[float], names: Sequence[str]) -> None:
     """Write each row's name at the left of a mosaic."""
-    for top, name in zip(tops, names or (), strict=False):
+    for top, name in zip(tops, names, strict=True):
         ax.text(-0.08, top + 0.5, name, ha="right", va="center", fontsize=8.5)
 
 
@@ -147,10 +129,10 @@ def heat_over(face: np.ndarray, heat: np.ndarray) -> np.ndarray:
 def heat_rows(
     tiles: Sequence[Sequence[np.ndarray]],
     columns: Sequence[str],
-    names: Sequence[str] | None,
-    title: str | None,
+    names: Sequence[str],
     cell: float = 1.1,
     least: str = LEAST,
+    title: str | None = None,
 ) -> tuple[Figure, Axes, list[float]]:
     """Rows of faces and maps [rows][columns] of RGB [S,S,3], each with its name at the left; the heat's scale
     below. Returns what `mosaic` returns.
@@ -160,8 +142,8 @@ def heat_rows(
     count = len(tiles[0])
     width = PITCH * count - (PITCH - 1)
     cell = min(cell, (WIDTH - 0.1 - room) / width)
-    captions, left, bottom = [columns] if columns else [], room / cell, 0.28 / cell
-    fig, ax, tops = mosaic(tiles, captions=captions, left=left, bottom=bottom, cell=cell, title=title)
+    left, bottom = room / cell, 0.28 / cell
+    fig, ax, tops = mosaic(tiles, captions=[columns], left=left, bottom=bottom, cell=cell, title=title)
     name_rows(ax, tops, names)
     y = tops[-1] + 1 + 0.2 / cell
     end = width - 0.36 / cell  # the word "most" follows it
@@ -189,11 +171,7 @@ def outline(ax: Axes, mask: torch.Tensor, left: float, top: float) -> None:
 
 
 def landmark_array(points: Images, count: int) -> np.ndarray:
-    """Landmarks as float [count,68,2].
-
-    Raises:
-        ValueError: another shape.
-    """
+    """Landmarks as float [count,68,2]."""
     array = np.asarray(torch.as_tensor(points).detach().cpu(), dtype=float)
     if array.shape != (count, 68, 2):
         raise ValueError(f"expected landmarks [{count},68,2], got {list(array.shape)}")
@@ -205,15 +183,11 @@ def landmark_dots(ax: Axes, xy: np.ndarray, size: float = 5.0) -> None:
     ax.scatter(xy[:, 0], xy[:, 1], s=size, color=FOUND, edgecolors="black", linewidths=0.3, zorder=3)
 
 
-# ---------------------------------------------------------------- figures
-
-
 @styled
 def face_grid(
     images: Images,
     titles: Sequence[str] | None = None,
     columns: int = 8,
-    title: str | None = None,
     cell: float = 1.1,
     masks: torch.Tensor | None = None,
 ) -> Figure:
@@ -222,11 +196,8 @@ def face_grid(
     Args:
         cell: a face's side in inches, made smaller if the figure would be too wide.
         masks: a region of each, bool [N,S,S], to outline.
-
-    Raises:
-        ValueError: images of another shape or type, none, or another number of titles or masks.
     """
-    fig, ax, corners = grid_of_faces(images, titles, columns, cell=cell, title=title)
+    fig, ax, corners = grid_of_faces(images, titles, columns, cell=cell)
     if masks is not None:
         check_masks(masks, pictures_of(images))
         for mask, (left, top) in zip(masks, corners, strict=True):
@@ -240,14 +211,14 @@ def set_title(faces: FaceSet) -> str:
 
 
 @styled
-def faces_by_class(faces: FaceSet, per_class: int = 6, title: str | None = None) -> Figure:
+def faces_by_class(faces: FaceSet, per_class: int = 6) -> Figure:
     """A row of faces for each class, taken evenly from all of its faces; its name and count at the left."""
     tiles = []
     for label in range(faces.num_classes):
         members = (faces.labels == label).nonzero().squeeze(1)
         step = max(1, len(members) // per_class)
         tiles.append(list(pictures_of(faces.take(members[::step][:per_class]))) if len(members) else [])
-    fig, ax, tops = mosaic(tiles, left=1.45, cell=0.85, title=title or f"{set_title(faces)}, by label")
+    fig, ax, tops = mosaic(tiles, left=1.45, cell=0.85, title=f"{set_title(faces)}, by label")
     rows = zip(tops, faces.classes, faces.class_counts().tolist(), colors(faces.classes), strict=True)
     for top, name, count, color in rows:
         y = top + 0.5
@@ -271,9 +242,6 @@ def face_rows(
     Args:
         columns: K titles above the first row.
         cell: a face's side in inches, made smaller if the figure would be too wide.
-
-    Raises:
-        ValueError: images of another shape, or another number of names, titles or notes.
     """
     images = np.asarray(images)
     if images.ndim != 5:
@@ -304,9 +272,8 @@ def face_rows(
 def attention_overlay(
     images: Images,
     maps: Images,
-    row_titles: Sequence[str] | None = None,
-    column_titles: Sequence[str] | None = None,
-    title: str | None = None,
+    row_titles: Sequence[str],
+    column_titles: Sequence[str],
     points: Images | None = None,
 ) -> Figure:
     """Maps [B,K,h,w] as heat over faces uint8 [B,3,S,S]: a row a face, the face first and then its K maps.
@@ -314,23 +281,19 @@ def attention_overlay(
     Every map is scaled to 0…1 on its own, so colours compare places within a map and not two maps.
 
     Args:
-        column_titles: K names; "map 1" and so on if not given.
+        column_titles: K names.
         points: landmarks [B,68,2] as shares 0…1 of the image's side, drawn on the face and on its maps.
-
-    Raises:
-        ValueError: maps, points or titles that do not fit the faces.
     """
     pictures, maps = pictures_of(images), as_maps(maps)
     if maps.ndim != 4 or len(maps) != len(pictures):
         raise ValueError(f"expected maps [{len(pictures)},K,h,w], got {list(maps.shape)}")
     k = maps.shape[1]
-    names = [f"map {i + 1}" for i in range(k)] if column_titles is None else list(column_titles)
-    if len(names) != k or (row_titles is not None and len(row_titles) != len(pictures)):
+    if len(column_titles) != k or len(row_titles) != len(pictures):
         raise ValueError(f"expected {k} column titles and {len(pictures)} row titles")
     landmarks = None if points is None else landmark_array(points, len(pictures))
     heat = heats(maps, pictures.shape[1])
     tiles = [[face, *(heat_over(face, one) for one in row)] for face, row in zip(pictures, heat, strict=True)]
-    fig, ax, tops = heat_rows(tiles, ["face", *names], row_titles, title)
+    fig, ax, tops = heat_rows(tiles, ["face", *column_titles], row_titles)
     for top, marks in zip(tops, () if landmarks is None else landmarks, strict=False):
         for column in range(k + 1):
             landmark_dots(ax, marks + np.array([PITCH * column, top]), size=2.5)
@@ -338,15 +301,10 @@ def attention_overlay(
 
 
 @styled
-def maps_in_rows(
-    images: Images, maps: Mapping[str, Images], captions: Sequence[str] = (), title: str | None = None
-) -> Figure:
+def maps_in_rows(images: Images, maps: Mapping[str, Images], captions: Sequence[str]) -> Figure:
     """The same faces in every row, a row a kind of map: uint8 [K,3,S,S] and name → [K,h,w].
 
     Each map is scaled on its own. The first row is the faces themselves.
-
-    Raises:
-        ValueError: another number of maps than faces.
     """
     faces = pictures_of(images)
     rows = [list(faces)]
@@ -355,4 +313,4 @@ def maps_in_rows(
             raise ValueError(f"expected maps {name!r} as [{len(faces)},h,w], got {list(one.shape)}")
         heat = heats(as_maps(one)[None], faces.shape[1])[0]
         rows.append([heat_over(face, h) for face, h in zip(faces, heat, strict=True)])
-    return heat_rows(rows, captions, ["", *maps], title, cell=1.3, least="each map on its own scale: least")[0]
+    return heat_rows(rows, captions, ["", *maps], cell=1.3, least="each map on its own scale: least")[0]

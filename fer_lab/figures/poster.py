@@ -13,7 +13,7 @@ TRUE = "#33ddff"
 
 
 @styled
-def token_layouts(cells: Mapping[str, Images], title: str | None = None) -> Figure:
+def token_layouts(cells: Mapping[str, Images]) -> Figure:
     """Layout → number of channels [h,w] of each cell that one token is made of: a panel a layout."""
     fig = new_figure(3.2 * len(cells), 3.3)
     for ax, (name, counts) in zip(fig.subplots(1, len(cells), squeeze=False)[0], cells.items(), strict=True):
@@ -23,36 +23,21 @@ def token_layouts(cells: Mapping[str, Images], title: str | None = None) -> Figu
             xticklabels=False, yticklabels=False, linewidths=0.4, linecolor="#f4f4f4",
         )  # fmt: skip
         ax.set_title(name, fontsize=9.5)
-    if title:
-        fig.suptitle(title)
     return fig
 
 
 @styled
-def landmark_predictions(
-    images: Images,
-    found: Images,
-    truth: Images | None = None,
-    titles: Sequence[str] | None = None,
-    columns: int = 6,
-    title: str | None = None,
-) -> Figure:
+def landmark_predictions(images: Images, found: Images, truth: Images, titles: Sequence[str]) -> Figure:
     """Faces uint8 [N,3,S,S] with the landmarks that were found, and a line from each to its true place.
 
-    Args:
-        found, truth: [N,68,2], x and y as shares 0…1 of the image's side.
-
-    Raises:
-        ValueError: another number of points or titles than faces.
+    `found, truth`: [N,68,2], x and y as shares 0…1 of the image's side.
     """
-    points = landmark_array(found, len(images))
-    places = None if truth is None else landmark_array(truth, len(images))
-    fig, ax, corners = grid_of_faces(images, titles, columns, cell=1.4, bottom=0.22, title=title)
+    points, places = (landmark_array(some, len(images)) for some in (found, truth))
+    fig, ax, corners = grid_of_faces(images, titles, columns=6, cell=1.4, bottom=0.22)
     for i, corner in enumerate(corners):
-        if places is not None:
-            ends = np.stack([points[i], places[i]], axis=1) + corner
-            ax.plot(*ends.transpose(2, 1, 0), color=TRUE, linewidth=1.3, solid_capstyle="butt")
+        ends = np.stack([points[i], places[i]], axis=1) + corner
+        ax.plot(*ends.transpose(2, 1, 0), color=TRUE, linewidth=1.3, solid_capstyle="butt")
         landmark_dots(ax, points[i] + corner)
-    what = "dots: found" + ("; blue lines lead from there to the true places" if truth is not None else "")
+    what = "dots: found; blue lines lead from there to the true places"
     ax.text(0, corners[-1, 1] + 1.12, what, va="center", fontsize=8, color=SOFT)
     return fig

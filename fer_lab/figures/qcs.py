@@ -16,39 +16,33 @@ def matching_lines(
     pairs: Sequence[tuple[Images, Images]],
     matches: Sequence[Sequence[tuple[int, int, float]]],
     names: Sequence[str],
-    grid: int = GRID,
-    title: str | None = None,
 ) -> Figure:
     """Pairs of faces next to each other, with lines between places that match: thick is strong.
 
     Args:
         pairs: (uint8 [3,S,S], uint8 [3,S,S]) each.
         matches: of each pair, (place of the first, of the second, strength 0…1), as `strongest_matches` gives
-            them; places are row-major numbers in a grid.
+            them; places are row-major numbers in the 7×7 grid.
         names: above each pair.
-        grid: side of the grid of places.
-
-    Raises:
-        ValueError: another number of matches or names than pairs, or a place outside the grid.
     """
     if not len(pairs) == len(matches) == len(names):
         raise ValueError(f"{len(pairs)} pairs, {len(matches)} lists of matches and {len(names)} names")
-    if any(max(i, j) >= grid * grid for some in matches for i, j, _ in some):
-        raise ValueError(f"expected places below {grid * grid}, for a grid of {grid} by {grid}")
+    if any(max(i, j) >= GRID * GRID for some in matches for i, j, _ in some):
+        raise ValueError(f"expected places below {GRID * GRID}, for a grid of {GRID} by {GRID}")
     columns = min(2, len(pairs))
     rows, captions = [], []
     for start in range(0, len(pairs), columns):
         part = range(start, min(start + columns, len(pairs)))
         rows.append([pictures_of(face)[0] for i in part for face in pairs[i]])
         captions.append([text for i in part for text in (names[i], "")])
-    fig, ax, tops = mosaic(rows, captions=captions, cell=2.0, title=title)
+    fig, ax, tops = mosaic(rows, captions=captions, cell=2.0)
     for text in ax.texts:
         text.set_x(text.get_position()[0] + PITCH / 2)  # from above the first face to above the pair
     for n, some in enumerate(matches):
         row, start_x = n // columns, 2 * (n % columns) * PITCH
         for k, (i, j, strength) in enumerate(some):
             color = SERIES[k % len(SERIES)]
-            (x1, y1), (x2, y2) = cell_centre(i, grid), cell_centre(j, grid)
+            (x1, y1), (x2, y2) = cell_centre(i), cell_centre(j)
             xs, ys = [start_x + x1, start_x + PITCH + x2], [tops[row] + y1, tops[row] + y2]
             ax.add_line(Line2D(xs, ys, color="white", linewidth=1.2 + 2.4 * strength, alpha=0.7))
             ax.add_line(Line2D(xs, ys, color=color, linewidth=0.5 + 2.2 * strength, alpha=0.95))
@@ -58,7 +52,7 @@ def matching_lines(
 
 @styled
 def similarity_over_both(
-    first: Images, second: Images, table: Images, places: Sequence[int], title: str | None = None
+    first: Images, second: Images, table: Images, places: Sequence[int], title: str
 ) -> Figure:
     """For chosen places of one face (framed), how similar every place of the other is, as heat over it.
 

@@ -7,23 +7,24 @@ from matplotlib.figure import Figure
 
 from fer_lab.figures.style import SERIES, new_figure, plain_rows, styled
 
+LEAST = 1e-8
+
 
 @styled
-def gradient_distances(distances: Mapping[str, float], title: str, least: float = 1e-8) -> Figure:
+def gradient_distances(distances: Mapping[str, float], title: str) -> Figure:
     """Name → relative distance from the gradient of the whole batch, as bars on a logarithmic scale.
 
-    Args:
-        least: where the bars begin; a smaller distance has no bar.
+    The bars begin at 1e-8; a smaller distance has no bar.
     """
     fig = new_figure(6.5, 0.45 * len(distances) + 0.85)
     ax = fig.subplots()
     ax.set_xscale("log")
-    values = [max(value, least) for value in distances.values()]
+    values = [max(value, LEAST) for value in distances.values()]
     sns.barplot(
         x=values, y=list(distances), hue=list(distances), palette=list(SERIES[: len(distances)]),
         saturation=1, width=0.6, errorbar=None, legend=False, ax=ax,
     )  # fmt: skip
-    ax.set(xlim=(least, 10), xlabel="distance from the gradient of the whole batch", ylabel="")
+    ax.set(xlim=(LEAST, 10), xlabel="distance from the gradient of the whole batch", ylabel="")
     plain_rows(ax)
     ax.set_title(title)
     return fig

@@ -97,21 +97,20 @@ def styled(draw: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
 
 
 @styled
-def png(fig: Figure, *, dpi: int = DPI) -> bytes:
+def png(fig: Figure) -> bytes:
     """A figure as a PNG with a palette of at most 256 colours; the same figure gives the same bytes."""
     buffer = io.BytesIO()
-    fig.savefig(buffer, format="png", dpi=dpi)
+    fig.savefig(buffer, format="png", dpi=DPI)
     picture = with_palette(Image.open(buffer).convert("RGB"), soft=any(ax.images for ax in fig.axes))
     written = io.BytesIO()
-    picture.save(written, format="png", optimize=True, dpi=(dpi, dpi))
+    picture.save(written, format="png", optimize=True, dpi=(DPI, DPI))
     return written.getvalue()
 
 
 def with_palette(picture: Image.Image, *, soft: bool) -> Image.Image:
     """An RGB picture → the same with a palette. Colours of flat areas (paper, lines, bars) stay exact.
 
-    Args:
-        soft: the picture has photographs or shades: mix neighbouring colours, or they would show bands.
+    `soft`: the picture has photographs or shades: mix neighbouring colours, or they would show bands.
     """
     counts: Any = picture.getcolors(picture.width * picture.height)
     # Ties are broken by the colour itself, so that the palette does not depend on an internal order.
@@ -142,8 +141,7 @@ def with_palette(picture: Image.Image, *, soft: bool) -> Image.Image:
 def save(fig: Figure, path: str | Path) -> Path:
     """Write a figure as a PNG with a palette. Missing folders are created.
 
-    Raises:
-        ValueError: a name that does not end in .png.
+    Raises ValueError for a name that does not end in .png.
     """
     path = Path(path)
     if path.suffix.lower() != ".png":
@@ -156,17 +154,13 @@ def save(fig: Figure, path: str | Path) -> Path:
 def show(fig: Figure, alt: str | None = None) -> None:
     """Display a figure in a notebook, at its size in inches, as the PNG that `save` writes.
 
-    Args:
-        alt: what it shows, for readers who cannot see it.
+    `alt`: what it shows, for readers who cannot see it.
     """
     from IPython.display import Image as Picture
     from IPython.display import display
 
     width = round(fig.get_size_inches()[0] * 96)
     display(Picture(data=png(fig), format="png", width=width, alt=alt))
-
-
-# ---------------------------------------------------------------- names
 
 
 def method_title(name: str) -> str:
@@ -187,9 +181,6 @@ def method_palette(names: Sequence[str]) -> dict[str, str]:
     known = all(name.rpartition("/")[2] in TITLES for name in names)
     shades = [method_color(name) if known else SERIES[i % len(SERIES)] for i, name in enumerate(names)]
     return dict(zip(map(method_title, names), shades, strict=True))
-
-
-# ---------------------------------------------------------------- pieces of charts
 
 
 def new_figure(width: float, height: float) -> Figure:

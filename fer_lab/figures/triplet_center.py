@@ -9,77 +9,53 @@ from matplotlib.figure import Figure
 
 from fer_lab.data.expressions import colors
 from fer_lab.evaluation.embeddings import Separation
+from fer_lab.figures import style
 from fer_lab.figures.charts import STAR
-from fer_lab.figures.style import (
-    DASHED,
-    HALO,
-    INK,
-    SERIES,
-    SOFT,
-    class_marks,
-    heading,
-    heat_table,
-    legend,
-    mark,
-    new_figure,
-    panels,
-    styled,
-)
 
 
-@styled
-def scatter_against_margin(
-    found: Mapping[str, Separation], classes: Sequence[str], title: str | None = None
-) -> Figure:
+@style.styled
+def scatter_against_margin(found: Mapping[str, Separation], classes: Sequence[str]) -> Figure:
     """How wide each class is against how far it lies from the nearest wrong center: a panel a method.
 
-    Args:
-        found: name → `separation`; all of the same faces, or the panels cannot be compared.
+    `found`: name → `separation`; all of the same faces, or the panels cannot be compared.
     """
-    fig, axes, empty = panels(len(found), 3.0, 2.6, 0.7, sharex=True, sharey=True)
+    fig, axes, empty = style.panels(len(found), 3.0, 2.6, 0.7, sharex=True, sharey=True)
     for ax, (name, one) in zip(axes, found.items(), strict=True):
         ax.scatter(one.margin, one.scatter, s=52, c=colors(classes), zorder=3)
-        ax.axvline(0, **DASHED)
+        ax.axvline(0, **style.DASHED)
         ax.grid()
         ax.set_title(name, fontsize=9.5)
-    fig.supxlabel("nearest-center margin", fontsize=9, color=SOFT)
-    fig.supylabel("scatter within the class", fontsize=9, color=SOFT)
-    legend(fig, class_marks(classes), empty)
-    heading(fig, title or "Tight (low) and apart (right): one mark a class, in units of the whole spread")
+    fig.supxlabel("nearest-center margin", fontsize=9, color=style.SOFT)
+    fig.supylabel("scatter within the class", fontsize=9, color=style.SOFT)
+    style.legend(fig, style.class_marks(classes), empty)
+    style.heading(fig, "Tight (low) and apart (right): one mark a class, in units of the whole spread")
     return fig
 
 
-@styled
-def nearest_wrong_center(nearest: np.ndarray, classes: Sequence[str], title: str | None = None) -> Figure:
-    """Shares [C,C] of each class's faces (row) whose nearest wrong center is that of the column.
-
-    Raises:
-        ValueError: a matrix of another size.
-    """
+@style.styled
+def nearest_wrong_center(nearest: np.ndarray, classes: Sequence[str]) -> Figure:
+    """Shares [C,C] of each class's faces (row) whose nearest wrong center is that of the column."""
     nearest, c = np.asarray(nearest, dtype=float), len(classes)
     if nearest.shape != (c, c):
         raise ValueError(f"expected shares [{c},{c}] for {c} classes, got {list(nearest.shape)}")
-    fig = new_figure(0.62 * c + 1.6, 0.5 * c + 1.6)
+    fig = style.new_figure(0.62 * c + 1.6, 0.5 * c + 1.6)
     ax = fig.subplots()
     texts = [[f"{share:.0%}" if share >= 0.005 else "" for share in row] for row in nearest]
-    heat_table(ax, np.nan_to_num(nearest), classes, classes, texts, norm=PowerNorm(0.6, 0, 1))
+    style.heat_table(ax, np.nan_to_num(nearest), classes, classes, texts, norm=PowerNorm(0.6, 0, 1))
     own = np.arange(c) + 0.5
     ax.plot(own, own, linestyle="", marker="x", color="#c8c8c8", markersize=8, markeredgewidth=1)
     ax.set(xlabel="the nearest wrong center is that of", ylabel="faces of")
-    ax.set_title(title or "Which wrong center is nearest")
+    ax.set_title("Which wrong center is nearest")
     return fig
 
 
-@styled
+@style.styled
 def dimension_weights(
-    weights: np.ndarray, labels: Sequence[int] | np.ndarray, classes: Sequence[str], title: str | None = None
+    weights: np.ndarray, labels: Sequence[int] | np.ndarray, classes: Sequence[str]
 ) -> Figure:
     """Element-wise coefficients [N,D], ≥ 0: mean over all faces, and each class's difference from it.
 
     Dimensions are sorted by the mean over all faces.
-
-    Raises:
-        ValueError: another number of coefficients than labels.
     """
     weights, labels = np.asarray(weights, dtype=float), np.asarray(labels)
     if weights.ndim != 2 or len(weights) != len(labels):
@@ -88,34 +64,29 @@ def dimension_weights(
     order = np.argsort(-mean, kind="stable")
     present = np.unique(labels)
     apart = np.stack([weights[labels == c].mean(0) - mean for c in present])[:, order]
-    fig = new_figure(8.4, 0.24 * len(present) + 2.9)
+    fig = style.new_figure(8.4, 0.24 * len(present) + 2.9)
     top, low = fig.subplots(2, 1, sharex=True, height_ratios=(1.5, 0.17 * len(present) + 0.6))
     spread = np.quantile(weights[:, order], [0.05, 0.95], axis=0)
     places = np.arange(len(mean)) + 0.5
     top.fill_between(places, *spread, color="#d5d6ea", linewidth=0, label="90 % of the faces")
-    top.plot(places, mean[order], color=SERIES[0], label="mean over all faces")
+    top.plot(places, mean[order], color=style.SERIES[0], label="mean over all faces")
     top.set(ylabel="coefficient", ylim=(0, max(1.0, 1.25 * float(spread[1].max()))))
     top.grid(axis="y")
     top.legend(loc="upper right", ncols=2)
     limit = max(float(np.abs(apart).max()), 1e-6)
     bar = {"label": "above the mean", "aspect": 8}
     shades: dict[str, Any] = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit, "cbar": True, "cbar_kws": bar}
-    heat_table(low, apart, [classes[c] for c in present], ["" for _ in mean], linewidths=0, **shades)
+    style.heat_table(low, apart, [classes[c] for c in present], ["" for _ in mean], linewidths=0, **shades)
     ticks = range(0, len(mean), 20)
     low.set_xticks([at + 0.5 for at in ticks], [str(at) for at in ticks])
     low.set_xlabel("dimension of the embedding, sorted by its mean coefficient")
-    top.set_title(title or "Which dimensions the element-wise coefficients keep")
+    top.set_title("Which dimensions the element-wise coefficients keep")
     return fig
 
 
-@styled
+@style.styled
 def negatives_in_plane(
-    x: np.ndarray,
-    label: int,
-    centers: np.ndarray,
-    chosen: Mapping[str, np.ndarray],
-    classes: Sequence[str],
-    title: str | None = None,
+    x: np.ndarray, label: int, centers: np.ndarray, chosen: Mapping[str, np.ndarray], classes: Sequence[str]
 ) -> Figure:
     """One face, all centers, and the negative that each strategy builds in the plane: a panel a strategy.
 
@@ -127,7 +98,7 @@ def negatives_in_plane(
             lines lead there.
     """
     x, centers, shades = np.asarray(x), np.asarray(centers), colors(classes)
-    fig = new_figure(2.25 * len(chosen), 2.9)
+    fig = style.new_figure(2.25 * len(chosen), 2.9)
     axes = fig.subplots(1, len(chosen), sharex=True, sharey=True, squeeze=False)[0]
     for ax, (name, sources) in zip(axes, chosen.items(), strict=True):
         negative = centers[np.asarray(sources), [0, 1]]
@@ -135,28 +106,25 @@ def negatives_in_plane(
             ends = np.stack([negative, centers[source]]).T
             ax.plot(*ends, color=shades[source], linewidth=1.1, linestyle=(0, (2, 2)), zorder=2)
         ax.scatter(*centers.T, c=shades, s=190, **STAR)
-        ax.annotate("own", centers[label], (0, 9), textcoords="offset points", ha="center", path_effects=HALO)
-        ax.plot(*x, "o", color=INK, markersize=8, zorder=5)
-        ax.plot(*negative, "X", color=INK, markersize=10, markeredgecolor="white", zorder=5)
+        ax.annotate(
+            "own", centers[label], (0, 9), textcoords="offset points", ha="center", path_effects=style.HALO
+        )
+        ax.plot(*x, "o", color=style.INK, markersize=8, zorder=5)
+        ax.plot(*negative, "X", color=style.INK, markersize=10, markeredgecolor="white", zorder=5)
         distance = float(((x - negative) ** 2).sum())
         ax.set_title(f"{name}\nsquared distance {distance:.2f}", fontsize=9, loc="center", weight="normal")
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set(visible=True, color="#c8c8c8")
         ax.margins(0.14)
-    star = mark("centers", marker="*", markersize=12)
-    legend(fig, [mark("the face", INK), mark("its negative", INK, "X"), star])
-    heading(fig, title or f"What a face of class {classes[label]} is pushed from")
+    star = style.mark("centers", marker="*", markersize=12)
+    style.legend(fig, [style.mark("the face", style.INK), style.mark("its negative", style.INK, "X"), star])
+    style.heading(fig, f"What a face of class {classes[label]} is pushed from")
     return fig
 
 
-@styled
+@style.styled
 def negatives_strip(
-    x: np.ndarray,
-    label: int,
-    centers: np.ndarray,
-    chosen: Mapping[str, np.ndarray],
-    classes: Sequence[str],
-    title: str | None = None,
+    x: np.ndarray, label: int, centers: np.ndarray, chosen: Mapping[str, np.ndarray], classes: Sequence[str]
 ) -> Figure:
     """The same in D dimensions: a panel a strategy, a column a dimension.
 
@@ -168,7 +136,7 @@ def negatives_strip(
     """
     x, centers = np.asarray(x), np.asarray(centers)
     places, shades = np.arange(len(x)), np.array(colors(classes))
-    fig = new_figure(9.0, 1.15 * len(chosen) + 0.9)
+    fig = style.new_figure(9.0, 1.15 * len(chosen) + 0.9)
     axes = fig.subplots(len(chosen), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     bar: dict[str, Any] = {"marker": "_", "s": 70, "linewidths": 2.2, "zorder": 3}
     for ax, (name, source) in zip(axes, chosen.items(), strict=True):
@@ -176,15 +144,15 @@ def negatives_strip(
             if other != label:
                 ax.scatter(places, centers[other], s=9, color=shades[other], alpha=0.28, linewidths=0)
         ax.scatter(places, centers[label], color="#9a9a9a", **bar)
-        ax.scatter(places, x, color=INK, **bar)
+        ax.scatter(places, x, color=style.INK, **bar)
         ax.scatter(places, centers[source, places], s=26, c=shades[source], linewidths=0, zorder=4)
-        ax.set_ylabel(name, color=INK)
+        ax.set_ylabel(name, color=style.INK)
         ax.set_yticks([])
         ax.spines["left"].set_visible(False)
     axes[-1].set_xlabel("dimension of the embedding")
     axes[-1].set_xlim(-1, len(x))
     dash: dict[str, Any] = {"marker": "", "linestyle": "-", "linewidth": 2.2}
-    marks = [mark("the face", INK, **dash), mark("its center", "#9a9a9a", **dash)]
-    legend(fig, [*class_marks(classes), *marks], columns=9)
-    heading(fig, title or f"A face of class {classes[label]} and the negative of each strategy (full dots)")
+    marks = [style.mark("the face", style.INK, **dash), style.mark("its center", "#9a9a9a", **dash)]
+    style.legend(fig, [*style.class_marks(classes), *marks], columns=9)
+    style.heading(fig, f"A face of class {classes[label]} and the negative of each strategy (full dots)")
     return fig

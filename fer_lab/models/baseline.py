@@ -16,14 +16,8 @@ from fer_lab.models.trunks import make_trunk
 class Baseline(Method):
     """A trunk's features, averaged over the grid, and one linear layer.
 
-    Args:
-        num_classes: C.
-        size: "tiny" or "paper".
-        trunk: "resnet18", or "timm:NAME" for any network of timm.
-        pretrained: let timm download its weights for that network.
-
     Attributes:
-        trunk: images → features [B,D,7,7].
+        trunk: images → features [B,D,7,7]; "resnet18".
         fc: the classifier, whose rows also weigh the class activation map.
     """
 
@@ -55,8 +49,7 @@ class Baseline(Method):
     ) -> dict[str, torch.Tensor]:
         """Class activation map (Zhou et al., arXiv 1512.04150), [B,1,7,7].
 
-        Args:
-            target: a class for each face, int64 [B]; None is the predicted class.
+        `target`: a class for each face, int64 [B]; None is the predicted class.
         """
         features = self.trunk(images)
         if target is None:

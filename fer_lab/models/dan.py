@@ -150,19 +150,11 @@ class AttentionFusion(nn.Module):
 def affinity_loss(embeddings: torch.Tensor, labels: torch.Tensor, centers: torch.Tensor) -> torch.Tensor:
     """How far the faces are from their class centers, relative to how far the centers are apart.
 
-    (1/B) Σ_i ‖x_i − c_{y_i}‖² / σ_c², with σ_c² = Σ_d Var(c_·d), the unbiased variance over classes
-    (Eq. 2 of the paper).
+    (1/B) Σ_i ‖x_i − c_{y_i}‖² / σ_c², with σ_c² = Σ_d Var(c_·d), the unbiased variance over classes (Eq. 2 of
+    the paper). Raises ValueError for shapes that do not fit, or fewer than two centers, whose variance is
+    undefined.
 
-    Args:
-        embeddings: x, float [B,D].
-        labels: y, int64 [B].
-        centers: c, float [C,D], C ≥ 2.
-
-    Returns:
-        Scalar, float32.
-
-    Raises:
-        ValueError: shapes that do not fit, or fewer than two centers, whose variance is undefined.
+    Takes embeddings x, float [B,D], labels y, int64 [B], and centers c, float [C,D]; returns a scalar, float32.
     """
     if embeddings.ndim != 2 or centers.ndim != 2 or embeddings.shape[1] != centers.shape[1]:
         raise ValueError(
@@ -183,11 +175,8 @@ def partition_loss(heads: torch.Tensor) -> torch.Tensor:
     epsilon, so that heads which agree exactly give a large finite loss. The paper writes the mean outside
     the logarithm (Eq. 9); the authors' code, followed here, has it inside.
 
-    Args:
-        heads: float [B,K,D].
-
-    Returns:
-        Scalar, float32; 0 for a single head, which has nothing to differ from.
+    Takes heads, float [B,K,D]; returns a scalar, float32, 0 for a single head, which has nothing to differ
+    from.
     """
     if heads.ndim != 3:
         raise ValueError(f"expected heads [B,K,D], got {list(heads.shape)}")
@@ -202,15 +191,11 @@ class DAN(Method):
     """Distract your Attention Network.
 
     Args:
-        num_classes: C.
-        size: "tiny" or "paper".
         num_heads: K, at least 1.
         affinity_weight, partition_weight: λ₁ and λ₂ of L = CE + λ₁ L_af + λ₂ L_pt; 0 switches a term off.
-        trunk: "resnet18", or "timm:NAME" for any network of timm.
-        pretrained: let timm download its weights for that network.
 
     Attributes:
-        trunk: images → features [B,D,7,7].
+        trunk: images → features [B,D,7,7]; "resnet18".
         centers: class centers [C,D], learned.
         heads: K cross-attention heads.
         fusion: heads → logits.

@@ -18,7 +18,8 @@ from fer_lab.models.trunks import MobileFaceNet
 
 # Index in the iBUG order, counted from 0, of the eyes' outer corners.
 OUTER_CORNERS = (36, 45)
-WING_WIDTH, WING_CURVE = 0.05, 0.005  # w and ε, in shares of the image's side
+# w, where the logarithm gives way to the absolute difference, and ε, how sharp the tip is: shares of the side.
+WING_WIDTH, WING_CURVE = 0.05, 0.005
 # Where each of the 68 points goes in a mirror image.
 MIRRORED = (
     *range(16, -1, -1),  # jaw
@@ -31,40 +32,22 @@ MIRRORED = (
 )
 
 
-def wing_loss(
-    predicted: torch.Tensor,
-    truth: torch.Tensor,
-    width: float = WING_WIDTH,
-    curve: float = WING_CURVE,
-) -> torch.Tensor:
+def wing_loss(predicted: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     """Mean of w ln(1 + |x|/ε) where |x| < w, else |x| − w + w ln(1 + w/ε) (Eq. 5 of the paper).
 
-    Args:
-        predicted, truth: [B,68,2], in the same unit as `width` and `curve`.
-        width: w, where the logarithm gives way to the absolute difference.
-        curve: ε, how sharp the tip is.
-
-    Raises:
-        ValueError: the two shapes differ.
+    Takes points [B,68,2] twice, as shares of the image's side, and raises ValueError if their shapes differ.
     """
     if predicted.shape != truth.shape:
         raise ValueError(f"expected points of one shape, got {list(predicted.shape)} and {list(truth.shape)}")
     x = (predicted.float() - truth.float()).abs()
-    offset = width - width * math.log1p(width / curve)
-    return torch.where(x < width, width * torch.log1p(x / curve), x - offset).mean()
+    offset = WING_WIDTH - WING_WIDTH * math.log1p(WING_WIDTH / WING_CURVE)
+    return torch.where(x < WING_WIDTH, WING_WIDTH * torch.log1p(x / WING_CURVE), x - offset).mean()
 
 
 def landmark_error(predicted: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     """Mean distance of a face's 68 points from the truth, in % of the distance between its eyes' outer corners.
 
-    Args:
-        predicted, truth: [B,68,2], in the same unit.
-
-    Returns:
-        [B], in %.
-
-    Raises:
-        ValueError: other shapes.
+    Takes points [B,68,2] twice, in the same unit; returns [B]. Raises ValueError for other shapes.
     """
     if predicted.shape != truth.shape or truth.ndim != 3 or tuple(truth.shape[1:]) != (68, 2):
         raise ValueError(f"expected points [B,68,2] twice, got {list(predicted.shape)} and {list(truth.shape)}")
@@ -75,8 +58,7 @@ def landmark_error(predicted: torch.Tensor, truth: torch.Tensor) -> torch.Tensor
 def truth_of(faces: FaceSet) -> torch.Tensor:
     """Known landmarks as shares 0…1 of the image's side, [N,68,2].
 
-    Raises:
-        ValueError: the landmarks are not known, as in all photographs.
+    Raises ValueError where the landmarks are not known, as in all photographs.
     """
     if faces.landmarks is None:
         raise ValueError(f"{faces.name} has no landmarks; only rendered faces do")
@@ -84,9 +66,7 @@ def truth_of(faces: FaceSet) -> torch.Tensor:
 
 
 @torch.no_grad()
-def predict_landmarks(
-    net: MobileFaceNet, faces: FaceSet, *, mirrored: bool = False, batch_size: int = 256
-) -> torch.Tensor:
+def predict_landmarks(net: MobileFaceNet, faces: FaceSet, *, mirrored: bool = False) -> torch.Tensor:
     """Landmarks of every face, in order, [N,68,2] as shares 0…1 of the image's side.
 
     Args:
@@ -96,7 +76,7 @@ def predict_landmarks(
     device = next(net.parameters()).device
     batches = []
     with evaluating(net):
-        for rows in torch.arange(len(faces)).split(batch_size):
+        for rows in torch.arange(len(faces)).split(256):
             images = prepare(faces.take(rows), net.image_size)
             batches.append(net.points((images.flip(3) if mirrored else images).to(device)).float().cpu())
     points = torch.cat(batches)

@@ -1,7 +1,7 @@
 """What several papers share: attention that can be watched, a gate, eval mode, BatchNorms that fold."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -46,13 +46,9 @@ def _dtype_of_products(q: torch.Tensor) -> torch.dtype:
 def watch(model: nn.Module) -> Iterator[dict[str, torch.Tensor]]:
     """Collect the attention weights of every `Attend` in a model while the block runs.
 
-    Yields:
-        A dict that each forward pass fills: module name → weights [B,H,N,M] of the last pass, detached.
-
-    Everything is put back when the block ends, also after an exception.
-
-    Raises:
-        ValueError: the model has no attention of this kind.
+    Yields a dict that each forward pass fills: module name → weights [B,H,N,M] of the last pass, detached. All
+    is put back when the block ends, also after an exception. Raises ValueError for a model without such
+    attention.
 
     Example:
         >>> with watch(model) as weights:
@@ -64,7 +60,6 @@ def watch(model: nn.Module) -> Iterator[dict[str, torch.Tensor]]:
         raise ValueError(f"{type(model).__name__} has no softmax attention to watch")
     maps: dict[str, torch.Tensor] = {}
     before = {name: module.watched for name, module in attends.items()}
-    handles = []
 
     def keep(name: str) -> Callable[..., None]:
         def hook(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
@@ -72,16 +67,15 @@ def watch(model: nn.Module) -> Iterator[dict[str, torch.Tensor]]:
 
         return hook
 
-    try:
-        for name, module in attends.items():
-            module.watched = True
-            handles.append(module.probe.register_forward_hook(keep(name)))
-        yield maps
-    finally:
-        for handle in handles:
-            handle.remove()
-        for name, module in attends.items():
-            module.watched = before[name]
+    with ExitStack() as hooks:
+        try:
+            for name, module in attends.items():
+                module.watched = True
+                hooks.enter_context(module.probe.register_forward_hook(keep(name)))
+            yield maps
+        finally:
+            for name, module in attends.items():
+                module.watched = before[name]
 
 
 class SEGate(nn.Module):
@@ -121,9 +115,7 @@ def fold(layer: LayerT, norm: nn.Module) -> tuple[LayerT, nn.Module]:
     """One layer for a convolution (or linear layer) and the BatchNorm that alone reads its output.
 
     In eval mode a BatchNorm is a fixed scale and shift of each channel, which the layer can apply itself.
-
-    Returns:
-        The layer, and an identity for the BatchNorm's place. Any other two modules are returned unchanged.
+    Returns the layer, and an identity for the BatchNorm's place; any other two modules are returned unchanged.
     """
     if not (isinstance(layer, nn.Conv2d | nn.Linear) and isinstance(norm, _BatchNorm)):
         return layer, norm

@@ -39,6 +39,10 @@ TITLES = {
 class Method(nn.Module):
     """An expression classifier that trainer, notebooks and explainers use without knowing its paper.
 
+    Every method is built from `num_classes` (C), `size` and keyword options of its own. Two are common:
+    `trunk`, one of those that its docstring lists or "timm:NAME" for any network of timm, and `pretrained`,
+    which lets timm download its weights for that network.
+
     Class attributes:
         batch_kind: the kind of one training example: "single", "pair" or "quadruplet".
         color_order: what the weights learned from: "RGB", "BGR", or "GREY" for faces without colour, in which
@@ -137,14 +141,10 @@ def list_models() -> list[str]:
 
 
 def register_method(name: str, path: str) -> None:
-    """Give a name to a method of your own.
+    """Give a name for `create_model` to a method of your own.
 
-    Args:
-        name: the name for `create_model`.
-        path: `"package.module:Class"`, imported when it is first needed.
-
-    Raises:
-        ValueError: a name already taken by another class, or a path without a colon.
+    Its path is `"package.module:Class"`, imported when it is first needed. Raises ValueError for a name already
+    taken by another class, or a path without a colon.
     """
     if ":" not in path:
         raise ValueError(f"expected 'package.module:Class', got {path!r}")
@@ -156,8 +156,7 @@ def register_method(name: str, path: str) -> None:
 def method_class(name: str) -> type[Method]:
     """The class behind a name.
 
-    Raises:
-        ValueError: an unknown name; the message lists the known ones.
+    Raises ValueError for an unknown name; the message lists the known ones.
     """
     if name not in _METHODS:
         raise ValueError(f"unknown model {name!r}; expected one of {', '.join(_METHODS)}")
@@ -168,8 +167,7 @@ def method_class(name: str) -> type[Method]:
 def model_options(name: str) -> dict[str, Any]:
     """A method's own keyword options with their defaults.
 
-    Raises:
-        ValueError: an unknown name.
+    Raises ValueError for an unknown name.
     """
     parameters = inspect.signature(method_class(name)).parameters
     return {key: p.default for key, p in parameters.items() if key not in ("num_classes", "size")}
@@ -178,16 +176,14 @@ def model_options(name: str) -> dict[str, Any]:
 def create_model(name: str, num_classes: int = 7, size: str = "tiny", **options: Any) -> Method:
     """Build a method by name, with random weights from torch's global generator.
 
-    A part that ships trained is loaded by the method's `load_shipped`.
+    A part that ships trained is loaded by the method's `load_shipped`. Raises ValueError for an unknown
+    name, size or option, or as `load_shipped` does.
 
     Args:
         name: one of `list_models()`.
         num_classes: C; 7 and 8 get the canonical expression names.
         size: "tiny" (56 px) or "paper" (224 px); some methods have more.
         options: the method's own keyword options, see `model_options`.
-
-    Raises:
-        ValueError: unknown name, size or option; or an error of `load_shipped`.
 
     Example:
         >>> create_model("dan", num_heads=2, trunk="timm:resnet18")

@@ -65,13 +65,9 @@ SIZES = {
 def image_tokens(features: torch.Tensor, layout: str = "spatial") -> torch.Tensor:
     """The trunk's features [B,D,14,14] → 49 tokens [B,49,4D].
 
-    Args:
-        layout: "spatial": token 7r + c holds the 2×2 cells at rows 2r, 2r + 1 and columns 2c, 2c + 1 in all
-            channels. "official": token i holds the numbers 4D·i … 4D·(i + 1) − 1 of the flat memory, which are
-            a few channels at all places.
-
-    Raises:
-        ValueError: another layout, or features that are not a 14×14 grid.
+    `layout`: "spatial": token 7r + c holds the 2×2 cells at rows 2r, 2r + 1 and columns 2c, 2c + 1 in all
+    channels. "official": token i holds the numbers 4D·i … 4D·(i + 1) − 1 of the flat memory, which are a few
+    channels at all places. Raises ValueError for another layout, or features that are not a 14×14 grid.
     """
     if features.ndim != 4 or tuple(features.shape[2:]) != (14, 14):
         raise ValueError(f"expected features [B,D,14,14], got {list(features.shape)}")
@@ -183,13 +179,8 @@ def poster_loss(
 ) -> dict[str, torch.Tensor]:
     """2 · cross-entropy with label smoothing 0.2 + plain cross-entropy, as in the authors' code.
 
-    Args:
-        logits: [B,C].
-        labels: [B]; not used where there are targets.
-        targets: soft targets [B,C]; they are smoothed in the same way.
-
-    Returns:
-        The two terms, unweighted, under "smoothed" and "cross_entropy", and their sum under "total"; float32.
+    Soft targets [B,C] take the place of the labels [B], and are smoothed in the same way. Returns the two
+    terms, unweighted, under "smoothed" and "cross_entropy", and their sum under "total"; float32.
     """
     truth = labels if targets is None else targets
     smoothed = F.cross_entropy(logits.float(), truth, label_smoothing=SMOOTHING)
@@ -201,7 +192,6 @@ class POSTER(Method):
     """Pyramid cross-fusion transformer.
 
     Args:
-        num_classes: C.
         size: "tiny" (56 px), "small", "base" or "large" (224 px); "paper" is the same as "large".
         tokens: layout of the image tokens, see `image_tokens`.
         landmark_stream: "frozen", "joint" (trained along with the rest) or "none". At tiny size the first two
@@ -210,11 +200,9 @@ class POSTER(Method):
             look at all.
         pyramid: three widths of the tokens; without, one.
         token_mix: the linear map over the tokens at the end of every block.
-        trunk: of the image stream, "ir50", or "timm:NAME" for any network of timm, tapped at its 14×14 grid.
-        pretrained: let timm download its weights for that network.
 
     Attributes:
-        trunk: images → features [B,D,14,14].
+        trunk: images → features [B,D,14,14]; "ir50", and a network of timm is tapped at its 14×14 grid.
         landmarks: images → features [B,d,7,7], and 68 points; None without a landmark stream.
         steps: the transformer, one `PyramidStep` after another.
         classify: the classifier.
@@ -336,10 +324,8 @@ class POSTER(Method):
 
         "image": the landmark class token over the places of the image, which updates the image class token
         and so the answer. "landmarks": the image class token over the landmark tokens. Without cross fusion
-        the image class token over both.
-
-        Raises:
-            ValueError: tokens="official", whose image tokens are not places on the face.
+        the image class token over both. Raises ValueError for tokens="official", whose image tokens are not
+        places on the face.
         """
         if self.tokens == "official":
             raise ValueError(

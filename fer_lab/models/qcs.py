@@ -21,8 +21,8 @@ Differences from the authors' code:
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -42,20 +42,11 @@ GRID = 7
 PLACES = GRID * GRID
 
 
-# ---------------------------------------------------------------------------------------------------------
-# Cross similarity attention, as plain functions
-
-
 def pairwise_distance(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """‖first_i − second_j‖₂ between all places of two faces, in float32 at least.
+    """‖first_i − second_j‖₂ between all places of two faces: tokens [...,N,d] and [...,M,d] → [...,N,M].
 
-    The gradient at distance zero is zero, where the square root's own would not be a number.
-
-    Args:
-        first, second: tokens [...,N,d] and [...,M,d].
-
-    Returns:
-        [...,N,M].
+    In float32 at least. The gradient at distance zero is zero, where the square root's own would not be a
+    number.
     """
     first, second = (x if x.dtype == torch.float64 else x.float() for x in (first, second))
     # The faster way by a matrix product loses the digits of small distances.
@@ -84,13 +75,9 @@ def evidence(table: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def same_class_evidence(faces: Sequence[torch.Tensor], whole_batch: bool = False) -> list[torch.Tensor]:
-    """S: the `evidence` of each face's similarity to its partner of the same class.
+    """S: the `evidence` of each face's similarity to its partner of the same class, [B,N] for each face.
 
-    Args:
-        faces: tokens [B,N,d] of two or four faces; the first two and the last two are partners.
-
-    Returns:
-        [B,N] for each face.
+    Of two or four faces, tokens [B,N,d], the first two and the last two are partners.
     """
     scores: list[torch.Tensor] = []
     for first, second in zip(faces[::2], faces[1::2], strict=True):
@@ -100,13 +87,9 @@ def same_class_evidence(faces: Sequence[torch.Tensor], whole_batch: bool = False
 
 
 def other_class_evidence(faces: Sequence[torch.Tensor], whole_batch: bool = False) -> list[torch.Tensor]:
-    """D: the `evidence` of each face's distance from its partner of another class.
+    """D: the `evidence` of each face's distance from its partner of another class, [B,N] for each face.
 
-    Args:
-        faces: tokens [B,N,d] of four faces; the first and third, and the second and fourth, are partners.
-
-    Returns:
-        [B,N] for each face.
+    Of four faces, tokens [B,N,d], the first and third, and the second and fourth, are partners.
     """
     first, second, third, fourth = faces
     one, three = evidence(above_minimum(pairwise_distance(first, third), whole_batch))
@@ -119,19 +102,13 @@ def csa_maps(
 ) -> torch.Tensor:
     """Where each of the faces of a quadruplet (or pair) looks at itself, given the others.
 
-    softmax over a face's own places of S + k·D ("sd"), S ("s") or D ("d"), with S of `same_class_evidence` and
-    D of `other_class_evidence`.
+    softmax over a face's own places of S + k·D ("sd"), S ("s") or D ("d"), with S of `same_class_evidence`
+    and D of `other_class_evidence`: [B,4,N] or [B,2,N], float32 at least; each adds up to 1. Raises ValueError
+    for another number of faces, or an unknown form.
 
     Args:
         tokens: QK, [B,4,N,d], or [B,2,N,d] for a pair, which has S alone.
-        k: weight of D in the form "sd".
         whole_batch: minimum and maximum over the batch, as the authors' code has it.
-
-    Returns:
-        [B,4,N] or [B,2,N], float32 at least; each adds up to 1.
-
-    Raises:
-        ValueError: another number of faces, or an unknown form.
     """
     branches = tokens.shape[1] if tokens.ndim == 4 else 0
     if branches not in (2, 4) or form not in FORMS[:3] or (branches == 2 and form != "s"):
@@ -148,10 +125,6 @@ def csa_maps(
         same, other = same_class_evidence(faces, whole_batch), other_class_evidence(faces, whole_batch)
         scores = [s + k * d for s, d in zip(same, other, strict=True)]
     return torch.stack(scores, 1).softmax(-1)
-
-
-# ---------------------------------------------------------------------------------------------------------
-# Blocks
 
 
 @dataclass(frozen=True)
@@ -267,24 +240,16 @@ class CrossSimilarity(nn.Module):
         return x + self.mlp(x)
 
 
-# ---------------------------------------------------------------------------------------------------------
-# The methods
-
-
 class QCS(Method):
     """Quadruplet cross similarity: four faces in training, one at inference.
 
     Args:
-        num_classes: C.
-        size: "tiny" or "paper".
         form: "sd" (the method), "s" or "d" (its parts), or "none": the base branch alone, for comparison.
         official: minimum and maximum distance over the whole batch, as the authors' code has it.
         dropout, base_dropout: in the cross and in the base branch.
-        trunk: "ir50", or "timm:NAME" for any network of timm, tapped at its grids of 28, 14 and 7.
-        pretrained: let timm download its weights for that network.
 
     Attributes:
-        trunk: images → three taps.
+        trunk: images → three taps; "ir50", and a network of timm is tapped at its grids of 28, 14 and 7.
         base: tokens → base logits, what is left at inference.
         cross: the three `CrossSimilarity`, one a scale; None where form is "none".
         cross_branch: refined tokens → cross logits; None where form is "none".
@@ -306,8 +271,6 @@ class QCS(Method):
         trunk: str = "ir50",
         pretrained: bool = False,
     ):
-        if size not in SIZES:
-            raise ValueError(f"size must be 'tiny' or 'paper', got {size!r}")
         if form not in FORMS:
             raise ValueError(f"form must be one of {', '.join(FORMS)}, got {form!r}")
         for name, value in (("dropout", dropout), ("base_dropout", base_dropout)):
@@ -315,8 +278,8 @@ class QCS(Method):
                 raise ValueError(f"{name} must lie in [0, 1), got {value}")
         super().__init__(num_classes, size)
         self.form = form
-        settings = SIZES[size]
         self.trunk = make_trunk(trunk, size, ("ir50",), grids=(28, 14, 7), pretrained=pretrained)
+        settings = SIZES[size]
         widths, dim = self.trunk.widths, settings.dim
         # IR-50's taps have sides of 56, 28 and 14, which are halved; a network of timm is tapped at the halves.
         halving = (3, 2, 1) if isinstance(self.trunk, IRNet) else (1, 1, 0)
@@ -378,8 +341,7 @@ class QCS(Method):
     def branch_logits(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Quadruplets [B,4,3,S,S] (DCS: pairs [B,2,3,S,S]) → base and cross logits, each [B,4,C] ([B,2,C]).
 
-        Raises:
-            ValueError: images of another shape, or a model without a cross branch.
+        Raises ValueError for images of another shape, or a model without a cross branch.
         """
         modules, classify = self._cross_parts()
         base, places = self._base_of_all(images)
@@ -392,8 +354,7 @@ class QCS(Method):
     def similarity_maps(self, images: torch.Tensor) -> torch.Tensor:
         """Cross similarity maps over each face of quadruplets [B,4,3,S,S] (pairs) → [B,4,3,7,7]: one a scale.
 
-        Raises:
-            ValueError: as `branch_logits`.
+        Raises ValueError as `branch_logits` does.
         """
         modules, _ = self._cross_parts()
         scales = self._base_of_all(images)[1].split(PLACES, dim=2)
@@ -401,13 +362,9 @@ class QCS(Method):
         return torch.stack(maps, 2).unflatten(3, (GRID, GRID))
 
     def matches(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-        """Similarity Σ of every place of one face with every place of another, [B,3,49,49]: one table a scale.
+        """Similarity Σ of every place of one face with every place of another: images [B,3,S,S] → [B,3,49,49].
 
-        Args:
-            first, second: images [B,3,S,S].
-
-        Raises:
-            ValueError: a model without a cross branch.
+        One table a scale. Raises ValueError for a model without a cross branch.
         """
         modules, _ = self._cross_parts()
         tables = []
@@ -438,9 +395,8 @@ class QCS(Method):
     def attention_maps(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """What the class token of the base branch looks at in the last block.
 
-        Returns:
-            "class token" [B,heads,7,7], the three scales of a place added up, and "scales" [B,3,7,7], the mean
-            over the heads of each scale.
+        Returns "class token" [B,heads,7,7], the three scales of a place added up, and "scales" [B,3,7,7], the
+        mean over the heads of each scale.
         """
         with watch(self.base) as seen:
             self.base(self.tokens(images))
@@ -480,14 +436,9 @@ class DCS(QCS):
 # The authors' scripts; all start from trunks pre-trained on faces. Dropout, an option of the model, is 0 / 0.2
 # / 0.4 / 0 in QCS's cross branch on RAF-DB / FERPlus / AffectNet-7 / -8; 0.2 / 0.2 / 0.4 / 0.5 in DCS's, with
 # 0.2 in its base on AffectNet-8.
-JITTER: dict[str, Any] = {
-    "flip": 0.5,
-    "brightness": 0.2,
-    "contrast": 0.2,
-    "saturation": 0.2,
-    "hue": 0.1,
-    "erasing_p": 0.5,
-}
+JITTER = Augmentation(
+    flip=0.5, brightness=0.2, contrast=0.2, saturation=0.2, hue=0.1, erasing_p=0.5, erasing_scale=(0.02, 0.1)
+)
 RAFDB = Recipe(
     epochs=200,
     batch_size=24,
@@ -496,14 +447,12 @@ RAFDB = Recipe(
     schedule="exponential",
     gamma=0.98,
     sam_rho=0.05,
-    augmentation=Augmentation(**JITTER, erasing_scale=(0.02, 0.1)),
+    augmentation=JITTER,
 )
 FERPLUS = RAFDB.replace(
     epochs=150,
     lr=3.5e-6,
-    augmentation=Augmentation(
-        **JITTER, rotation=10, scale=(232 / 224,) * 2, shift=4 / 224, erasing_scale=(0.02, 0.1)
-    ),
+    augmentation=replace(JITTER, rotation=10, scale=(232 / 224,) * 2, shift=4 / 224),
 )
 AFFECTNET = RAFDB.replace(
     epochs=150,
@@ -511,9 +460,7 @@ AFFECTNET = RAFDB.replace(
     sampler="balanced",
     negatives="by_class",
     epoch_fraction=1 / 12,
-    augmentation=Augmentation(
-        **JITTER, rotation=12, scale=(236 / 224,) * 2, shift=6 / 224, erasing_scale=(0.03, 0.1)
-    ),
+    augmentation=replace(JITTER, rotation=12, scale=(236 / 224,) * 2, shift=6 / 224, erasing_scale=(0.03, 0.1)),
 )
 QCS.recipes = {
     "smoke": SMOKE,

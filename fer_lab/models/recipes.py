@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fer_lab.data.augmentation import Augmentation
+from fer_lab.data.augmentation import Augmentation, check_number
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("constant", "step", "exponential", "one_cycle")
@@ -41,7 +41,7 @@ class Recipe:
         precision: "fp32", "bf16" autocast, or "auto" (bf16 on a processor with native units for it, else
             float32, on a GPU as TensorFloat-32).
         compile: compile the training step with torch.compile; docs/speed.md says what that gains.
-        seed: of batches, augmentation and dropout.
+        seed: of batches, augmentation and dropout; 0…2³² − 1, since torch reads no more bits.
     """
 
     epochs: int
@@ -79,10 +79,15 @@ class Recipe:
                 raise ValueError(f"{key} must be one of {', '.join(allowed)}, got {getattr(self, key)!r}")
         if not isinstance(self.compile, bool):
             raise ValueError(f"compile must be true or false, got {self.compile!r}")
+        for f in dataclasses.fields(self):
+            if f.type is float:
+                check_number(f.name, getattr(self, f.name))
         for key in ("epochs", "batch_size", "step_epochs"):
             value = getattr(self, key)
-            if not isinstance(value, int) or value < 1:
+            if type(value) is not int or value < 1:
                 raise ValueError(f"{key} must be a whole number of at least 1, got {value!r}")
+        if type(self.seed) is not int or not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must be a whole number of 0…{2**32 - 1:,}, got {self.seed!r}")
         if not self.lr > 0:
             raise ValueError(f"lr must be above 0, got {self.lr!r}")
         for key in ("label_smoothing", "ema_decay", "warmup", "momentum"):

@@ -20,10 +20,10 @@ OUR READING:
   bottleneck that is smaller than theirs: pooled features → half as many → 64, where they flatten the grid
   and use layers of 3584 and 512.
 
-For comparison there are also the triplet-center loss of He et al. (CVPR 2018, https://arxiv.org/abs/1803.06189),
-which is negatives="hardest" with hinge="vector"; the center loss of Wen et al. (ECCV 2016,
-https://doi.org/10.1007/978-3-319-46478-7_31), which with element-wise coefficients is DACL's sparse center
-loss; and cross-entropy alone.
+For comparison there are also the triplet-center loss of He et al. (CVPR 2018,
+https://arxiv.org/abs/1803.06189), which is negatives="hardest" with hinge="vector"; the center loss of Wen et
+al. (ECCV 2016, https://doi.org/10.1007/978-3-319-46478-7_31), which with element-wise coefficients is DACL's
+sparse center loss; and cross-entropy alone.
 """
 
 import math
@@ -121,19 +121,11 @@ def center_loss(
 ) -> torch.Tensor:
     """Pull every face to the center of its class: (1/2B) Σ_i Σ_d a_id (x_id − c_{y_i,d})².
 
-    Wen et al., ECCV 2016, eq. 2, as a mean over the batch; with weights a, DACL's sparse center loss.
+    Wen et al., ECCV 2016, eq. 2, as a mean over the batch; with weights a, DACL's sparse center loss. Raises
+    ValueError for shapes that do not fit, or labels outside the classes.
 
-    Args:
-        embedding: x, float [B,D].
-        labels: y, int64 [B].
-        centers: c, float [C,D].
-        weights: a, float [B,D]; None is 1.
-
-    Returns:
-        Scalar, float32.
-
-    Raises:
-        ValueError: shapes that do not fit, or labels outside the classes.
+    Takes x, float [B,D], labels y, int64 [B], centers c, float [C,D], and weights a, float [B,D], where None is
+    1; returns a scalar, float32.
     """
     _check(embedding, labels, centers)
     squares = (embedding.float() - centers.float()[labels]).square()
@@ -152,23 +144,18 @@ class TripletCenterLoss(nn.Module):
 
     The negative is made of entries of c, so gradients flow into the entries that were chosen, not into the
     choice. Σ_d (x_id − n_id)² never grows along fully, semi with k = C−1 (the same), …, k = 1, hardest (the
-    same), and the hardest's is at most that of predicted.
+    same), and the hardest's is at most that of predicted. Raises ValueError for an argument out of its range.
 
     Args:
-        num_classes: C, at least 2.
-        dim: D.
+        num_classes, dim: C, at least 2, and D.
         margin: m, at least 0, in squared units of the embedding: of one dimension, or of the vector.
         negatives: "hardest": the wrong center nearest to x. "predicted": the center of the most probable
             wrong class. "fully": in every dimension the nearest wrong center's entry. "semi": the same among
             the k wrong centers nearest to x.
         k: of "semi", at least 1; capped at C−1.
-        hinge: "dimension" or "vector".
 
     Attributes:
         centers: c [C,D], learned.
-
-    Raises:
-        ValueError: an argument out of its range.
     """
 
     def __init__(
@@ -201,10 +188,7 @@ class TripletCenterLoss(nn.Module):
     def choose(
         self, embedding: torch.Tensor, labels: torch.Tensor, logits: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Which class's center the negative takes each entry from, int64 [B,D]; never the own class.
-
-        Arguments and errors as those of `forward`.
-        """
+        """Which class's center the negative takes each entry from, int64 [B,D]; never the own class."""
         _check(embedding, labels, self.centers)
         c, d = self.centers.shape
         if self.strategy == "predicted":
@@ -232,10 +216,7 @@ class TripletCenterLoss(nn.Module):
     def negatives(
         self, embedding: torch.Tensor, labels: torch.Tensor, logits: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """The negative n that is built for every face, float32 [B,D], with gradients into the centers.
-
-        Arguments and errors as those of `forward`.
-        """
+        """The negative n that is built for every face, float32 [B,D], with gradients into the centers."""
         return self.centers.float().gather(0, self.choose(embedding, labels, logits))
 
     def per_face(
@@ -245,7 +226,7 @@ class TripletCenterLoss(nn.Module):
         logits: torch.Tensor | None = None,
         weights: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Every face's own loss, float32 [B], ≥ 0. Arguments and errors as those of `forward`."""
+        """Every face's own loss, float32 [B], ≥ 0."""
         chosen = self.negatives(embedding, labels, logits)
         x = embedding.float()
         gaps = (x - self.centers.float()[labels]).square() - (x - chosen).square()
@@ -262,16 +243,15 @@ class TripletCenterLoss(nn.Module):
         logits: torch.Tensor | None = None,
         weights: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The mean over the faces, a scalar in float32.
+        """The mean over the faces, a scalar in float32. The methods above take the same arguments.
+
+        Raises ValueError for shapes that do not fit, labels outside the classes, or "predicted" without logits.
 
         Args:
             embedding: x, float [B,D].
             labels: y, int64 [B].
             logits: float [B,C], for "predicted" alone; no gradient flows into them.
             weights: a, float [B,D]; None is 1.
-
-        Raises:
-            ValueError: shapes that do not fit, labels outside the classes, or "predicted" without logits.
         """
         return self.per_face(embedding, labels, logits, weights).mean()
 
@@ -280,8 +260,6 @@ class TripletCenter(Method):
     """Triplet-center loss and selective attention on any trunk: L = CE + λ L_TCL.
 
     Args:
-        num_classes: C.
-        size: "tiny" or "paper".
         metric_loss: "triplet_center", "center" (Wen et al.) or "none" (cross-entropy alone).
         negatives, k, hinge, margin: of `TripletCenterLoss`.
         loss_weight: λ, above 0. The loss sums over dimensions: halve it for twice as many. Margin and λ were
@@ -295,11 +273,9 @@ class TripletCenter(Method):
         balanced_elements: keep those weights at a mean of 1; without it they learn to switch the loss off.
         center_lr: the centers' learning rate as a multiple of the recipe's; DACL's centers learn at 0.5, its
             network at 0.01. Runs of a few hundred steps need a larger value, or the centers do not converge.
-        trunk: "resnet18", "ir50", "mobilefacenet", or "timm:NAME" for any network of timm.
-        pretrained: let timm download its weights for that network.
 
     Attributes:
-        trunk: images → features.
+        trunk: images → features; "resnet18", "ir50" or "mobilefacenet".
         pixels: PixelAttention, or None.
         project: features → D dimensions, the identity where D is the trunk's.
         norm: BatchNorm without scale and shift, or the identity.
@@ -396,8 +372,7 @@ class TripletCenter(Method):
     def element_weights(self, images: torch.Tensor) -> torch.Tensor:
         """The element-wise coefficients of each face, [B,D], as `ElementAttention` gives them.
 
-        Raises:
-            ValueError: a model without them.
+        Raises ValueError for a model without them.
         """
         if self.elements is None:
             raise ValueError("no element-wise coefficients here; create the model with element_attention=True")
@@ -424,8 +399,7 @@ class TripletCenter(Method):
     ) -> dict[str, torch.Tensor]:
         """The pixel-wise coefficients [B,1,7,7], 0…1; without them a class activation map.
 
-        Args:
-            target: a class for each face, int64 [B], for the activation map; None is the predicted class.
+        `target`: a class for each face, int64 [B], for the activation map; None is the predicted class.
         """
         features = self.features(images)
         if self.pixels is not None:

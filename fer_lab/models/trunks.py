@@ -51,6 +51,8 @@ def _check_size(size: str) -> None:
 class Trunk(nn.Module):
     """What all trunks have in common: `forward` gives a grid of features, and `taps` earlier grids as well.
 
+    Images of another size than the trunk's raise ValueError.
+
     Attributes:
         image_size: side of the images that it takes, S.
         widths: channels of each tap.
@@ -64,7 +66,7 @@ class Trunk(nn.Module):
         self.out_channels = widths[-1]
 
     def taps(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """[B,3,S,S] → the grids that the trunk offers, the features last. Errors as those of `forward`."""
+        """[B,3,S,S] → the grids that the trunk offers, the features last."""
         return (self(images),)
 
 
@@ -105,11 +107,7 @@ class ResNet(Trunk):
         self.conv1, self.bn1 = fold(self.conv1, self.bn1)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """[B,3,S,S] → [B,D,7,7].
-
-        Raises:
-            ValueError: images of a size that does not end in the 7×7 grid.
-        """
+        """[B,3,S,S] → [B,D,7,7]."""
         check_images(images, self.image_size)
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         for i in range(self.stages):
@@ -187,17 +185,13 @@ class IRNet(Trunk):
             before = width
 
     def taps(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """[B,3,S,S] → features after each stage: [B,C₁,56,56], [B,C₂,28,28], [B,C₃,14,14].
-
-        Raises:
-            ValueError: images of a size that does not end in the 14×14 grid.
-        """
+        """[B,3,S,S] → features after each stage: [B,C₁,56,56], [B,C₂,28,28], [B,C₃,14,14]."""
         x1 = self.stages[0](self.stem(_pixels(images, self.image_size)))
         x2 = self.stages[1](x1)
         return x1, x2, self.stages[2](x2)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """[B,3,S,S] → [B,C₃,14,14]. Errors as those of `taps`."""
+        """[B,3,S,S] → [B,C₃,14,14]."""
         return self.taps(images)[-1]
 
 
@@ -322,11 +316,7 @@ class MobileFaceNet(Trunk):
         self.head: nn.Module = LandmarkHead(out_channels)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """[B,3,S,S] → [B,D,7,7].
-
-        Raises:
-            ValueError: images of a size that does not end in the 7×7 grid.
-        """
+        """[B,3,S,S] → [B,D,7,7]."""
         x = self.stem(_pixels(images, self.image_size))
         for stage in self.stages:
             x = stage(x)
@@ -353,17 +343,14 @@ class TimmTrunk(Trunk):
     For each wanted grid of side g it taps the stage whose stride is nearest to S/g, and averages (or repeats)
     a grid of another side to g×g. Deeper stages are left out. At 56 px and g = 7 the stride is 8, an early
     stage; at 224 px it is 32, usually the whole network. Images keep the package's own normalisation, also
-    with pre-trained weights that were learned with another one.
+    with pre-trained weights that were learned with another one. Raises ValueError if timm has no network of
+    this name (close names are listed), or if it cannot give grids of images of this size.
 
     Args:
         name: one of `timm.list_models()`.
         image_size: S.
         grids: sides of the taps, the features' last.
         pretrained: load the weights that timm downloads for this network; without it nothing is downloaded.
-
-    Raises:
-        ValueError: timm has no network of this name (close names are listed), or its network cannot give grids
-            of images of this size.
     """
 
     def __init__(self, name: str, image_size: int, grids: tuple[int, ...] = (7,), pretrained: bool = False):
@@ -398,17 +385,13 @@ class TimmTrunk(Trunk):
         self.net = reparameterize_model(self.net, inplace=True)
 
     def taps(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """[B,3,S,S] → one grid [B,C,g,g] for each g of `grids`.
-
-        Raises:
-            ValueError: images of another size.
-        """
+        """[B,3,S,S] → one grid [B,C,g,g] for each g of `grids`."""
         check_images(images, self.image_size)
         taps = zip(_intermediates(self.net, self.stages, images), self.grids, strict=True)
         return tuple(tap if tap.shape[-1] == g else F.adaptive_avg_pool2d(tap, g) for tap, g in taps)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """[B,3,S,S] → [B,D,g,g], g the last of `grids`. Errors as those of `taps`."""
+        """[B,3,S,S] → [B,D,g,g], g the last of `grids`."""
         return self.taps(images)[-1]
 
 
@@ -424,26 +407,16 @@ def _intermediates(net: Any, stages: list[int], images: torch.Tensor) -> list[to
     return [grids[once.index(stage)] for stage in stages]
 
 
-TRUNKS: dict[str, Callable[[str], Trunk]] = {
-    "resnet18": resnet18,
-    "ir50": ir50,
-    "mobilefacenet": mobilefacenet,
-}
+TRUNKS: dict[str, Callable[[str], Trunk]] = {"resnet18": resnet18, "ir50": ir50, "mobilefacenet": mobilefacenet}
 
 
 def make_trunk(
     name: str, size: str, own: Sequence[str], *, grids: tuple[int, ...] = (7,), pretrained: bool = False
 ) -> Trunk:
-    """A trunk by its name.
+    """A trunk by its name: one of `own`, which the method takes of `TRUNKS`, or "timm:NAME" for a `TimmTrunk`.
 
-    Args:
-        name: one of `own`, or "timm:NAME" for a `TimmTrunk`.
-        size: "tiny" or "paper".
-        own: those of `TRUNKS` that the method takes.
-        grids, pretrained: of `TimmTrunk`; the package's own trunks have fixed grids and start at random.
-
-    Raises:
-        ValueError: an unknown name or size, or pre-trained weights for a trunk of the package's own.
+    Grids and `pretrained` are of `TimmTrunk`; the package's own trunks have fixed grids and start at random.
+    Raises ValueError for an unknown name or size, or pre-trained weights for a trunk of the package's own.
     """
     _check_size(size)
     if name.startswith(TIMM):

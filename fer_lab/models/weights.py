@@ -9,6 +9,7 @@ POSTER's landmark network travels in the same way. It is not a `Method`: its car
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import fer_lab
 from fer_lab._files import atomic_path
@@ -24,8 +26,11 @@ from fer_lab.models.method import IMAGE_SIZES, Method, create_model, list_models
 from fer_lab.models.trunks import MobileFaceNet
 
 FORMAT = 1
-# No model here has more classes, heads or centers. Without a limit, a card could ask for more than the memory.
+# No model here has more classes, heads or centers.
 LARGEST = 1024
+# A card may ask for a network of this many times the numbers in its file, and for `SPARE` more. timm builds a
+# whole network before the stages that are not needed leave it: at tiny size up to 99.3 % of its numbers.
+TIMES, TIMES_WITH_TIMM, SPARE = 2, 200, 4_000_000
 # What safetensors and torch raise between them on damaged or foreign bytes.
 _UNREADABLE = (safetensors.SafetensorError, OSError, ValueError, TypeError, RuntimeError, LookupError)
 
@@ -63,6 +68,23 @@ def model_card(model: Method | MobileFaceNet) -> dict[str, Any]:
         "classes": list(model.classes),
         "color_order": model.color_order,
     }
+
+
+def check_target(path: Path, *, card: bool = False) -> None:
+    """Refuse a name that weights, and their card as Markdown, should not be written under.
+
+    Args:
+        card: the card is written beside them, so a Markdown file of this name that belongs to no weights stays.
+
+    Raises:
+        ValueError: another suffix than .safetensors.
+        FileExistsError: the card would take the place of a file of something else.
+    """
+    if path.suffix != ".safetensors":
+        raise ValueError(f"weights are written as .safetensors, got {path.name!r}; let the name end so")
+    text = path.with_suffix(".md")
+    if card and text.exists() and not path.exists():
+        raise FileExistsError(f"{text} is no card of weights, and the new one would replace it; rename one")
 
 
 def save_model(model: Method | MobileFaceNet, path: str | Path, *, half: bool = False, **card: Any) -> None:
@@ -114,16 +136,18 @@ def _digest(card: dict[str, Any], tensors: dict[str, torch.Tensor]) -> str:
 
 
 def read_card(path: str | Path) -> dict[str, Any]:
-    """The card of a file written by `save_model`, without its weights.
+    """The card of a file written by `save_model`.
 
     Raises:
         FileNotFoundError: no such file.
-        CheckpointError: the file is not safetensors, or it has no usable card.
+        CheckpointError: the file is not safetensors, it is damaged, or it has no usable card.
     """
-    return _read_weights(Path(path), tensors=False)[0]
+    return _read_weights(Path(path))[0]
 
 
-def _read_weights(path: Path, tensors: bool = True) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+def _read_weights(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    if path.exists() and not path.is_file():
+        raise CheckpointError(f"{path} is a folder, a pipe or a device; expected a .safetensors file")
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; expected a .safetensors file written by fer_lab")
     if path.suffix.lower() in (".pth", ".pt", ".ckpt", ".tar", ".bin", ".pkl"):
@@ -134,7 +158,7 @@ def _read_weights(path: Path, tensors: bool = True) -> tuple[dict[str, Any], dic
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get("fer_lab")
-            state = {name: file.get_tensor(name) for name in file.keys()} if tensors else {}  # noqa: SIM118
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except _UNREADABLE as error:
         raise CheckpointError(
             f"{path} is not a readable safetensors file ({error}); copy it again or write it again"
@@ -149,13 +173,12 @@ def _read_weights(path: Path, tensors: bool = True) -> tuple[dict[str, Any], dic
         _check_card(card)
     except (ValueError, RecursionError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{path} has an unusable card: {error}") from error
-    if tensors:
-        if _digest(card, state) != card.get("sha256"):
-            raise CheckpointError(f"{path} is damaged: its content does not match its checksum; copy it again")
-        for alias, name in card["aliases"].items():
-            if name not in state:
-                raise CheckpointError(f"{path} has an unusable card: {alias} shares {name}, which is missing")
-            state[alias] = state[name]
+    if _digest(card, state) != card.get("sha256"):
+        raise CheckpointError(f"{path} is damaged: its content does not match its checksum; copy it again")
+    for alias, name in card["aliases"].items():
+        if name not in state:
+            raise CheckpointError(f"{path} has an unusable card: {alias} shares {name}, which is missing")
+        state[alias] = state[name]
     return card, state
 
 
@@ -166,8 +189,9 @@ def _check_card(card: dict[str, Any]) -> None:
     for key, kind in kinds.items():
         if not isinstance(card.get(key), kind):
             raise ValueError(f"{key} should be {kind.__name__}, is {card.get(key)!r}")
-    if len(card["classes"]) != card["num_classes"] or not all(isinstance(c, str) for c in card["classes"]):
-        raise ValueError(f"{card['num_classes']} classes are named {card['classes']}")
+    names = {name for name in card["classes"] if isinstance(name, str)}
+    if not len(names) == len(card["classes"]) == card["num_classes"]:
+        raise ValueError(f"{card['num_classes']} different classes are named {card['classes']}")
     if card.get("color_order") not in COLOR_ORDERS:
         raise ValueError(
             f"color_order should be one of {', '.join(COLOR_ORDERS)}, is {card.get('color_order')!r}"
@@ -197,8 +221,14 @@ def load_weights(model: Method | MobileFaceNet, path: str | Path) -> dict[str, A
         FileNotFoundError: no such file.
         CheckpointError: the file is damaged, foreign, or of another model; nothing was copied.
     """
-    path = Path(path)
-    card, state = _read_weights(path)
+    card, state = _read_weights(Path(path))
+    _fill(model, card, state, Path(path))
+    return card
+
+
+def _fill(
+    model: Method | MobileFaceNet, card: dict[str, Any], state: dict[str, torch.Tensor], path: Path
+) -> None:
     identity = model_card(model)
     check_identity(card, identity, ("method", "num_classes", "size"), path, "the model")
     classes = identity["classes"]
@@ -214,7 +244,27 @@ def load_weights(model: Method | MobileFaceNet, path: str | Path) -> dict[str, A
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         raise CheckpointError(f"{path} does not fit {identity['method']}: {'; '.join(wrong[:5])}{more}")
     model.load_state_dict(state)
-    return card
+
+
+class _Bounded(TorchDispatchMode):
+    """Refuse to make more than `most` numbers out of nothing. A tensor is counted before it is made.
+
+    Only operations without a tensor among their arguments count: a pass through a network needs its numbers for
+    a moment alone.
+    """
+
+    def __init__(self, most: int):
+        super().__init__()
+        self.left = self.most = most
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if args and isinstance(args[0], list | tuple) and all(isinstance(side, int) for side in args[0]):
+            self.left -= math.prod(args[0])
+            if self.left < 0:
+                raise ValueError(f"it asks for more than {self.most:,} numbers, far more than the file holds")
+        return func(*args, **(kwargs or {}))
 
 
 def load_model(path: str | Path) -> Method:
@@ -224,15 +274,18 @@ def load_model(path: str | Path) -> Method:
         FileNotFoundError: no such file.
         CheckpointError: the file is damaged or foreign, or its card describes no method of this package.
     """
-    card = read_card(path)
+    card, state = _read_weights(Path(path))
+    times = TIMES_WITH_TIMM if "timm:" in str(card["options"]) else TIMES
+    most = times * sum(tensor.numel() for tensor in state.values()) + SPARE
     try:
-        model = create_model(card["method"], card["num_classes"], card["size"], **card["options"])
+        with _Bounded(most):
+            model = create_model(card["method"], card["num_classes"], card["size"], **card["options"])
     # The card came with the file, and a constructor may raise anything on odd options.
     except Exception as error:
         raise CheckpointError(f"{path} describes a model that cannot be built: {error}") from error
     model.classes = tuple(card["classes"])
     model.color_order = card["color_order"]
-    load_weights(model, path)
+    _fill(model, card, state, Path(path))
     return model.eval()
 
 

@@ -16,6 +16,8 @@ import torch
 
 # Seconds between two looks at the processes.
 POLL = 0.2
+# What lightning-fabric knows as an accelerator.
+DEVICES = ("auto", "cpu", "cuda", "mps", "tpu")
 
 
 def count_devices(device: str = "auto") -> tuple[int, str]:
@@ -37,15 +39,22 @@ def check_devices(devices: int, device: str = "auto") -> None:
     """Check that this machine has the requested number of devices.
 
     Raises:
-        ValueError: fewer devices than requested; the message has their number.
+        ValueError: an unknown kind of device; fewer devices than requested, and the message has their number.
     """
+    if device not in DEVICES:
+        raise ValueError(f"unknown device {device!r}; expected one of {', '.join(DEVICES)}")
     there, kind = count_devices(device)
     if not 1 <= devices <= there:
         raise ValueError(f"there {'is' if there == 1 else 'are'} {there} {kind} here, not {devices}")
 
 
 def launch(
-    devices: int, arguments: Sequence[str], *, device: str = "auto", on_poll: Callable[[], None] = lambda: None
+    devices: int,
+    arguments: Sequence[str],
+    *,
+    device: str = "auto",
+    on_poll: Callable[[], None] = lambda: None,
+    keep: Sequence[int] = (),
 ) -> None:
     """Run `python -m ARGUMENTS` in several processes that know of each other, and wait for them.
 
@@ -59,6 +68,7 @@ def launch(
             it ends when the launcher is killed.
         device: as in `count_devices`.
         on_poll: called several times a second meanwhile.
+        keep: open files that stay open until the last process has ended, such as a lock. Not on Windows.
 
     Raises:
         ValueError: more devices than there are.
@@ -74,6 +84,7 @@ def launch(
             "MKL_NUM_THREADS": threads,
             "OMP_WAIT_POLICY": "PASSIVE",
             "FER_LAB_QUIET": "1",
+            "PYTHONSAFEPATH": "1",
             # torch.distributed.run writes the first failure into this file.
             "TORCHELASTIC_ERROR_FILE": str(failure),
             "PYTHONPATH": os.pathsep.join(filter(None, (source, os.environ.get("PYTHONPATH")))),
@@ -82,8 +93,10 @@ def launch(
         with (
             open(output, "wb") as log,
             subprocess.Popen(
-                [sys.executable, *torchrun, "--nproc-per-node", str(devices), "-m", *arguments],
+                # -P and PYTHONSAFEPATH: without them a file torch.py in the current folder would be imported.
+                [sys.executable, "-P", *torchrun, "--nproc-per-node", str(devices), "-m", *arguments],
                 env=environment,
+                pass_fds=keep if os.name == "posix" else (),
                 # The other end closes when this process ends, even by a signal; see `stop_with_launcher`.
                 stdin=subprocess.PIPE,
                 stdout=log,

@@ -17,13 +17,17 @@ import fer_lab
 from fer_lab._device import device_name
 
 
-@functools.cache
 def environment() -> dict[str, Any]:
     """Where this process runs: python, torch, fer_lab, commit, device, cpu, cores, threads.
 
     `commit` is the checkout's commit with "+changes" where the package's code differs from it, and ""
     for an installed package.
     """
+    return {**_machine(), "threads": torch.get_num_threads()}
+
+
+@functools.cache
+def _machine() -> dict[str, Any]:
     cpu = platform.processor()
     if (info := Path("/proc/cpuinfo")).exists():
         names = re.findall(r"^model name\s*:\s*(.+)$", info.read_text(errors="replace"), re.M)
@@ -36,7 +40,6 @@ def environment() -> dict[str, Any]:
         "device": device_name(),
         "cpu": cpu,
         "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
     }
 
 
@@ -64,6 +67,8 @@ def _commit(root: Path) -> str:
 def portable_command(command: str | Sequence[str] | None = None) -> str:
     """A command as others can run it: the folder in the variable FER_DATA is written `$FER_DATA`.
 
+    A relative folder stays, since it may be a word of another meaning, such as the name of a data set.
+
     Args:
         command: a line, or its words; None is this process's own.
     """
@@ -71,6 +76,7 @@ def portable_command(command: str | Sequence[str] | None = None) -> str:
         program = Path(sys.argv[0])
         command = ["fer-lab" if program.stem in ("fer-lab", "cli") else program.name, *sys.argv[1:]]
     line = command if isinstance(command, str) else shlex.join(command)
-    if folder := os.environ.get("FER_DATA", "").rstrip("/\\"):
-        line = re.sub(re.escape(folder) + r"(?![\w.-])", lambda _: "$FER_DATA", line)
+    folder = os.environ.get("FER_DATA", "").rstrip("/\\")
+    if os.path.isabs(folder):
+        line = re.sub(r"(?<![\w./\\-])" + re.escape(folder) + r"(?![\w.-])", lambda _: "$FER_DATA", line)
     return line

@@ -5,15 +5,18 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 
-from fer_lab._files import atomic_path
+from fer_lab._files import atomic_path, is_file
 
 # Four hundred thousand faces with 2,048 numbers each; a small file can unpack to far more.
 MAX_BYTES = 4 * 2**30
+# The parts of a file; predictions of several runs in one file have no embeddings.
+SMALL = ("classes", "name", "fingerprint", "labels", "rows", "probabilities")
+PARTS = (*SMALL, "embeddings")
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +98,7 @@ class Predictions:
             ValueError: a damaged or foreign file.
         """
         with _opened(Path(path)) as data:
-            return cls._from_arrays(data)
+            return cls._read(data, PARTS)
 
     def _arrays(self, *, small: bool) -> dict[str, Any]:
         arrays = {"classes": np.array(self.classes), "name": self.name, "fingerprint": self.fingerprint}
@@ -103,19 +106,29 @@ class Predictions:
             integers = {"labels": self.labels.astype(np.int16), "rows": self.rows.astype(np.int32)}
             return arrays | integers | {"probabilities": _half_with_same_winner(self.probabilities)}
         arrays |= {"labels": self.labels, "rows": self.rows, "probabilities": self.probabilities}
-        return arrays if self.embeddings is None else arrays | {"embeddings": self.embeddings}
+        # A part without numbers where there are none, so that a lost part is no file without embeddings.
+        return arrays | {"embeddings": np.zeros(0) if self.embeddings is None else self.embeddings}
 
     @classmethod
-    def _from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "Predictions":
-        return cls(
-            probabilities=arrays["probabilities"],
-            labels=arrays["labels"],
-            classes=tuple(arrays["classes"].tolist()),
-            name=str(arrays["name"]),
-            fingerprint=str(arrays["fingerprint"]),
-            rows=arrays["rows"],
-            embeddings=arrays.get("embeddings"),
-        )
+    def _read(cls, data: "np.lib.npyio.NpzFile", parts: Sequence[str], prefix: str = "") -> "Predictions":
+        """Read those members of an open file that begin with a prefix; exactly `parts` are expected.
+
+        Raises:
+            ValueError: a part is missing, damaged, or not known.
+        """
+        names = {key.removeprefix(prefix): key for key in data.files if key.rpartition("/")[0] == prefix[:-1]}
+        if set(names) != set(parts):
+            raise ValueError(f"expected the parts {', '.join(parts)}, got {', '.join(names) or 'none'}")
+        for key in names.values():
+            # numpy stops where an array ends; a member's checksum is compared only at the end of the member.
+            with cast(zipfile.ZipFile, data.zip).open(f"{key}.npy") as member:
+                while member.read(2**20):
+                    pass
+        values: dict[str, Any] = {name: data[key] for name, key in names.items()}
+        values |= {"name": str(values["name"]), "fingerprint": str(values["fingerprint"])}
+        if not values.get("embeddings", np.zeros(0)).size:
+            values["embeddings"] = None
+        return cls(**values | {"classes": tuple(values["classes"].tolist())})
 
 
 def save_together(path: str | Path, predictions: Mapping[str, Predictions]) -> None:
@@ -142,23 +155,16 @@ def load_together(path: str | Path, only: str | None = None) -> dict[str, Predic
         FileNotFoundError: no such file.
         ValueError: a damaged or foreign file.
     """
-    predictions = {}
     with _opened(Path(path)) as data:
-        members: dict[str, list[str]] = {}
-        for key in data:
-            members.setdefault(key.rpartition("/")[0], []).append(key)
-        for name, keys in members.items():
-            if only in (None, name):
-                predictions[name] = Predictions._from_arrays(
-                    {key.rpartition("/")[2]: data[key] for key in keys}
-                )
-    return predictions
+        # In the order of the file.
+        names = dict.fromkeys(key.rpartition("/")[0] for key in data.files)
+        return {name: Predictions._read(data, SMALL, f"{name}/") for name in names if only in (None, name)}
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Mapping[str, np.ndarray]]:
-    """The arrays of an npz; whatever fails while they are read is a ValueError about the file."""
-    if not path.exists():
+def _opened(path: Path) -> Iterator["np.lib.npyio.NpzFile"]:
+    """An npz, open; whatever fails while they are read is a ValueError about the file."""
+    if not is_file(path):
         raise FileNotFoundError(f"{path} does not exist; a run writes it when it is evaluated")
     try:
         with zipfile.ZipFile(path) as archive:

@@ -2,13 +2,14 @@
 
 import contextlib
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 
-from fer_lab._files import atomic_path, locked, read_csv, read_json, write_csv, write_json
+from fer_lab._files import Lock, atomic_path, is_file, locked, read_csv, read_json, write_csv, write_json
 from fer_lab.models.method import Method
 from fer_lab.models.weights import (
     FORMAT,
@@ -53,37 +54,79 @@ class Run:
 
     Attributes:
         folder: its path.
+
+    Args:
+        locked_by_launcher: the process that started this one holds the lock.
     """
 
+    # In the order in which they are deleted: without weights no run is finished, and without its environment
+    # none is known as one.
     FILES = (
+        "weights.safetensors",
+        "checkpoint.pt",
+        "predictions.npz",
+        "history.csv",
         "config.json",
         "environment.json",
-        "history.csv",
-        "checkpoint.pt",
-        "weights.safetensors",
-        "predictions.npz",
     )
 
-    def __init__(self, folder: str | Path):
+    def __init__(self, folder: str | Path, *, locked_by_launcher: bool = False):
+        if folder == "":
+            raise ValueError("the name of the run's folder is empty; give a folder")
         self.folder = Path(folder)
         if self.folder.exists() and not self.folder.is_dir():
             raise ValueError(f"{self.folder} is a file, expected the folder of a run")
+        self._lock: Lock | None = None
+        self._locked = locked_by_launcher
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r}, {len(self.history)} epochs, finished={self.is_finished})"
 
-    def lock(self) -> contextlib.AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
         """Keep other processes from writing here: `with run.lock(): …`. Also clears half-written files.
+
+        Inside, the same object may lock again, which does nothing.
 
         Raises:
             RunBusyError: another process has it; the lock of one that died is free.
+            ValueError: the folder has files of these names that are not of a run.
         """
-        return locked(self.folder / ".lock")
+        if self._locked:
+            yield
+            return
+        self._check_own()
+        with locked(self.folder / ".lock") as self._lock:
+            self._locked = True
+            try:
+                yield
+            finally:
+                self._lock, self._locked = None, False
+
+    @property
+    def lock_file(self) -> list[int]:
+        """The open file that holds the lock, for `parallel.launch`; none where there is no lock."""
+        return [] if self._lock is None else [self._lock.file.fileno()]
+
+    def _check_own(self) -> None:
+        # Every run has written its environment first.
+        there = [name for name in self.FILES if is_file(self.folder / name)]
+        if there and "fer_lab" not in self.environment:
+            raise ValueError(
+                f"{self.folder} has a file {', '.join(there)} that is not of a run here; choose another folder, "
+                "or move it away"
+            )
+
+    def _path(self, name: str) -> Path:
+        """The path of a file that is about to be written."""
+        if self._lock is not None:
+            self._lock.check()
+        return self.folder / name
 
     def clear(self) -> None:
         """Delete the run's files (not its figures), to train again in the same folder."""
         for name in self.FILES:
-            (self.folder / name).unlink(missing_ok=True)
+            self._path(name).unlink(missing_ok=True)
 
     @property
     def config(self) -> dict:
@@ -106,8 +149,8 @@ class Run:
         """
         if any((self.folder / name).exists() for name in ("checkpoint.pt", "weights.safetensors")):
             check_identity(self.config, config, IDENTITY, self.folder, "this training")
-        write_json(self.folder / "environment.json", environment())
-        write_json(self.folder / "config.json", config)
+        write_json(self._path("environment.json"), environment())
+        write_json(self._path("config.json"), config)
 
     @property
     def history(self) -> pd.DataFrame:
@@ -116,7 +159,7 @@ class Run:
 
     def save_history(self, history: pd.DataFrame) -> None:
         """Write history.csv; numbers are read back to the last bit."""
-        write_csv(self.folder / "history.csv", history)
+        write_csv(self._path("history.csv"), history)
 
     def save_checkpoint(self, state: dict) -> None:
         """Replace checkpoint.pt.
@@ -132,7 +175,7 @@ class Run:
         identity = {key: value for key, value in self.config.items() if key in IDENTITY}
         whole = {"fer_lab": FORMAT, "identity": identity, "state": state}
         with (
-            atomic_path(self.folder / "checkpoint.pt", needed=needed) as temporary,
+            atomic_path(self._path("checkpoint.pt"), needed=needed) as temporary,
             open(temporary, "wb") as file,
         ):
             torch.save(whole, file)
@@ -144,7 +187,7 @@ class Run:
             CheckpointError: a damaged or foreign file, or one of another model than config.json's.
         """
         path = self.folder / "checkpoint.pt"
-        if not path.exists():
+        if not is_file(path):
             return None
         try:
             # torch.load reads a flipped bit without a word, so the archive's checksums are compared first.
@@ -169,7 +212,7 @@ class Run:
 
     def save_weights(self, model: Method, metrics: dict | None = None) -> None:
         """Write weights.safetensors, the training's result; see `save_model`."""
-        save_model(model, self.folder / "weights.safetensors", metrics=metrics or {})
+        save_model(model, self._path("weights.safetensors"), metrics=metrics or {})
 
     def load_model(self) -> Method:
         """The trained model, in eval mode on the CPU; see `load_model`."""
@@ -177,7 +220,7 @@ class Run:
 
     def save_predictions(self, predictions: Predictions) -> None:
         """Write predictions.npz, with embeddings if there are any."""
-        predictions.save(self.folder / "predictions.npz")
+        predictions.save(self._path("predictions.npz"))
 
     def load_predictions(self) -> Predictions:
         """Read predictions.npz; see `Predictions.load`."""
@@ -186,10 +229,10 @@ class Run:
     @property
     def is_finished(self) -> bool:
         """Whether there are weights and a history of as many epochs as the recipe in the config asks for."""
-        if not (self.folder / "weights.safetensors").exists():
-            return False
         recipe = self.config.get("recipe")
-        return len(self.history) >= (recipe.get("epochs", 0) if isinstance(recipe, dict) else 0)
+        if not isinstance(recipe, dict) or not is_file(self.folder / "weights.safetensors"):
+            return False
+        return len(self.history) >= recipe.get("epochs", 1)
 
 
 def weights_file(path: Path | str) -> Path:

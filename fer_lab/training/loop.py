@@ -10,9 +10,10 @@ process with the same batch, up to rounding and to what a method draws itself (d
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -37,10 +38,11 @@ def fit(
     train: FaceSet,
     valid: FaceSet | None,
     recipe: Recipe,
-    run_dir: str | Path,
+    run_dir: str | Path | Run,
     *,
     resume: bool = True,
     device: str = "auto",
+    origin: Mapping[str, Any] | None = None,
     config: dict | None = None,
     on_epoch: Callable[[Method, int], None] | None = None,
     progress: bool | None = None,
@@ -53,10 +55,12 @@ def fit(
         valid: faces whose accuracy is added to the history after every epoch; they choose nothing.
             For an honest number, hold them out of the training faces.
         recipe: how the model is trained.
-        run_dir: the run's folder; created if absent.
+        run_dir: the run's folder, created if absent; or a run, whose lock may be held already.
         resume: continue from the folder's checkpoint if it has one; False starts from the beginning.
         device: "auto", "cpu", "cuda", "mps" or an accelerator name that Fabric knows; each of several processes
             takes a device of its own.
+        origin: where the model's first weights come from, as plain data; a run that started elsewhere is
+            another training. Without it a run is continued from its checkpoint whatever the model began with.
         config: more facts to keep in the run's config (command, variant, …).
         on_epoch: called with the model, in eval mode and with the weights that would be kept now, and the
             number of epochs done; its random draws do not disturb the training.
@@ -69,7 +73,7 @@ def fit(
     Raises:
         ValueError: faces and model disagree on the classes, the folder holds another training, or BatchNorm
             meets a batch of one.
-        TrainingDivergedError: a loss term stopped being finite.
+        TrainingDivergedError: a loss term or a weight stopped being finite.
         BatchTooLargeError: a batch does not fit into memory.
         CheckpointError: the folder's checkpoint is damaged, or holds something else.
     """
@@ -78,7 +82,7 @@ def fit(
     if train.is_grey():
         # The weights never see a colour, so they must not be shown one later.
         model.color_order = "GREY"
-    run = Run(run_dir)
+    run = run_dir if isinstance(run_dir, Run) else Run(run_dir)
     fabric = make_fabric(device, recipe.precision)
     is_main = fabric.is_global_zero
     with (
@@ -86,21 +90,23 @@ def fit(
         tensor_float_32(fabric.device, recipe.precision != "fp32"),
         compiled(model, "training_losses", recipe.compile),
     ):
-        state = TrainingState(fabric, model, train, recipe)
-        if is_main and not resume:
-            run.clear()
+        state = TrainingState(fabric, model, train, recipe, origin)
         # Only the first process needs to see the folder.
-        checkpoint = fabric.broadcast(run.load_checkpoint() if is_main else None)
+        checkpoint = fabric.broadcast(run.load_checkpoint() if is_main and resume else None)
         if checkpoint is not None:
             state.restore(checkpoint, run)
-        if is_main:
+        elif is_main:
+            # The weights of a training that is not continued would make this one look finished before it is.
+            run.clear()
+        writes = is_main and (checkpoint is None or not run.is_finished)
+        if writes:
             precision = resolve_precision(recipe.precision, fabric.device)
             hardware = {"precision": precision, "device": str(fabric.device), "devices": fabric.world_size}
             run.save_config({**state.identity, **hardware, **(config or {})})
         with batchnorm_together(model):
             _train(state, run, valid, on_epoch, progress if is_main else False)
         state.finish()
-        if is_main:
+        if writes:
             run.save_weights(model)
         fabric.barrier()
     return run
@@ -119,7 +125,7 @@ def _train(
     with progress_bar(description=state.model.name, shown=progress, total=total, initial=done) as bar:
         for epoch in range(state.epoch, recipe.epochs):
             # One seed per epoch and process, so that a resumed training draws the same dropout masks.
-            torch.manual_seed((recipe.seed * 1_000_003 + epoch) + fabric.global_rank * 2**32)
+            torch.manual_seed(epoch_seed(recipe.seed, epoch, fabric.global_rank))
             start = time.perf_counter()
             row = _train_epoch(state, bar)
             if valid is not None:
@@ -129,6 +135,7 @@ def _train(
                 row["valid_accuracy"] = state.reduce(right, "sum") / len(valid)
             seconds = round(time.perf_counter() - start, 3)
             state.history.append({"epoch": epoch + 1, "seconds": seconds, **row})
+            state.check_finite()
             if fabric.is_global_zero:
                 run.save_history(pd.DataFrame(state.history))
                 run.save_checkpoint(state.checkpoint())
@@ -136,6 +143,11 @@ def _train(
             if on_epoch is not None:
                 with evaluating(state.kept):
                     on_epoch(state.kept, epoch + 1)
+
+
+def epoch_seed(seed: int, epoch: int, rank: int) -> int:
+    """Seed of what a method draws itself in one epoch and process; torch reads 32 bits of it."""
+    return (seed * 1_000_003 + epoch + rank * 2_654_435_761) % 2**32
 
 
 def _train_epoch(state: TrainingState, bar: tqdm) -> dict[str, float]:

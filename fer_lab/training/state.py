@@ -2,6 +2,8 @@
 
 import logging
 import os
+import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
@@ -13,7 +15,8 @@ from fer_lab.models.method import Method
 from fer_lab.models.recipes import Recipe
 from fer_lab.models.weights import CheckpointError, model_card
 from fer_lab.runs import Run
-from fer_lab.training.steps import base_optimizer, make_optimizer, make_schedule
+from fer_lab.runs.environment import environment
+from fer_lab.training.steps import TrainingDivergedError, base_optimizer, make_optimizer, make_schedule
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -27,7 +30,8 @@ class TrainingState:
     Attributes:
         fabric: device, precision, and the other processes.
         recipe: how the model is trained.
-        identity: model, recipe and faces as plain data; a checkpoint belongs to the training with the same.
+        identity: model, recipe, faces and origin as plain data; a checkpoint belongs to the training with
+            the same.
         model: the method itself.
         wrapped: the method as Fabric runs it; gradients are averaged over the processes.
         loader: batches of the training faces.
@@ -40,7 +44,14 @@ class TrainingState:
         ValueError: several processes and fewer faces than a batch.
     """
 
-    def __init__(self, fabric: "Fabric", model: Method, train: FaceSet, recipe: Recipe):
+    def __init__(
+        self,
+        fabric: "Fabric",
+        model: Method,
+        train: FaceSet,
+        recipe: Recipe,
+        origin: Mapping[str, Any] | None = None,
+    ):
         self.fabric = fabric
         self.recipe = recipe
         self.identity = {
@@ -48,6 +59,7 @@ class TrainingState:
             "recipe": recipe.to_dict(),
             "dataset": train.name,
             "fingerprint": train.fingerprint,
+            "origin": dict(origin or {}),
         }
         self.model = model.to(fabric.device).to(memory_format=torch.channels_last)
         self.loader = Loader(
@@ -122,7 +134,8 @@ class TrainingState:
         """
         base = base_optimizer(self.optimizer)
         try:
-            stored = dict(checkpoint["identity"])
+            # Checkpoints of before do not say where the training started.
+            stored = {"origin": self.identity["origin"], **checkpoint["identity"]}
             changed = [key for key, value in self.identity.items() if stored.get(key) != value]
             if not changed:
                 self.model.load_state_dict(checkpoint["model"])
@@ -146,6 +159,27 @@ class TrainingState:
                 f"{run.folder} holds a training with another {key} ({stored.get(key)!r}, now "
                 f"{self.identity[key]!r}); choose another folder, or start from the beginning with resume=False"
             )
+        before, now = run.environment, environment()
+        other = [key for key in ("torch", "cpu", "threads") if before.get(key) != now[key]]
+        if other and self.epoch < self.recipe.epochs:
+            changes = "; ".join(f"{key} {before.get(key)}, now {now[key]}" for key in other)
+            warnings.warn(
+                f"{run.folder} was begun with {changes}: the weights will be close to those of a training without "
+                "a break, but not bit for bit the same",
+                stacklevel=2,
+            )
+
+    def check_finite(self) -> None:
+        """Check after an epoch that its last step has not ruined the weights, which no loss has seen yet.
+
+        Raises:
+            TrainingDivergedError: a weight or a buffer is not finite.
+        """
+        for name, tensor in [*self.model.state_dict().items(), *self.kept.state_dict().items()]:
+            if not tensor.isfinite().all():
+                raise TrainingDivergedError(
+                    f"epoch {self.epoch}: {name} is not finite; lower the learning rate, or set clip_norm"
+                )
 
     def finish(self) -> None:
         """Give the model the weights that are kept, in eval mode on the CPU."""
@@ -173,8 +207,16 @@ def make_fabric(device: str, precision: str) -> "Fabric":
     """Fabric on a device ("auto" is the best one), with the other processes where torchrun started this one."""
     try:
         from lightning_fabric import Fabric
-    except ImportError:  # the same class, as the package `lightning` has it
+        from lightning_fabric.plugins import MixedPrecision
+    except ImportError:  # the same classes, as the package `lightning` has them
         from lightning.fabric import Fabric  # type: ignore[no-redef]
+        from lightning.fabric.plugins import MixedPrecision  # type: ignore[no-redef]
+
+    class Autocast(MixedPrecision):
+        """Without rounding the batch: soft targets stay in float32, on several devices as on one."""
+
+        def convert_input(self, data: Any) -> Any:
+            return data
 
     logging.getLogger(Fabric.__module__.split(".")[0]).setLevel(logging.WARNING)
     device = best_device() if device == "auto" else device
@@ -182,7 +224,8 @@ def make_fabric(device: str, precision: str) -> "Fabric":
     if torch.distributed.is_torchelastic_launched():
         here, everywhere = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
         settings = {"devices": here, "num_nodes": everywhere // here, "strategy": "ddp"}
-    settings["precision"] = {"fp32": "32-true", "bf16": "bf16-mixed"}[resolve_precision(precision, device)]
+    if resolve_precision(precision, device) == "bf16":
+        settings["plugins"] = Autocast("bf16-mixed", "cpu" if device == "cpu" else "cuda")
     fabric = Fabric(accelerator=device, **settings)
     fabric.launch()
     return fabric

@@ -15,7 +15,7 @@ def test_every_loss_is_timed_beside_a_step_of_its_batch(monkeypatch):
 
     monkeypatch.setattr("fer_lab.bench.losses.in_own_process", one)
     monkeypatch.setattr("fer_lab.bench.losses.times_of", lambda step, device, seconds: [step(), 0.002][1:] * 3)
-    table = losses.bench_losses(32, 4, 6, device="cpu", progress=False)
+    table = losses.bench_losses(32, 4, 6, device="cpu")
     assert [(job.model, job.size, job.mode, job.path, job.batch) for job in jobs] == [
         ("triplet_center", "paper", "train", "default", 16)
     ]

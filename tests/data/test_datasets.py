@@ -8,7 +8,7 @@ import torch
 from helpers import small_sets
 from PIL import Image
 
-from fer_lab.data import datasets
+from fer_lab.data import cache, datasets
 from fer_lab.data.datasets import DataError, check_dataset, load_dataset
 from fer_lab.data.expressions import CANONICAL, numbers_of
 
@@ -346,3 +346,66 @@ def test_faces_of_contempt_that_are_left_out_are_counted(root):
     small_sets.write_affectnet(root)
     with pytest.warns(UserWarning, match="2 faces of contempt in affectnet left out"):
         load_dataset("affectnet", root, num_classes=7)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Some of the faces
+
+
+COUNTED = {
+    "rafdb": lambda root: small_sets.write_rafdb(root, each=9),
+    "affectnet": lambda root: small_sets.write_affectnet(root, each=9),
+    "sfew": lambda root: small_sets.write_sfew(root, each=9),
+    "ferplus": small_sets.write_kaggle,
+}
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_a_count_keeps_every_class_in_every_split(root, name, monkeypatch):
+    COUNTED[name](root)
+    whole = load_dataset(name, root, size=12)
+    groups = {(split, int(label)) for split, label in zip(whole.splits, whole.labels, strict=True)}
+    decoded = []
+    real = cache.to_square
+    monkeypatch.setattr(cache, "to_square", lambda *args: decoded.append(1) or real(*args))
+    prints = {whole.fingerprint}
+    for count in range(len(groups), len(whole)):
+        decoded.clear()
+        with pytest.warns(UserWarning, match=f"{count} of the {len(whole)} faces of {name} are used"):
+            part = load_dataset(name, root, size=12, count=count)
+        assert len(part) == count == len(decoded)
+        assert {(split, int(label)) for split, label in zip(part.splits, part.labels, strict=True)} == groups
+        place = [whole.files.tolist().index(file) for file in part.files]
+        assert place == sorted(place)
+        assert torch.equal(part.images, whole.take(place))
+        assert torch.equal(part.labels, whole.labels[place])
+        assert (part.splits == whole.splits[place]).all()
+        assert whole.votes is None or torch.equal(part.votes, whole.votes[place])
+        prints.add(part.fingerprint)
+        decoded.clear()
+        with pytest.warns(UserWarning, match="are used"):
+            again = load_dataset(name, root, size=12, count=count)
+        assert again.fingerprint == part.fingerprint
+        assert not decoded
+    assert len(prints) == len(whole) - len(groups) + 1
+    for count in (len(whole), len(whole) + 1):
+        assert load_dataset(name, root, size=12, count=count).fingerprint == whole.fingerprint
+    for count in (len(groups) - 1, 0, -1):
+        with pytest.raises(DataError, match=f"{count} faces of {name} .*at least {len(groups)}, one for each"):
+            load_dataset(name, root, size=12, count=count)
+
+
+def test_a_class_keeps_its_share_and_the_seed_chooses(root):
+    for split, sizes in (("train", (40, 20, 4)), ("test", (12, 3, 1))):
+        for word, size in zip(("happy", "sad", "fear"), sizes, strict=True):
+            for i in range(size):
+                small_sets.picture(root / split / word / f"{i}.png", i)
+    chosen = []
+    for seed in (0, 1):
+        with pytest.warns(UserWarning, match="21 of the 80 faces of folder are used"):
+            chosen.append(load_dataset("folder", root, count=21, seed=seed))
+    for faces in chosen:
+        counts = [faces.split(split).class_counts().tolist() for split in ("train", "test")]
+        assert counts == [[10, 5, 1], [3, 1, 1]]
+    assert chosen[0].fingerprint != chosen[1].fingerprint
+    assert set(chosen[0].files) != set(chosen[1].files)

@@ -10,7 +10,7 @@ from PIL import Image
 from skimage.data import astronaut, brick, cat, coffee, coins, grass, gravel, rocket
 
 from fer_lab.data import load_faces, photographs
-from fer_lab.data.images import DataError
+from fer_lab.data.images import DataError, decode
 from fer_lab.data.photographs import (
     FaceBox,
     crop_face,
@@ -67,17 +67,15 @@ def test_an_opened_image_is_turned_upright_and_made_rgb():
     assert image.getpixel((10, 35))[0] < 5
 
 
-def test_too_many_bytes_or_pixels_are_refused(tmp_path):
+def test_too_many_bytes_or_pixels_are_refused(monkeypatch):
     data = encoded(Image.new("RGB", (30, 20)))
-    path = tmp_path / "a.png"
-    path.write_bytes(data)
-    assert open_image(path, max_bytes=len(data), max_pixels=600).size == (30, 20)
-    for source in (path, data):
-        with pytest.raises(DataError, match=f"{len(data) - 1:,} "):
-            open_image(source, max_bytes=len(data) - 1)
-    for source in (path, data, Image.new("RGB", (30, 20))):
-        with pytest.raises(DataError, match=r"30×20"):
-            open_image(source, max_pixels=599)
+    monkeypatch.setattr("fer_lab.data.photographs.MAX_BYTES", len(data))
+    monkeypatch.setattr("fer_lab.data.photographs.MAX_PIXELS", 600)
+    assert open_image(data).size == open_image(Image.new("RGB", (30, 20))).size == (30, 20)
+    with pytest.raises(DataError, match=f"more than the {len(data):,} accepted"):
+        open_image(data + b"0")
+    with pytest.raises(DataError, match=r"30×21"):
+        open_image(Image.new("RGB", (30, 21)))
 
 
 @pytest.mark.parametrize("data", [b"", b"<svg xmlns='x'/>", b"%PDF-1.4", b"\x89PNG\r\n\x1a\n", b"MZ" * 200])
@@ -136,19 +134,29 @@ def test_an_array_is_a_picture_in_rgb_order(portrait):
             open_image(wrong)
 
 
-def test_a_jpeg_of_too_many_pixels_is_halved_and_nothing_else_is(portrait, monkeypatch):
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_of_too_many_pixels_is_shrunk_and_nothing_else_is(portrait, monkeypatch, progressive):
     picture = portrait.resize((800, 600))
-    for open_one, limit in ((open_upload, "UPLOAD_PIXELS"), (open_image, None)):
-        options = {} if limit else {"max_pixels": 200_000}
-        if limit:
-            monkeypatch.setattr(f"fer_lab.data.photographs.{limit}", 200_000)
-        assert open_one(encoded(picture, "JPEG"), **options).size == (400, 300)
-        for kind, extra in (("PNG", {}), ("JPEG", {"progressive": True})):
-            with pytest.raises(DataError, match="800×600, more than the 200,000 pixels accepted"):
-                open_one(encoded(picture, kind, **extra), **options)
-    monkeypatch.setattr("fer_lab.data.images.HALVED_PIXELS", 300_000)
+    data = encoded(picture, "JPEG", progressive=progressive, subsampling="4:2:0")
+    for limit, size in ((480_000, (800, 600)), (200_000, (400, 300)), (30_000, (200, 150)), (7500, (100, 75))):
+        monkeypatch.setattr("fer_lab.data.photographs.UPLOAD_PIXELS", limit)
+        assert open_upload(data).size == decode(data, "it", limit).size == size
+        small = np.asarray(picture.resize(size, Image.Resampling.BOX)).astype(int)
+        assert np.abs(np.asarray(open_upload(data)) - small).mean() < 8
+    for kind, few in (("PNG", 200_000), ("JPEG", 7499)):
+        with pytest.raises(DataError, match=f"more than the {few:,} pixels accepted"):
+            decode(encoded(picture, kind), "it", few)
+    # 4:2:0 has half as many coefficients as pixels times three, of two bytes each.
+    for spare in (0, -1):
+        monkeypatch.setattr("fer_lab.data.images.MAX_COEFFICIENTS", 800 * 600 * 3 + spare)
+        if progressive and spare:
+            with pytest.raises(DataError, match=r"progressive JPEG of 800×600.* save it as an ordinary JPEG"):
+                decode(data, "it")
+        else:
+            assert decode(data, "it").size == (800, 600)
+    monkeypatch.setattr("fer_lab.data.images.JPEG_PIXELS", 300_000)
     with pytest.raises(DataError, match="more than the 200,000 pixels accepted"):
-        open_image(encoded(picture, "JPEG"), max_pixels=200_000)
+        decode(data, "it", 200_000)
 
 
 def test_a_heic_photograph_is_read_or_the_missing_package_is_named(portrait, monkeypatch):

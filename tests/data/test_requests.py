@@ -1,5 +1,6 @@
 """Descriptions of faces, and load_faces."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -23,9 +24,12 @@ def test_the_fingerprint_is_known_before_a_face_is_drawn():
 def test_data_has_what_chooses_the_faces_and_no_folder():
     rendered = FaceRequest(count=20, seed=1, rule="votes", skip_bad=True, knobs={"grey": 0.0})
     assert rendered.to_data() == {"dataset": "synthetic", "count": 20, "seed": 1, "knobs": {"grey": 0.0}}
-    real = FaceRequest(dataset="ferplus", root=Path("/mine"), count=20, seed=1, classes=8)
+    real = FaceRequest(dataset="ferplus", root=Path("/mine"), seed=1, classes=8)
     assert real.to_data() == {"dataset": "ferplus", "classes": 8, "rule": "majority"}
-    for request in (rendered, real):
+    part = dataclasses.replace(real, count=20)
+    assert part.to_data() == {**real.to_data(), "count": 20, "seed": 1}
+    assert FaceRequest().to_data() == {"dataset": "synthetic", "count": 4000}
+    for request in (rendered, real, part):
         assert FaceRequest.from_data(request.to_data(), root=request.root).to_data() == request.to_data()
 
 
@@ -37,8 +41,9 @@ def test_load_faces_renders_and_reads(tmp_path):
     from fer_lab.data.synthetic import write_folder
 
     write_folder(faces, tmp_path / "faces")
-    read = load_faces("folder", str(tmp_path / "faces"), count=5, seed=9)
-    assert len(read) == 20
+    assert len(load_faces("folder", str(tmp_path / "faces"), seed=9)) == 20
+    with pytest.warns(UserWarning, match="18 of the 20 faces of folder are used, chosen by seed 9"):
+        assert len(load_faces("folder", str(tmp_path / "faces"), count=18, seed=9)) == 18
 
 
 def test_a_numbered_folder_keeps_its_order_and_test_share():

@@ -41,7 +41,7 @@ def test_scaled_maps_add_up_to_one_and_zeros_stay():
 
 
 def test_the_centre_prior_is_a_gaussian_in_the_middle():
-    prior = centre_prior(5, width=0.2)[0, 0]
+    prior = centre_prior(5)[0, 0]
     assert prior[2, 2] == 1
     torch.testing.assert_close(prior[2], torch.exp(-0.5 * torch.tensor([4.0, 1.0, 0.0, 1.0, 4.0])))
     torch.testing.assert_close(prior[0, 0], torch.tensor(-4.0).exp())

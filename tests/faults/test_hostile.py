@@ -14,6 +14,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from bs4 import BeautifulSoup
 from helpers.patterns import Small, patterns
@@ -36,7 +37,7 @@ from fer_lab.explorer.controls import available_models
 from fer_lab.explorer.widgets import FaceExplorer
 from fer_lab.models import Recipe, create_model
 from fer_lab.models.authors import load_official
-from fer_lab.models.weights import FORMAT, CheckpointError, load_model, load_weights, save_model
+from fer_lab.models.weights import FORMAT, CheckpointError, _digest, load_model, load_weights, save_model
 from fer_lab.runs import Predictions, ResultsStore, Run
 from fer_lab.runs.run import open_model
 from fer_lab.training.loop import fit
@@ -154,7 +155,7 @@ def test_no_option_of_the_command_line_runs_what_a_file_says(tmp_path, monkeypat
     torch.save({"state_dict": Payload(target)}, put(run, "weights.safetensors"))
     places = {"RUN": run, "FILE": run / "weights.safetensors", "OUT": tmp_path / "out"}
     places["PICTURE"] = tmp_path / "face.png"
-    assert run_cli(monkeypatch, *(places.get(word, word) for word in words)) == 1
+    assert run_cli(monkeypatch, *(places.get(word, word) for word in words)) == 2
     said = capsys.readouterr().err
     assert said.startswith(f"fer-lab: {run / 'weights.safetensors'} is not a readable safetensors file")
     assert said.count("\n") == 1
@@ -269,11 +270,12 @@ def test_a_safetensors_header_that_lies_is_refused(tmp_path, lie):
 
 
 def card_of(path, **changes):
-    """Rewrite the card in a file of weights."""
+    """Rewrite the card in a file of weights, and sign it as whoever forges it would."""
     data = path.read_bytes()
     size = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + size])
     card = json.loads(header["__metadata__"]["fer_lab"]) | changes
+    card["sha256"] = _digest(card, safetensors.torch.load(data))
     header["__metadata__"]["fer_lab"] = json.dumps(card)
     path.write_bytes(safetensors_of(json.dumps(header).encode(), data[8 + size :]))
 

@@ -337,7 +337,7 @@ def test_regions_are_pale_margins_are_lines_and_centers_are_stars():
     plane = Plane(np.array([0.0, 4.0]), np.array([0.0, 3.0]), decision, silent)
     xy, labels = np.array([[1.0, 1.0], [2.0, 1.0], [3.0, 2.0]]), [0, 1, 1]
     frames = {"a": [Frame(xy, CENTERS, plane)]}
-    (ax,) = figures.embedding_frames(frames, labels, CLASSES).axes
+    (ax,) = figures.embedding_frames(frames, labels, CLASSES, ["now"]).axes
     pale = np.asarray(ax.images[0].get_array())
     assert pale.shape == (2, 2, 3)
     for (i, j), c in np.ndenumerate(decision):
@@ -362,4 +362,4 @@ def test_frames_are_a_row_a_method_and_a_column_a_moment():
     np.testing.assert_allclose(stars(fig.axes[1])[0], CENTERS + 1)
     assert sorted(fig.axes[1].collections[0].get_offsets().tolist()) == sorted((xy + 1).tolist())
     with pytest.raises(ValueError, match=r"expected 2 frames in every row, got \[2, 1\]"):
-        figures.embedding_frames({"a": moments, "b": moments[:1]}, [0, 1, 2, 0], CLASSES)
+        figures.embedding_frames({"a": moments, "b": moments[:1]}, [0, 1, 2, 0], CLASSES, ["1", "2"])

@@ -10,7 +10,7 @@ from fer_lab.figures.style import HEAT
 
 def test_feature_maps_show_the_first_channels():
     features = torch.arange(5 * 2 * 2.0).view(5, 2, 2)
-    fig = figures.feature_maps(features, columns=2, limit=3)
+    fig = figures.feature_maps(features, "Three maps", limit=3)
     tiles = [np.asarray(image.get_array()) for image in fig.axes[0].images]
     assert len(tiles) == 3
     # Every channel runs from its least to its most: 0, 1/3, 2/3, 1.
@@ -18,7 +18,7 @@ def test_feature_maps_show_the_first_channels():
         np.testing.assert_allclose(tile, HEAT(np.array([[0, 1 / 3], [2 / 3, 1]]))[..., :3], atol=0.02)
     assert [text.get_text() for text in fig.axes[0].texts] == ["0", "1", "2"]
     with pytest.raises(ValueError, match=r"\[C,h,w\]"):
-        figures.feature_maps(features[None])
+        figures.feature_maps(features[None], "No maps")
 
 
 def test_head_overlap_shows_every_face_and_the_mean():

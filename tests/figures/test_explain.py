@@ -35,8 +35,11 @@ def heat(way, i):
     return upsample(positive, 8, mode="bicubic").clamp(0, 1)[0, 0].numpy()
 
 
+ROWS = ["anger", "fear"]
+
+
 def test_the_grid_has_a_row_a_face_and_a_column_a_way():
-    fig = figures.explanation_grid(FACES, MAPS, row_titles=["anger", "fear"], title="t")
+    fig = figures.explanation_grid(FACES, MAPS, None, ROWS, title="t")
     tiles = shown(fig)
     tops = sorted({top for left, top in tiles if left == 0})
     for i, top in enumerate(tops[:2]):
@@ -62,7 +65,7 @@ def outlines(fig):
 
 
 def test_a_region_is_outlined_on_every_picture_of_its_row():
-    fig = figures.explanation_grid(FACES, MAPS, MASKS)
+    fig = figures.explanation_grid(FACES, MAPS, MASKS, ROWS)
     top = min(top for left, top in shown(fig))
     found = outlines(fig)
     assert len(found) == 3  # the first face, bare and under two maps; the second has no region
@@ -71,7 +74,7 @@ def test_a_region_is_outlined_on_every_picture_of_its_row():
         np.testing.assert_allclose(low, [c * 1.06 + 3 / 8, top + 2 / 8], atol=0.006)
         np.testing.assert_allclose(high, [c * 1.06 + 5 / 8, top + 6 / 8], atol=0.006)
     assert "moved by the muscles" in texts(fig)
-    assert "moved by the muscles" not in texts(figures.explanation_grid(FACES, MAPS))
+    assert "moved by the muscles" not in texts(figures.explanation_grid(FACES, MAPS, None, ROWS))
 
 
 @pytest.mark.parametrize(
@@ -84,7 +87,7 @@ def test_a_region_is_outlined_on_every_picture_of_its_row():
 )
 def test_a_grid_that_does_not_fit_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        figures.explanation_grid(FACES, **{"maps": MAPS, **options})
+        figures.explanation_grid(FACES, **{"maps": MAPS, "masks": None, "row_titles": ROWS, **options})
 
 
 SUMMARY = pd.DataFrame(
@@ -101,7 +104,7 @@ SUMMARY = pd.DataFrame(
 
 
 def test_scores_stand_in_their_models_row_with_their_interval():
-    fig = figures.explanation_scores(SUMMARY, {"hit": "hits", "mass": "share of mass"})
+    fig = figures.explanation_scores(SUMMARY, {"hit": "hits", "mass": "share of mass"}, "Scores")
     hits, mass = fig.axes
     assert [label.get_text() for label in hits.get_yticklabels()] == ["DAN", "ResNet-18"]
     assert [ax.get_xlabel() for ax in fig.axes] == ["hits", "share of mass"]
@@ -124,9 +127,9 @@ def test_scores_stand_in_their_models_row_with_their_interval():
 
 def test_scores_that_are_not_there_are_refused():
     with pytest.raises(ValueError, match="no metric infidelity; there are hit, mass"):
-        figures.explanation_scores(SUMMARY, {"infidelity": "x"})
+        figures.explanation_scores(SUMMARY, {"infidelity": "x"}, "Scores")
     with pytest.raises(ValueError, match="way missing"):
-        figures.explanation_scores(SUMMARY.drop(columns="way"), {"hit": "x"})
+        figures.explanation_scores(SUMMARY.drop(columns="way"), {"hit": "x"}, "Scores")
 
 
 def test_perturbation_curves_are_means_over_faces():
@@ -135,7 +138,7 @@ def test_perturbation_curves_are_means_over_faces():
         "chance": torch.tensor([[1.0, 1.0, 0.0]]),
     }
     rises = {"native": torch.tensor([[0.0, 0.25, 1.0]])}
-    fig = figures.perturbation_figure(falls, rises)
+    fig = figures.perturbation_figure(falls, rises, "Curves")
     left, right = fig.axes
     np.testing.assert_allclose(left.lines[0].get_ydata(), [80, 50, 10], rtol=1e-6)
     np.testing.assert_allclose(left.lines[0].get_xdata(), [0, 50, 100])
@@ -143,7 +146,7 @@ def test_perturbation_curves_are_means_over_faces():
     np.testing.assert_allclose(right.lines[0].get_ydata(), [0, 25, 100])
     assert [text.get_text() for text in fig.legends[0].get_texts()] == ["native", "chance"]
     with pytest.raises(ValueError, match="no curves"):
-        figures.perturbation_figure({}, rises)
+        figures.perturbation_figure({}, rises, "Curves")
 
 
 def test_randomization_has_a_panel_a_model():
@@ -171,4 +174,4 @@ def test_randomization_has_a_panel_a_model():
         assert dotted in [line.get_ydata()[0] for line in ax.lines]
     assert [text.get_text() for text in fig.legends[0].get_texts()] == ["native", "maps of two different faces"]
     with pytest.raises(ValueError, match="model missing"):
-        figures.randomization_figure(means.drop(columns="model"))
+        figures.randomization_figure(means.drop(columns="model"), between)

@@ -122,14 +122,17 @@ def test_attention_overlay_has_the_face_and_then_its_maps():
 
 def test_attention_overlay_scales_every_map_on_its_own():
     images, maps = face_images(1, size=14), torch.rand(1, 1, 7, 7)
-    tiles = [list(shown(figures.attention_overlay(images, m)).values())[1] for m in (maps, 1000 * maps - 3)]
+    tiles = [
+        list(shown(figures.attention_overlay(images, m, ["a"], ["b"])).values())[1]
+        for m in (maps, 1000 * maps - 3)
+    ]
     assert np.abs(tiles[0].astype(int) - tiles[1]).max() <= 1
 
 
 @pytest.mark.parametrize("count", [1, 4, 8])
 def test_attention_overlay_keeps_its_words_apart_and_inside(count):
     names = ["happiness → happiness", "a"]
-    fig = figures.attention_overlay(face_images(2), torch.rand(2, count, 7, 7), names)
+    fig = figures.attention_overlay(face_images(2), torch.rand(2, count, 7, 7), names, list("abcdefgh")[:count])
     fig.draw_without_rendering()
     boxes = {text.get_text(): text.get_window_extent() for text in fig.axes[0].texts}
     bar = fig.axes[0].images[-1].get_window_extent()
@@ -141,9 +144,9 @@ def test_attention_overlay_keeps_its_words_apart_and_inside(count):
 @pytest.mark.parametrize(
     ("shape", "rows", "columns", "message"),
     [
-        ((3, 2, 7, 7), None, None, r"maps \[2,K,h,w\], got \[3, 2, 7, 7\]"),
-        ((2, 7, 7), None, None, r"got \[2, 7, 7\]"),
-        ((2, 2, 7, 7), ["a"], None, "2 row titles"),
+        ((3, 2, 7, 7), ["a", "b"], ["c", "d"], r"maps \[2,K,h,w\], got \[3, 2, 7, 7\]"),
+        ((2, 7, 7), ["a", "b"], ["c", "d"], r"got \[2, 7, 7\]"),
+        ((2, 2, 7, 7), ["a"], ["c", "d"], "2 row titles"),
         ((2, 2, 7, 7), None, ["a"], "2 column titles"),
     ],
 )
@@ -216,7 +219,7 @@ def test_landmarks_lie_on_the_face_and_on_every_map():
     assert drawn.shape == (16, 68, 2)
     np.testing.assert_allclose(drawn[2] - drawn[0], np.broadcast_to([2.12, 0], (68, 2)), atol=1e-6)
     with pytest.raises(ValueError, match=r"\[4,68,2\], got \[3, 68, 2\]"):
-        figures.attention_overlay(face_images(4), maps, points=points[:3])
+        figures.attention_overlay(face_images(4), maps, list("abcd"), list("xyz"), points=points[:3])
     assert len(fig.axes[0].images) == 17  # and the scale of the heat
     assert {text.get_text() for text in fig.axes[0].texts} >= set("abcdxyz") | {"face", "most"}
 
@@ -230,4 +233,4 @@ def test_rows_are_the_faces_and_then_each_kind_of_map():
     assert texts(fig)[:2] == ["one", "two"]
     assert {"S", "D"} <= set(texts(fig))
     with pytest.raises(ValueError, match=r"expected maps 'S' as \[2,h,w\]"):
-        figures.maps_in_rows(faces, {"S": torch.rand(3, 7, 7)})
+        figures.maps_in_rows(faces, {"S": torch.rand(3, 7, 7)}, ["one", "two"])

@@ -29,7 +29,7 @@ def test_lines_join_the_centres_of_matching_places():
 def test_the_chosen_place_is_framed_and_its_likes_are_hot():
     table = torch.zeros(49, 49)
     table[10, 48] = 1.0
-    fig = figures.similarity_over_both(face(0), face(1), table, [10])
+    fig = figures.similarity_over_both(face(0), face(1), table, [10], "Alike")
     frame = fig.axes[0].patches[-1]
     top = fig.axes[0].images[0].get_extent()[3]
     assert (frame.get_x(), frame.get_y() - top) == pytest.approx((3 / 7, 1 / 7))

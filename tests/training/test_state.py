@@ -3,9 +3,11 @@
 import dataclasses
 
 import pytest
+import torch
 from helpers.interrupted import RECIPE, small
 from helpers.patterns import patterns
 
+from fer_lab.bench import random_batch
 from fer_lab.models import create_model
 from fer_lab.training import fit, state
 
@@ -40,3 +42,17 @@ def test_several_processes_need_a_whole_batch(tmp_path, monkeypatch):
     monkeypatch.setattr("fer_lab.training.loop.make_fabric", lambda device, precision: Two())
     with pytest.raises(ValueError, match="60 faces an epoch are less than a batch of 64, which several"):
         fit(small(), patterns(), None, RECIPE.replace(batch_size=64), tmp_path / "run")
+
+
+def test_bf16_leaves_the_batch_as_it_is_also_between_processes():
+    class Look(torch.nn.Module):
+        def forward(self, batch):
+            self.seen = batch
+            return torch.mm(batch.images[:, 0, 0], batch.images[:, 0, 0].T)
+
+    # Fabric passes a batch through its precision in a forward; a marked method, on several devices alone.
+    batch, look = random_batch(create_model("baseline", 7), 4), Look()
+    product = state.make_fabric("cpu", "bf16").setup_module(look)(batch)
+    assert look.seen is batch
+    exact = torch.mm(batch.images[:, 0, 0], batch.images[:, 0, 0].T)
+    assert 0 < (product - exact).abs().max() < 0.1 * exact.abs().max()

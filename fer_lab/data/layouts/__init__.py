@@ -14,8 +14,8 @@ from fer_lab.data.images import DataError
 from fer_lab.data.layouts.affectnet import read_affectnet
 from fer_lab.data.layouts.ferplus import read_ferplus
 from fer_lab.data.layouts.folders import read_folder, read_sfew
-from fer_lab.data.layouts.label_files import PACKED, entries, is_hidden, some
 from fer_lab.data.layouts.listing import RULES, Listing
+from fer_lab.data.layouts.parsing import PACKED, entries, is_hidden, some
 from fer_lab.data.layouts.rafdb import read_rafdb
 
 LAYOUTS: dict[str, Callable[..., Listing]] = {
@@ -60,6 +60,8 @@ def read_layout(
     if not root.is_dir():
         packed = "; unpack it first" if root.suffix.lower() in PACKED else ""
         raise DataError(f"{root} is not a folder; expected the folder of {name}{packed}")
+    # One folder has many names; the cache knows it by this one.
+    root = root.resolve()
     extra = {"order": order, "test_share": test_share} if name == "folder" else {}
     try:
         listing = LAYOUTS[name](root, num_classes, label_rule, **extra)

@@ -12,7 +12,8 @@ import numpy as np
 from fer_lab.data.expressions import class_names, order_of, to_canonical
 from fer_lab.data.images import DataError
 from fer_lab.data.layouts.folders import numbered_folder, read_class_folders
-from fer_lab.data.layouts.label_files import (
+from fer_lab.data.layouts.listing import SPLIT_NAMES, Listing, select, source
+from fer_lab.data.layouts.parsing import (
     expect_columns,
     first_folder,
     pictures,
@@ -21,7 +22,6 @@ from fer_lab.data.layouts.label_files import (
     some,
     whole_number,
 )
-from fer_lab.data.layouts.listing import SPLIT_NAMES, Listing, select, source
 
 # The distributed validation.csv exists with and without this line.
 COLUMNS = [
@@ -95,7 +95,7 @@ def _faces_in_tables(root: Path, base: Path, notes: list[str]) -> Iterator[Named
     )
     prefix = "" if inner is None else inner.relative_to(root).as_posix() + "/"
     for table, split in (("training.csv", "train"), ("validation.csv", "valid")):
-        if not (base / table).is_file():
+        if not (base / table).exists():
             notes.append(f"{table} is not there: no {split} faces")
             continue
         columns: list[str] = []

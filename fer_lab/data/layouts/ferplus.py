@@ -13,9 +13,11 @@ import numpy as np
 from fer_lab.data.cache import Source
 from fer_lab.data.expressions import class_names, order_of, to_canonical
 from fer_lab.data.images import DataError
-from fer_lab.data.layouts.label_files import (
+from fer_lab.data.layouts.listing import Listing, select, source
+from fer_lab.data.layouts.parsing import (
     expect_columns,
     first_folder,
+    limited_lines,
     pictures,
     rows_of,
     safe_name,
@@ -23,7 +25,6 @@ from fer_lab.data.layouts.label_files import (
     unseen,
     whole_number,
 )
-from fer_lab.data.layouts.listing import Listing, select, source
 
 FOLDERS = {"FER2013Train": "train", "FER2013Valid": "valid", "FER2013Test": "test"}
 USAGES = {"Training": "train", "PublicTest": "valid", "PrivateTest": "test"}
@@ -172,7 +173,7 @@ def _pixel_spans(path: Path) -> Iterator[tuple[str, str, int, int, int]]:
         raise DataError(f"{path} is not a regular file; expected Kaggle's table of pixels")
     offset, columns = 0, None
     with open(path, "rb") as file:
-        for line, text in enumerate(file, 1):
+        for line, text in enumerate(limited_lines(path, file), 1):
             cells = text.removeprefix(b"\xef\xbb\xbf").split(b",") if line == 1 else text.split(b",")
             if columns is None:
                 columns = [cell.strip().strip(b'"').lower() for cell in cells]

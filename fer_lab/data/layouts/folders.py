@@ -11,8 +11,8 @@ import numpy as np
 
 from fer_lab.data.expressions import CANONICAL, ORDERS, canonical_name, class_names, numbers_of, order_of
 from fer_lab.data.images import DataError
-from fer_lab.data.layouts.label_files import entries, pictures, some
 from fer_lab.data.layouts.listing import SPLIT_NAMES, Face, Listing, select, source
+from fer_lab.data.layouts.parsing import entries, pictures, some
 
 
 def read_sfew(root: Path, num_classes: int | None, rule: str) -> Listing:

@@ -1,12 +1,13 @@
 """`Listing`, the faces of a data set before any picture is read, and what the readers of all layouts share."""
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from fer_lab.data.cache import Source
+from fer_lab.data.images import DataError
 
 RULES = ("largest", "majority", "votes")
 # A picture, its label (−1 if it does not belong to the set), its split.
@@ -61,6 +62,39 @@ class Listing:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def at_most(self, count: int, seed: int) -> "Listing":
+        """A choice of `count` faces in the same order, each class with its share in each split; all if fewer.
+
+        Every class keeps at least one face in every split where it has any. `sources` are the chosen faces'.
+
+        Raises:
+            DataError: `count` is too small for that.
+        """
+        if count >= len(self):
+            return self
+        group = np.unique(self.splits, return_inverse=True)[1] * len(self.classes) + self.labels
+        _, group, sizes = np.unique(group, return_inverse=True, return_counts=True)
+        if count < len(sizes):
+            raise DataError(
+                f"{count} faces of {self.name} were asked for; expected at least {len(sizes)}, one for each "
+                "class in each split"
+            )
+        kept = np.ones(len(sizes), int)
+        while kept.sum() < count:
+            kept[np.argmax(sizes * count / len(self) - kept)] += 1
+        random = np.random.default_rng(seed)
+        members = (np.flatnonzero(group == i) for i in range(len(sizes)))
+        drawn = [random.permutation(faces)[:k] for faces, k in zip(members, kept, strict=True)]
+        chosen = np.sort(np.concatenate(drawn))
+        return replace(
+            self,
+            sources=[self.sources[row] for row in self.rows[chosen].tolist()],
+            rows=np.arange(count),
+            labels=self.labels[chosen],
+            splits=self.splits[chosen],
+            votes=None if self.votes is None else self.votes[chosen],
+        )
 
 
 def source(root: Path, name: str) -> Source:

@@ -9,7 +9,8 @@ from pathlib import Path
 from fer_lab.data.expressions import class_names, to_canonical
 from fer_lab.data.images import DataError
 from fer_lab.data.layouts.folders import numbered_folder, read_class_folders
-from fer_lab.data.layouts.label_files import (
+from fer_lab.data.layouts.listing import SPLIT_NAMES, Face, Listing, select, source
+from fer_lab.data.layouts.parsing import (
     first_folder,
     lines_of,
     rows_of,
@@ -18,7 +19,6 @@ from fer_lab.data.layouts.label_files import (
     unseen,
     whole_number,
 )
-from fer_lab.data.layouts.listing import SPLIT_NAMES, Face, Listing, select, source
 
 
 def read_rafdb(root: Path, num_classes: int | None, rule: str) -> Listing:

@@ -90,8 +90,7 @@ class _Parameters:
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields set to a number or a tensor, for every face.
 
-        Raises:
-            ValueError: an unknown field; the message lists the known ones.
+        Raises ValueError for an unknown field; the message lists the known ones.
         """
         known = [f.name for f in dataclasses.fields(self)]
         if unknown := set(changes) - set(known):
@@ -163,9 +162,8 @@ class Identity(_Parameters):
     def sample(cls, n: int, seed: int = 0, spread: float = 1.0) -> "Identity":
         """Draw n people.
 
-        Args:
-            spread: 1 draws clearly different people, 0 one plain person n times, above 1 caricatures.
-                Choices (hair, colours, beard, glasses) differ fully from 0.6 on.
+        `spread`: 1 draws clearly different people, 0 one plain person n times, above 1 caricatures. Choices
+        (hair, colours, beard, glasses) differ fully from 0.6 on.
         """
         g = torch.Generator().manual_seed(seed)
 
@@ -384,12 +382,8 @@ def head_halfwidth(face: Face, y: Tensor) -> Tensor:
 def project(x: Tensor, y: Tensor, how: Nuisance, depth: float | Tensor = 0.0) -> Point:
     """Turn points on the face's surface by yaw and pitch; the projection is orthographic.
 
-    Args:
-        x, y: [B,…] on the frontal face, x to the picture's right.
-        depth: distance of the point from the head's ellipsoid (tip of the nose: 0.2).
-
-    Returns:
-        x, y [B,…] as seen, before roll, scale and shift.
+    Takes x, y [B,…] on the frontal face, x to the picture's right, and the point's distance from the head's
+    ellipsoid (tip of the nose: 0.2). Returns x, y [B,…] as seen, before roll, scale and shift.
     """
     shape = (-1,) + (1,) * (x.ndim - 1)
     yaw, pitch = (torch.deg2rad(a).view(shape) for a in (how.yaw, how.pitch))
@@ -404,8 +398,3 @@ def to_picture(x: Tensor, y: Tensor, how: Nuisance) -> Point:
     c, s = how.scale.view(shape) * roll.cos(), how.scale.view(shape) * roll.sin()
     dx, dy = (how.shift[:, i].view(shape) for i in (0, 1))
     return c * x - s * y + dx, s * x + c * y + dy
-
-
-def frontal_pairs(face: Face, name: str, how: Nuisance, depth: float = 0.0) -> Point:
-    """Projected x, y [B,2] of the sided point `name` (fields `name_x`, `name_y`)."""
-    return project(getattr(face, f"{name}_x") * SIDE.to(how.yaw), getattr(face, f"{name}_y"), how, depth)

@@ -30,8 +30,7 @@ def bell(x: Tensor, width: Tensor | float) -> Tensor:
 def paint(picture: Tensor, color: Tensor, alpha: Tensor) -> None:
     """Blend a colour over a picture, in place.
 
-    Args:
-        picture: [B,3,…]. color: broadcastable to it. alpha: [B,…] coverage 0…1.
+    The picture is [B,3,…], the colour broadcastable to it, and alpha [B,…] a coverage 0…1.
     """
     torch.lerp(picture, color.expand_as(picture), alpha.unsqueeze(1), out=picture)
 
@@ -62,14 +61,9 @@ class Canvas:
         return c * px + s * py, c * py - s * px
 
     def field(self, x: Tensor, y: Tensor, radius: Tensor, weights: Tensor) -> Tensor:
-        """Sums of round Gaussian blobs, computed as one matrix product.
+        """Sums [B,F,S,S] of round Gaussian blobs, computed as one matrix product.
 
-        Args:
-            x, y, radius: [B,K] centres and standard deviations, face units.
-            weights: [B,F,K].
-
-        Returns:
-            [B,F,S,S].
+        Takes centres and standard deviations [B,K] in face units, and weights [B,F,K].
         """
         gx, gy, *_ = self._blobs(x, y, radius)
         return self._product([gy * w[..., None] for w in weights.unbind(1)], gx)
@@ -79,11 +73,8 @@ class Canvas:
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Slopes along the picture's axes of a relief made of blobs, and fields of the same blobs.
 
-        Args:
-            x, y, radius, height: [B,K]; each of `weights` [B,K] makes one field.
-
-        Returns:
-            [B,S,S] slope to the right, then a tuple of [B,S,S]: slope downwards and the fields.
+        Blobs are [B,K]; each of `weights` [B,K] makes one field. Returns the slope to the right [B,S,S], then a
+        tuple of [B,S,S]: slope downwards and the fields.
         """
         gx, gy, dx, dy, radius = self._blobs(x, y, radius)
         steep = (-height / radius**2)[..., None]
@@ -105,13 +96,11 @@ class Canvas:
         gx, gy = (offset * offset * (-0.5 / radius**2)[..., None]).clamp_(min=-40).exp_()
         return gx, gy, *offset, radius
 
-    def window(self, x: Tensor, y: Tensor, half_width: float, half_height: float) -> "Window":
-        """A window around the point x, y [B] of each picture, large enough for all scales and rolls."""
-        return Window(self, x, y, half_width, half_height)
-
 
 class Window:
-    """Cut-outs of one size around one point in each picture: edit `colors`, then call `close`.
+    """Cut-outs of one size around the point x, y [B] of each picture, large enough for all scales and rolls.
+
+    Edit `colors`, then call `close`.
 
     Attributes:
         x, y: [B,h,w] face units.

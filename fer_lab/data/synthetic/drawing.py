@@ -141,15 +141,14 @@ def render(
 ) -> Rendering:
     """Draw faces.
 
+    Raises ValueError for an unknown unit, an intensity outside 0…1, a size below 32, or unequal batch sizes.
+
     Args:
         units: intensities [U,2] or [B,U,2] (own left, own right), or {unit: intensity} for one face.
         identity: B people, or one; a whole number draws one person from that seed. The drawing runs on the
             device of these tensors.
         nuisance: how the pictures are taken; None is a plain portrait.
         size: side S in pixels, at least 32.
-
-    Raises:
-        ValueError: an unknown unit, an intensity outside 0…1, a size below 32, or unequal batch sizes.
 
     Example:
         >>> render({12: 1.0, 6: 0.8}, identity=3).images.shape

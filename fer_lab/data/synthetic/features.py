@@ -12,12 +12,11 @@ from fer_lab.data.synthetic.anatomy import (
     Face,
     Nuisance,
     Point,
-    frontal_pairs,
     head_halfwidth,
     project,
     to_picture,
 )
-from fer_lab.data.synthetic.canvas import Scene, bell, edge, paint, ramp
+from fer_lab.data.synthetic.canvas import Scene, Window, bell, edge, paint, ramp
 
 BROWS, EYES, MOUTH = (REGIONS.index(name) for name in ("brows", "eyes", "mouth"))
 
@@ -101,7 +100,7 @@ def mouth_frame(face: Face, how: Nuisance) -> tuple[Tensor, ...]:
 
     The middle has two numbers: sag below the line between the corners, and offset along it in half-lengths.
     """
-    x, y = frontal_pairs(face, "corner", how, 0.03)
+    x, y = project(face.corner_x * SIDE.to(how.yaw), face.corner_y, how, 0.03)
     middle = project(torch.zeros_like(face.mouth_y), face.mouth_y, how, 0.12)
     frame = _frame((x[:, 1], y[:, 1]), (x[:, 0], y[:, 0]))
     mx, my, half, ex, ey = frame
@@ -160,7 +159,7 @@ def draw_eye(scene: Scene, frame: Frame, k: int) -> None:
     canvas, face, who, how, skin, light = scene
     mx, my, half, ex, ey = (column(v) for v in frame)
     side = SIDE[k].item()
-    win = canvas.window(frame[0], frame[1], 0.20, 0.17)
+    win = Window(canvas, frame[0], frame[1], 0.20, 0.17)
     dx, dy = win.x - mx, win.y - my
     u = (dx * ex + dy * ey) / half
     v = side * (dy * ex - dx * ey)
@@ -224,7 +223,7 @@ def draw_brow(scene: Scene, points: list[Point], k: int) -> None:
     canvas, face, who = scene.canvas, scene.face, scene.who
     side = SIDE[k].item()
     (x0, _), (_, y1), (x2, _) = points
-    win = canvas.window(0.5 * x0 + 0.5 * x2, y1 + 0.03, 0.23, 0.17)
+    win = Window(canvas, 0.5 * x0 + 0.5 * x2, y1 + 0.03, 0.23, 0.17)
     x, y = win.x, win.y
     t = (x - column(x0)) / column(x2 - x0)
     centre = brow_curve(points, x)
@@ -244,7 +243,7 @@ def draw_nostrils(scene: Scene) -> None:
     """Nostrils and the creases of the wings; the nose itself is part of the skin's relief."""
     canvas, face, how, skin = scene.canvas, scene.face, scene.how, scene.skin
     x, y = project(torch.zeros_like(face.nose_base_y), face.nose_base_y, how, 0.15)
-    win = canvas.window(x, y, 0.20, 0.17)
+    win = Window(canvas, x, y, 0.20, 0.17)
     dark = (skin * torch.tensor([0.34, 0.22, 0.21]).to(skin))[..., None, None]
     for k, side in enumerate(SIDE.tolist()):
         lift = 0.35 * (face.nose_wing_y[:, k] - face.nose_base_y + 0.035)
@@ -264,7 +263,7 @@ def draw_mouth(scene: Scene, frame: tuple[Tensor, ...]) -> None:
     """Lips, the inside of an open mouth, and the line of a closed one."""
     canvas, face, who, _, skin, light = scene
     mx, my, half, ex, ey = (column(v) for v in frame[:5])
-    win = canvas.window(frame[0], frame[1] + 0.05, 0.38, 0.30)
+    win = Window(canvas, frame[0], frame[1] + 0.05, 0.38, 0.30)
     dx, dy = win.x - mx, win.y - my
     u = (dx * ex + dy * ey) / half
     v = dy * ex - dx * ey
@@ -328,7 +327,7 @@ def draw_glasses(scene: Scene) -> None:
     if not bool(worn.any()):
         return
     x, y = project(torch.zeros_like(face.mouth_y), face.eye_y.mean(1) * 0 - 0.075, how, 0.10)
-    win = canvas.window(x, y, 0.68, 0.26)
+    win = Window(canvas, x, y, 0.68, 0.26)
     shown = column(worn.to(win.x))
     square = column((who.glasses == GLASSES.index("square")).to(win.x))
     black = who.hair.new_tensor([0.07, 0.07, 0.08])

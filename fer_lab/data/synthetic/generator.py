@@ -8,6 +8,8 @@ one thing: with the same seed, people, poses and lights stay the same.
 import hashlib
 import json
 import math
+import os
+import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -94,8 +96,7 @@ KNOBS: dict[str, Knob] = {
 def check_knobs(knobs: Mapping[str, Any]) -> dict[str, Any]:
     """Values of all `KNOBS`: as given, or else the default.
 
-    Raises:
-        ValueError: an unknown knob, or a value out of its range.
+    Raises ValueError for an unknown knob, or a value out of its range.
     """
     if unknown := sorted(set(knobs) - set(KNOBS)):
         raise ValueError(f"unknown knob {', '.join(unknown)}; expected some of {', '.join(KNOBS)}")
@@ -274,7 +275,10 @@ def set_fingerprint(n: int, seed: int = 0, size: int = 112, num_classes: int = 7
 def SyntheticFaces(n: int, seed: int = 0, size: int = 112, num_classes: int = 7, **knobs: Any) -> FaceSet:
     """Render a labelled set of faces; the same arguments give the same bytes on any number of threads.
 
-    Besides the result, memory holds a few chunks, whatever n is.
+    Besides the result, memory holds a few chunks, whatever n is. Returns a set named "synthetic" with labels,
+    true labels, action units, landmarks, regions, attributes, subjects, and splits that no subject crosses:
+    about 70, 15 and 15 % of the people. Raises ValueError for an unknown knob or one out of its range, n below
+    1, or a size below 32.
 
     Args:
         n: number of faces.
@@ -282,13 +286,6 @@ def SyntheticFaces(n: int, seed: int = 0, size: int = 112, num_classes: int = 7,
         size: side in pixels, at least 32.
         num_classes: 2 to 8; the classes are the first canonical expressions.
         knobs: any of `KNOBS`, which holds their defaults, ranges and meanings.
-
-    Returns:
-        A set named "synthetic" with labels, true labels, action units, landmarks, regions, attributes,
-        subjects, and splits that no subject crosses: about 70, 15 and 15 % of the people.
-
-    Raises:
-        ValueError: an unknown knob or one out of its range, n below 1, or a size below 32.
 
     Example:
         >>> faces = SyntheticFaces(200, seed=1, size=56, occlusion=0.3)
@@ -342,20 +339,11 @@ def SyntheticFaces(n: int, seed: int = 0, size: int = 112, num_classes: int = 7,
 
 
 def write_folder(faces: FaceSet, folder: str | Path) -> Path:
-    """Write rendered faces as split/class/000123.png, and a table faces.csv.
+    """Write rendered faces as split/class/000123.png, and a table faces.csv, whose path it returns.
 
-    The table has one row per face: file, label, true_label, subject, split, and a column for each action unit's
-    left and right intensity (`AU12_left`, …).
-
-    Args:
-        faces: a set with splits and class names; true labels and units are written if it has them.
-        folder: made if absent.
-
-    Returns:
-        The table's path.
-
-    Raises:
-        ValueError: the folder is not empty.
+    The table has one row per face: file, label, true_label, subject, split, and a column for each action
+    unit's left and right intensity (`AU12_left`, …); true labels and units are written if the set has them.
+    The folder appears when it is complete. Raises ValueError if there is one that is not empty.
     """
     folder = Path(folder)
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
@@ -363,10 +351,20 @@ def write_folder(faces: FaceSet, folder: str | Path) -> Path:
     names = [faces.classes[label] for label in faces.labels.tolist()]
     places = zip(faces.splits, names, strict=True)
     files = [f"{split}/{name}/{i:06d}.png" for i, (split, name) in enumerate(places)]
-    for parent in sorted({str(Path(file).parent) for file in files}):
-        (folder / parent).mkdir(parents=True, exist_ok=True)
-    for i, file in enumerate(progress(files, "writing")):
-        Image.fromarray(faces.take([i])[0].permute(1, 2, 0).numpy()).save(folder / file)
+    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    try:
+        for parent in sorted({str(Path(file).parent) for file in files}):
+            (part / parent).mkdir(parents=True, exist_ok=True)
+        for i, file in enumerate(progress(files, "writing")):
+            Image.fromarray(faces.take([i])[0].permute(1, 2, 0).numpy()).save(part / file)
+        _table_of(faces, files, names).to_csv(part / "faces.csv", index=False)
+        part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return folder / "faces.csv"
+
+
+def _table_of(faces: FaceSet, files: list[str], names: list[str]) -> pd.DataFrame:
     table: dict[str, Any] = {"file": files, "label": names}
     if faces.true_labels is not None:
         table["true_label"] = [faces.classes[label] for label in faces.true_labels.tolist()]
@@ -375,6 +373,4 @@ def write_folder(faces: FaceSet, folder: str | Path) -> Path:
         for u, number in enumerate(NUMBERS):
             for side, word in enumerate(("left", "right")):
                 table[f"AU{number}_{word}"] = faces.action_units[:, u, side].numpy().round(4)
-    path = folder / "faces.csv"
-    pd.DataFrame(table).to_csv(path, index=False)
-    return path
+    return pd.DataFrame(table)

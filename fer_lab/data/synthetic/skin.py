@@ -19,7 +19,7 @@ from fer_lab.data.synthetic.anatomy import (
     project,
     to_picture,
 )
-from fer_lab.data.synthetic.canvas import Canvas, Scene, bell, edge, paint, ramp
+from fer_lab.data.synthetic.canvas import Canvas, Scene, Window, bell, edge, paint, ramp
 from fer_lab.data.synthetic.hair import beard_cover
 
 SHADOW = torch.tensor([0.50, 0.37, 0.36])
@@ -229,7 +229,7 @@ def draw_ears(scene: Scene) -> None:
         shift = 0.12 * torch.sin(torch.deg2rad(how.yaw))
         x0 = side * (face.head_width - 0.004 + 0.022 * who.ears) - shift
         y0 = face.eye_y[:, k] + 0.100
-        w = canvas.window(x0, y0, 0.12, 0.20)
+        w = Window(canvas, x0, y0, 0.12, 0.20)
         u = (w.x - x0.view(-1, 1, 1)) * side
         v = w.y - y0.view(-1, 1, 1)
         u = u + 0.12 * v
@@ -243,14 +243,9 @@ def draw_ears(scene: Scene) -> None:
 
 
 def draw_head(scene: Scene, opening: Tensor, hair_alpha: Tensor) -> Tensor:
-    """Lit skin with its beard.
+    """Lit skin with its beard; returns the head's coverage [B,S,S].
 
-    Args:
-        opening: [B,S,S], second result of `hair_distances`; the fringe casts a shadow along it.
-        hair_alpha: [B,1,1], opacity of the hair.
-
-    Returns:
-        the head's coverage [B,S,S].
+    The fringe, of opacity `hair_alpha` [B,1,1], casts a shadow along `opening`, the second of `hair_distances`.
     """
     canvas, face, who, how, skin, light = scene
     x, y = canvas.x, canvas.y

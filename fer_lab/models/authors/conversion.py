@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from fer_lab._device import best_device
-from fer_lab.data.expressions import CANONICAL, ORDERS, to_canonical
+from fer_lab.data.expressions import CANONICAL, ORDERS, order_of, to_canonical
 from fer_lab.data.faces import FaceSet
 from fer_lab.models.authors.loading import LoadReport, load_official
 from fer_lab.models.inference import fuse, in_order
 from fer_lab.models.method import Method, create_model
-from fer_lab.models.weights import load_weights, save_model
+from fer_lab.models.weights import check_target, load_weights, save_model
 
 
 def start_from_weights(model: Method, path: Path, order: str = "") -> str:
@@ -64,13 +64,14 @@ def convert(
     Raises:
         FileNotFoundError: no such file.
         FileExistsError: `out` is there already.
-        ValueError: `out` is not .safetensors; the checkpoint does not fit, or is of a trunk alone, which cannot
-            predict anything.
+        ValueError: `out` is not .safetensors; an unknown order; the checkpoint does not fit, or is of a trunk
+            alone, which cannot predict anything.
     """
-    if out.suffix != ".safetensors":
-        raise ValueError(f"weights are written as .safetensors, got {out.name!r}")
+    check_target(out)
     if out.exists() and not force:
         raise FileExistsError(f"{out} is there already; write it over with --force (force=True), or rename it")
+    if order:
+        order_of(order)
     network = create_model(model, num_classes=num_classes, size=size, **(options or {}))
     report = load_official(network, checkpoint, order or None)
     # No file has the training loss's centers, which do not act in eval mode.

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fer_lab.data.synthetic.anatomy import Nuisance
-from fer_lab.data.synthetic.canvas import Canvas, bell, edge, paint, ramp
+from fer_lab.data.synthetic.canvas import Canvas, Window, bell, edge, paint, ramp
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_relief_slopes_are_the_gaussians_derivatives_along_the_pictures_axes(can
 
 def test_window_sees_the_canvas_and_writes_back_only_itself(canvas):
     before = canvas.colors.clone()
-    window = canvas.window(torch.tensor([0.2, -0.9]), torch.tensor([0.1, 0.9]), 0.2, 0.1)
+    window = Window(canvas, torch.tensor([0.2, -0.9]), torch.tensor([0.1, 0.9]), 0.2, 0.1)
     flat = window.index[:, 0]
     torch.testing.assert_close(window.x.flatten(1), canvas.x.flatten(1).gather(1, flat))
     torch.testing.assert_close(window.y.flatten(1), canvas.y.flatten(1).gather(1, flat))
@@ -85,7 +85,7 @@ def test_window_sees_the_canvas_and_writes_back_only_itself(canvas):
 
 def test_mark_sets_one_bit_and_keeps_the_others(canvas):
     canvas.regions |= 1
-    window = canvas.window(torch.zeros(2), torch.zeros(2), 0.2, 0.2)
+    window = Window(canvas, torch.zeros(2), torch.zeros(2), 0.2, 0.2)
     inside = (window.x**2 + window.y**2) < 0.02
     window.mark(3, inside)
     assert (canvas.regions >> 3 & 1).sum() == inside.sum() > 20

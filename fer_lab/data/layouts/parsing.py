@@ -2,15 +2,18 @@
 
 import contextlib
 import csv
+import itertools
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import TextIO, TypeVar
+from typing import IO, AnyStr, TextIO, TypeVar
 
 from fer_lab.data.images import SUFFIXES, DataError
 
 T = TypeVar("T")
+# Kaggle's lines have 2,304 numbers of up to three digits.
+LONGEST_LINE = 2**16
 PACKED = (".zip", ".rar", ".7z", ".tar", ".tgz", ".gz")
 
 
@@ -18,6 +21,17 @@ def some(names: Sequence[str], limit: int = 5) -> str:
     """The first names and how many more there are, for a message."""
     more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
+
+
+def limited_lines(path: Path, file: IO[AnyStr]) -> Iterator[AnyStr]:
+    """The lines of an open file; DataError at one that is longer than any face's can be."""
+    for number in itertools.count(1):
+        line = file.readline(LONGEST_LINE)
+        if len(line) == LONGEST_LINE:
+            raise DataError(f"{path}, line {number} is longer than {LONGEST_LINE:,}; expected a label file")
+        if not line:
+            return
+        yield line
 
 
 @contextlib.contextmanager
@@ -51,7 +65,7 @@ def rows_of(path: Path) -> Iterator[tuple[int, list[str]]]:
         DataError: missing, not UTF-8, not CSV, or without any line.
     """
     with _label_file(path) as file:
-        reader = csv.reader(file, strict=True)
+        reader = csv.reader(limited_lines(path, file), strict=True)
         rows = ((reader.line_num, [cell.strip() for cell in row]) for row in reader)
         try:
             yield from _at_least_one(path, (row for row in rows if any(row[1])))
@@ -62,7 +76,9 @@ def rows_of(path: Path) -> Iterator[tuple[int, list[str]]]:
 def lines_of(path: Path) -> Iterator[tuple[int, str]]:
     """(line number, stripped text) of the lines of a text file that are not blank; otherwise like `rows_of`."""
     with _label_file(path) as file:
-        yield from _at_least_one(path, ((n, text.strip()) for n, text in enumerate(file, 1) if text.strip()))
+        yield from _at_least_one(
+            path, ((n, text.strip()) for n, text in enumerate(limited_lines(path, file), 1) if text.strip())
+        )
 
 
 def whole_number(text: str, low: int, high: int, where: str) -> int:

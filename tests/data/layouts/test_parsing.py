@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fer_lab.data.images import DataError
-from fer_lab.data.layouts.label_files import (
+from fer_lab.data.layouts.parsing import (
     entries,
     first_folder,
     lines_of,

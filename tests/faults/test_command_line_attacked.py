@@ -1,0 +1,270 @@
+"""Every option of the command line with every value that it cannot mean.
+
+The cases are made by walking the commands themselves, so a new option is attacked as soon as it exists. A bad
+value must end in exit code 2 and one line, before any work begins and with nothing written.
+"""
+
+import inspect
+import os
+import resource
+import shutil
+import signal
+import sys
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from types import NoneType, UnionType
+
+import pytest
+import torch
+import typer
+from PIL import Image
+
+from fer_lab import cli
+
+pytestmark = pytest.mark.fault("option with a bad value")
+
+# Words with which each command would begin its work; a name in capitals is a path in the workplace.
+VALID = {
+    "reproduce": ["--notebooks", "00", "--out", "NEW"],
+    "notebooks": ["--execute"],
+    "models": [],
+    "train": ["dan", "--faces", "40", "--out", "NEW"],
+    "landmarks": ["--out", "NEW.safetensors"],
+    "convert": ["CHECKPOINT", "NEW.safetensors", "--model", "baseline", "--size", "tiny"],
+    "evaluate": ["synthetic/dan", "--faces", "40"],
+    "predict": ["PICTURE", "--model", "synthetic/dan", "--out", "NEW"],
+    "results": ["--store", "STORE"],
+    "data crop": ["PHOTOS", "NEW"],
+    "data check": ["folder", "SET"],
+    "data cache": ["folder", "SET"],
+    "data render": ["NEW"],
+    "bench models": ["--models", "dan"],
+    "bench losses": [],
+    "bench data": [],
+}
+# Options that only mean something for faces on disk, and what goes with them.
+REAL = ["--dataset", "folder", "--data-root", "SET"]
+ON_DISK = {"--data-root", "--rule", "--faces-order", "--test-share", "--skip-bad", "--classes"}
+# What each path is: read as a file, as a folder or as either; written as a file or as a folder.
+ROLES = {
+    **dict.fromkeys(("data_root", "root", "source"), "read folder"),
+    **dict.fromkeys(("weights", "trunk", "run", "images"), "read any"),
+    **dict.fromkeys(("checkpoint", "fill"), "read file"),
+    **dict.fromkeys(("csv", "json", "figure", "ship"), "write file"),
+    **dict.fromkeys(("out", "folder"), "write folder"),
+    "train store": "write folder",
+    "results store": "read folder",
+    "landmarks out": "write file",
+    "convert out": "write file",
+}
+# What is found out during the work: a notebook reads the data set, and one bad picture does not stop the others.
+LATER = {
+    ("reproduce", "--data-root", "EMPTY"),
+    *(("predict", "images", word) for word in ("GARBAGE", "PIPE", "/dev/zero")),
+}
+# Texts that may be any name.
+FREE = {"train --record"}
+HOSTILE = "a\x1b[31m\rb"
+HUGE = "9" * 40
+WORDS = {
+    "int": ["many", "1.5", "nan", "-1", HUGE],
+    "float": ["many", "nan", "inf", "-1", HUGE],
+    "read file": ["MISSING", "EMPTY", "GARBAGE", "PIPE", "/dev/zero"],
+    "read folder": ["MISSING", "GARBAGE", "EMPTY", "PIPE", "/dev/zero"],
+    "read any": ["MISSING", "EMPTY", "GARBAGE", "PIPE", "/dev/zero"],
+    "write file": ["EMPTY", "GARBAGE/x.csv", "PIPE", "/dev/null"],
+    "write folder": ["GARBAGE", "GARBAGE/x", "PIPE", "/dev/null"],
+    "name": ["no such name", "-1", HUGE],
+    "pairs": ["x", "=1", "no_such_name=1", "1x=2", "a b=1"],
+    "pair": ["no-such-name SET", "folder MISSING"],
+    "flag": [],
+}
+# A known name of each list of name=value, with values of another type or out of range.
+PAIRS = {
+    "--knob": ["imbalance=many", "imbalance=nan", "imbalance=-1", f"imbalance={HUGE}", "imbalance="],
+    "--set": ["epochs=many", "epochs=-1", "lr=nan", "lr=-1", "lr=inf", "epochs=1.5", "epochs="],
+    "--option": [
+        "num_heads=many",
+        "num_heads=-1",
+        "num_heads=0",
+        "trunk=no such",
+        "num_heads=1.5",
+        "num_heads=",
+    ],
+    "--parameter": ["seed=many", "seed=1.5", "seed="],
+}
+
+
+@dataclass(frozen=True)
+class Given:
+    """An option, or an argument, which has no dashes."""
+
+    name: str
+    option: str
+    kind: str
+
+
+def walk(app=cli.app, path=()):
+    """(name, what it takes) of every command."""
+    for one in app.registered_commands:
+        name = " ".join((*path, one.name or one.callback.__name__))
+        yield name, list(given(name, one.callback))
+    for group in app.registered_groups:
+        yield from walk(group.typer_instance, (*path, group.name))
+
+
+def given(command, callback):
+    for name, parameter in inspect.signature(callback).parameters.items():
+        kind, info = typing.get_args(parameter.annotation)
+        if info.hidden:
+            continue
+        # Within Annotated, typer keeps the first name where an option's default stands.
+        names = [word for word in (info.default, *(info.param_decls or ())) if isinstance(word, str)]
+        names = names or [f"--{name.replace('_', '-')}"]
+        option = name if isinstance(info, typer.models.ArgumentInfo) else max(names, key=len)
+        if isinstance(kind, UnionType):
+            kind = next(one for one in typing.get_args(kind) if one is not NoneType)
+        what = {int: "int", float: "float", bool: "flag", str: "name", list[str]: "pairs"}.get(kind)
+        if kind == tuple[str, Path]:
+            what = "pair"
+        elif what is None:
+            what = ROLES.get(f"{command} {name}") or ROLES[name]
+        yield Given(name, option, what)
+
+
+def cases():
+    """(command, option or argument, word); no word where the option stands alone."""
+    for name, taken in walk():
+        yield name, "--no-such-option", None
+        for one in taken:
+            if one.kind == "flag":
+                yield name, f"{one.option}=1", None
+                continue
+            words = ["", HOSTILE, *WORDS[one.kind]]
+            if one.kind == "pairs":
+                words += PAIRS[one.option]
+            for word in ["", HOSTILE] if f"{name} {one.option}" in FREE else words:
+                yield name, one.option, word
+
+
+CASES = [case for case in dict.fromkeys(cases()) if case not in LATER]
+
+
+class Began(BaseException):
+    """A command has begun its work."""
+
+
+class Stuck(BaseException):
+    """A command waits, or reads for ever."""
+
+
+# What a command calls once it has nothing more to complain about.
+WORK = (
+    "fer_lab.book.run.run_in_pool",
+    "fer_lab.data.synthetic.generator._plan",
+    "fer_lab.data.datasets.load_pixels",
+    "fer_lab.data.datasets.for_each",
+    "fer_lab.data.photographs.open_image",
+    "fer_lab.bench.models.in_own_process",
+    "fer_lab.bench.losses.in_own_process",
+    "fer_lab.models.authors.loading._naming_of",
+    "fer_lab.explorer.photo_overlay.open_image",
+    "fer_lab.experiments.tables.tables",
+)
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("workplace")
+    (folder / "EMPTY").mkdir()
+    (folder / "GARBAGE").write_bytes(b"\x93nothing\0")
+    os.mkfifo(folder / "PIPE")
+    for split in ("train", "test"):
+        for name in ("happiness", "sadness"):
+            (folder / "SET" / split / name).mkdir(parents=True)
+            Image.new("RGB", (56, 56), "gray").save(folder / "SET" / split / name / "a.png")
+    (folder / "PHOTOS").mkdir()
+    shutil.copy(folder / "SET/train/sadness/a.png", folder / "PHOTOS" / "b.png")
+    shutil.copy(folder / "SET/train/sadness/a.png", folder / "PICTURE")
+    torch.save({"x": torch.ones(2)}, folder / "CHECKPOINT")
+    shutil.copytree(cli.STORE.resolve(), folder / "STORE")
+    return folder
+
+
+@pytest.fixture
+def attack(workplace, monkeypatch, capsys):
+    """Run a command line in the workplace: → its exit code, stdout and stderr, and whether it began to work."""
+
+    def began(*_args, **_kwargs):
+        raise Began
+
+    def stuck(*_args):
+        raise Stuck
+
+    def run(words):
+        monkeypatch.setattr(sys, "argv", ["fer-lab", *words])
+        signal.signal(signal.SIGALRM, stuck)
+        signal.alarm(20)
+        # A device without end must not take the machine's memory.
+        limits = resource.getrlimit(resource.RLIMIT_AS)
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + 4 * 2**30, limits[1]))
+        try:
+            cli.main()
+        except SystemExit as end:
+            return end.code, *capsys.readouterr(), False
+        except Began:
+            return None, *capsys.readouterr(), True
+        finally:
+            signal.alarm(0)
+            resource.setrlimit(resource.RLIMIT_AS, limits)
+        return 0, *capsys.readouterr(), False
+
+    for target in WORK:
+        monkeypatch.setattr(target, began)
+    monkeypatch.setattr("fer_lab.book.run.ENGINES", {"pool": began, "ray": began})
+    monkeypatch.delenv("FER_DATA", raising=False)
+    monkeypatch.chdir(workplace)
+    yield run
+    shutil.rmtree(workplace / "NEW", ignore_errors=True)
+
+
+def listing(folder) -> dict:
+    return {path: path.lstat().st_mtime_ns for path in sorted(folder.rglob("*"))}
+
+
+def words_of(name, option, word) -> list[str]:
+    """A command line that is right but for one option."""
+    words, taken = list(VALID[name]), dict(walk())[name]
+    arguments = [one.option for one in taken if not one.option.startswith("-")]
+    if option in arguments:
+        place = arguments.index(option)
+        words[place : place + 1] = [word]
+        return [*name.split(), *words]
+    if option in ON_DISK and {"--data-root"} & {one.option for one in taken}:
+        words += REAL
+    if option in words:
+        place = words.index(option)
+        del words[place : place + 2]
+    pair = {one.option for one in taken if one.kind == "pair"}
+    values = [] if word is None else word.rsplit(" ", 1) if option in pair else [word]
+    return [*name.split(), *words, option, *values]
+
+
+@pytest.mark.parametrize("name", VALID)
+def test_the_words_that_the_cases_start_from_begin_the_work(name, attack):
+    code, _, said, began = attack([*name.split(), *VALID[name]])
+    assert began or code == 0, said
+
+
+@pytest.mark.parametrize(("name", "option", "word"), CASES, ids=lambda value: repr(value)[:60])
+def test_a_bad_value_is_refused_in_one_line_before_any_work(name, option, word, attack, workplace):
+    before = listing(workplace)
+    code, printed, said, began = attack(words_of(name, option, word))
+    assert not began, "the command began its work"
+    assert (code, printed) == (2, ""), said
+    assert said.startswith("fer-lab: ")
+    assert said.count("\n") == 1
+    assert said.rstrip("\n").isprintable()
+    assert listing(workplace) == before

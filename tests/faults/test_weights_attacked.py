@@ -1,0 +1,284 @@
+"""Files of weights that are damaged, forged, endless, or written over something else."""
+
+import json
+import os
+import resource
+import signal
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+from skimage.data import astronaut
+from typer.testing import CliRunner
+
+from fer_lab import cli
+from fer_lab.data.faces import FaceSet
+from fer_lab.evaluation.metrics import predict
+from fer_lab.explorer import photo_overlay
+from fer_lab.models import create_model
+from fer_lab.models.authors import convert, load_official
+from fer_lab.models.weights import CheckpointError, _digest, load_model, model_card, read_card, save_model
+from fer_lab.runs import open_model
+from fer_lab.training import fit
+
+# ---------------------------------------------------------------------------------------------------------
+# Damage
+
+PLACES = 60
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    path = tmp_path_factory.mktemp("whole") / "w.safetensors"
+    save_model(create_model("baseline", 7), path, half=True, dataset="ferplus", score={"accuracy": 0.8})
+    return path.read_bytes()
+
+
+@pytest.mark.fault("bits flipped in a card")
+@pytest.mark.parametrize("part", range(PLACES))
+def test_a_flipped_bit_in_a_card_is_seen_by_everything_that_reads_it(whole, part, tmp_path):
+    size = 8 + int.from_bytes(whole[:8], "little")
+    # The card is the last thing in the header that JSON has between quotes.
+    start = whole.index(b"__metadata__")
+    end = whole.index(b"}", whole.index(b"sha256"))
+    assert end < size
+    place = start + (end - start) * part // PLACES
+    path = tmp_path / "w.safetensors"
+    for bit in (0, 4):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :])
+        for read in (read_card, load_model):
+            with pytest.raises(CheckpointError, match=r"w\.safetensors"):
+                read(path)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Cards that ask for more than the file holds
+
+
+def forged(path, **card):
+    """A file with nearly nothing in it, whose card has a right digest."""
+    state = {"x": torch.zeros(1)}
+    card = {**model_card(create_model("baseline")), "format": 1, "aliases": {}, **card}
+    card["sha256"] = _digest(card, state)
+    safetensors.torch.save_file(state, path, metadata={"fer_lab": json.dumps(card)})
+    return path
+
+
+GREEDY = {
+    "256 heads": {"method": "dan", "size": "paper", "options": {"num_heads": 256}},
+    "1,024 heads": {"method": "dan", "size": "tiny", "options": {"num_heads": 1024}},
+    "the largest POSTER": {"method": "poster", "size": "paper"},
+    "a thousand classes": {
+        "method": "qcs",
+        "size": "paper",
+        "num_classes": 1000,
+        "classes": [f"class {i}" for i in range(1000)],
+    },
+    "a large network of timm": {"options": {"trunk": "timm:vit_huge_patch14_224"}},
+    "a wide network of timm": {"options": {"trunk": "timm:resnetv2_152x4_bit"}},
+    "a small network of timm": {"options": {"trunk": "timm:resnet18"}},
+}
+
+
+@pytest.mark.fault("card that asks for too much")
+@pytest.mark.parametrize("name", GREEDY)
+def test_a_card_that_asks_for_more_than_the_file_holds_takes_no_memory(name, tmp_path):
+    import timm  # noqa: F401  # its import takes memory, too
+
+    path = forged(tmp_path / "w.safetensors", **GREEDY[name])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(
+        CheckpointError, match="asks for more than 4,000,200 numbers|asks for more than 4,000,002"
+    ):
+        load_model(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
+
+
+@pytest.mark.fault("card that asks for too much")
+def test_a_whole_file_is_opened_however_much_of_a_network_of_timm_it_leaves_out(tmp_path):
+    model = create_model("baseline", trunk="timm:efficientnet_b0").eval()
+    save_model(model, tmp_path / "w.safetensors")
+    images = torch.zeros(1, 3, 56, 56)
+    torch.testing.assert_close(load_model(tmp_path / "w.safetensors")(images), model(images), rtol=0, atol=0)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# No file, and no end
+
+READERS = {
+    "read_card": read_card,
+    "load_model": load_model,
+    "open_model": open_model,
+    "load_official": lambda path: load_official(create_model("dan"), path),
+    "convert": lambda path: convert(path, path.parent / "new.safetensors", model="dan", size="tiny"),
+    "trained_on": photo_overlay.trained_on,
+}
+
+
+@pytest.mark.fault("weights without an end")
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+@pytest.mark.parametrize("reader", READERS)
+def test_what_is_no_file_is_refused_at_once(reader, kind, tmp_path):
+    path = tmp_path / "w.safetensors"
+    {"pipe": os.mkfifo, "device": lambda path: path.symlink_to("/dev/zero"), "folder": os.mkdir}[kind](path)
+
+    def stuck(*_args):
+        pytest.fail("waited, or read on and on")
+
+    signal.signal(signal.SIGALRM, stuck)
+    signal.alarm(5)
+    try:
+        with pytest.raises((ValueError, FileNotFoundError), match="safetensors"):
+            READERS[reader](path)
+    finally:
+        signal.alarm(0)
+    assert not (tmp_path / "new.safetensors").exists()
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Other classes than the model's
+
+
+def faces_of(classes) -> FaceSet:
+    n = 4 * len(classes)
+    return FaceSet(
+        storage=torch.randint(0, 255, (n, 3, 56, 56), dtype=torch.uint8),
+        labels=torch.arange(n) % len(classes),
+        classes=tuple(classes),
+        splits=np.array(["train"] * n),
+        subjects=torch.full((n,), -1),
+        name="mine",
+        fingerprint="mine",
+    )
+
+
+OWN = create_model("baseline").classes
+OTHER = {
+    "other names": tuple("abcdefg"),
+    "another order": OWN[::-1],
+    "two exchanged": (OWN[1], OWN[0], *OWN[2:]),
+    "one other name": (*OWN[:-1], "fury"),
+    "one missing": OWN[:-1],
+}
+
+
+@pytest.mark.fault("other classes than the model's")
+@pytest.mark.parametrize("what", OTHER)
+def test_other_classes_than_the_models_are_neither_measured_nor_trained_on(what, tmp_path):
+    model, right, wrong = create_model("baseline"), faces_of(OWN), faces_of(OTHER[what])
+    recipe = model.recipes["smoke"].replace(epochs=1, batch_size=8)
+    with pytest.raises(ValueError, match="class"):
+        predict(model, wrong)
+    with pytest.raises(ValueError, match="class"):
+        fit(model, right, wrong, recipe, tmp_path / "run")
+    assert not (tmp_path / "run" / "weights.safetensors").exists()
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Written over something else
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.md").write_text("my notes")
+    Image.fromarray(astronaut()).save(tmp_path / "her.png")
+    return tmp_path
+
+
+def run(*words):
+    return CliRunner().invoke(cli.app, [str(word) for word in words])
+
+
+@pytest.mark.fault("written over something else")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("train", "baseline", "--faces", "40", "--out", "new", "--ship", "mine.md"),
+        ("train", "baseline", "--faces", "40", "--out", "new", "--ship", "mine.safetensors"),
+        ("landmarks", "--faces", "64", "--epochs", "1", "--out", "mine.md"),
+        ("landmarks", "--faces", "64", "--epochs", "1", "--out", "mine.safetensors"),
+        ("landmarks", "--faces", "64", "--epochs", "1"),
+        ("convert", "her.png", "mine.md", "--model", "dan"),
+        ("predict", "her.png", "--csv", "her.png"),
+        ("predict", "her.png", "--csv", "same", "--json", "same"),
+        ("data", "render", ".", "--faces", "40"),
+    ],
+    ids=" ".join,
+)
+def test_a_name_that_would_take_something_elses_place_is_refused(words, here):
+    before = {path.name: path.read_bytes() for path in here.iterdir()}
+    assert run(*words).exit_code != 0
+    assert {path.name: path.read_bytes() for path in here.iterdir()} == before
+
+
+@pytest.mark.fault("written over something else")
+@pytest.mark.parametrize("kind", ["link to a file", "link to nothing", "file", "folder"])
+def test_an_overlay_takes_nothing_elses_place(kind, here):
+    taken = here / "out" / "000-her.png"
+    taken.parent.mkdir()
+    if kind == "file":
+        taken.write_text("mine")
+    elif kind == "folder":
+        taken.mkdir()
+    else:
+        taken.symlink_to(here / ("mine.md" if kind == "link to a file" else "nothing"))
+    done = run("predict", "her.png", "--model", "synthetic/dan", "--out", "out", "--whole")
+    assert done.exit_code == 0, done.output
+    assert sorted(path.name for path in taken.parent.iterdir()) == ["000-her-2.png", "000-her.png"]
+    assert (here / "mine.md").read_text() == "my notes"
+    assert not (here / "nothing").exists()
+
+
+@pytest.mark.fault("written over something else")
+@pytest.mark.parametrize("what", ["overlay", "faces"])
+def test_what_cannot_be_finished_leaves_nothing(what, here, monkeypatch):
+    def full(self, path, *_args, **_kwargs):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("PIL.Image.Image.save", full)
+    before = sorted(here.rglob("*"))
+    if what == "overlay":
+        done = run("predict", "her.png", "--model", "synthetic/dan", "--out", ".", "--whole")
+    else:
+        done = run("data", "render", "new", "--faces", "20", "--size", "56")
+    assert isinstance(done.exception, OSError)
+    assert sorted(here.rglob("*")) == before
+    assert not list(here.rglob(".*"))
+
+
+# ---------------------------------------------------------------------------------------------------------
+# What a terminal would obey
+
+EVIL = "a\x1b]0;owned\x07\x1b[2J\r\n\x9b31m\u202eb"
+
+
+@pytest.mark.fault("control characters")
+def test_no_name_reaches_the_terminal_with_a_character_that_it_obeys(here, monkeypatch, capsys):
+    model = create_model("baseline", 2)
+    model.classes = (EVIL, "calm")
+    folder = here / EVIL.replace("/", "")
+    save_model(model, folder / "weights.safetensors", dataset=EVIL)
+    picture = here / f"{EVIL}.png"
+    Image.fromarray(astronaut()).save(picture)
+    (here / "set" / "test" / EVIL).mkdir(parents=True)
+    (here / "set" / "train" / EVIL).mkdir(parents=True)
+    for split in ("train", "test"):
+        Image.new("RGB", (56, 56), "gray").save(here / "set" / split / EVIL / "a.png")
+    for words, code in {
+        ("predict", picture, "--weights", folder, "--whole"): 0,
+        ("evaluate", folder, "--faces", 40): 2,
+        ("predict", folder): 2,
+        ("data", "check", "folder", here / "set"): 2,
+    }.items():
+        monkeypatch.setattr("sys.argv", ["fer-lab", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        said = "".join(capsys.readouterr())
+        assert (end.value.code, "owned" in said) == (code, True), said
+        # Its own lines are the only ones: no name begins another.
+        assert said.replace("\n", "").isprintable(), ascii(said)
+        assert not any(line.startswith(("\x9b", "31m")) for line in said.split("\n"))
