@@ -10,6 +10,7 @@ rules choose rows; they share one cache.
 import contextlib
 import errno
 import hashlib
+import io
 import json
 import math
 import os
@@ -19,7 +20,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -283,9 +284,16 @@ def build_cache(name: str, root: Path, sources: Sequence[Source], size: int | No
         # Written, not mapped: on a full disk a write fails, while a store into a map kills the process.
         with atomic_file(pixels, needed, advice=advice) as file:
             header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-            written = _Digested(file)
-            np.lib.format.write_array_header_1_0(written, header)
-            bad, twins, digest = _decode(sources, side, lambda row, face: written.write(face.tobytes()))
+            opening = io.BytesIO()
+            np.lib.format.write_array_header_1_0(opening, header)
+            file.write(opening.getvalue())
+            written = hashlib.sha256(opening.getvalue())
+
+            def store(row: int, face: np.ndarray) -> None:
+                file.write(face.tobytes())
+                written.update(face.tobytes())
+
+            bad, twins, digest = _decode(sources, side, store)
         if cache_key(sources, size) != key:
             pixels.unlink(missing_ok=True)
             raise DataError(
@@ -296,7 +304,7 @@ def build_cache(name: str, root: Path, sources: Sequence[Source], size: int | No
             "key": key,
             "file": pixels.name,
             "digest": digest,
-            "pixels": written.digest.hexdigest(),
+            "pixels": written.hexdigest(),
             "bad": {str(row): reason for row, reason in bad.items()},
             "twins": twins,
         }
@@ -309,17 +317,6 @@ def build_cache(name: str, root: Path, sources: Sequence[Source], size: int | No
     if built is None:
         raise OSError(f"{pixels} does not read back as it was written; run again, and check the disk")
     return built
-
-
-class _Digested:
-    """Writes into a file, and keeps the digest of what was written."""
-
-    def __init__(self, file: IO[bytes]):
-        self.file, self.digest = file, hashlib.sha256()
-
-    def write(self, data: bytes) -> None:
-        self.digest.update(data)
-        self.file.write(data)
 
 
 def _abandoned(folder: Path) -> Iterator[Path]:

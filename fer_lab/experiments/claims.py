@@ -1,9 +1,9 @@
-"""What the book claims of its methods: hypotheses written down before their runs, and verdicts computed from them.
+"""What the book claims of its methods: hypotheses written before the runs, verdicts computed from the runs.
 
-A claim compares two variants that were trained with the same seeds. `judge` gives the difference paired by seed,
-its interval for other seeds, for shares of faces also for other seeds and other faces, a p-value that is
-adjusted by Holm's method within the claim's family, and a verdict. "not known" is the verdict where neither a
-difference nor equivalence is shown; it does not mean "no difference".
+A claim compares two variants that were trained with the same seeds. `judge` gives the difference paired by
+seed, its interval for other seeds, for accuracy also the interval for other seeds and other faces, a p-value
+that Holm's method adjusts within the claim's family, and a verdict. "not known" is the verdict where neither a
+difference nor equivalence is shown. It does not mean "no difference".
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -51,7 +51,7 @@ class Claim:
     pilot: tuple[float, ...] = ()
 
 
-FAMILIES: dict[str, Callable[[], Mapping[str, Training]]] = {"DAN": dan.ablation}
+FAMILIES: dict[str, Callable[[], Mapping[str, Training]]] = {"DAN": dan.study}
 
 CLAIMS = (
     Claim(
@@ -135,10 +135,10 @@ CLAIMS = (
 def judge(store: ResultsStore, claims: Sequence[Claim] = CLAIMS) -> pd.DataFrame:
     """A row a claim: what was found, how sure it is, and the verdict.
 
-    Columns: claim, family, hypothesis, expected, metric, a, b, seeds, planned, faces, difference, low, high (for
-    other seeds), crossed_low, crossed_high (for other seeds and faces, shares of faces alone), p, adjusted_p,
-    margin, equivalence_p (adjusted too), smallest_effect (found with a power of 80 %, by the pilot), cost (minutes
-    of a over minutes of b), verdict: "better", "worse", "equivalent", "not known" or "not run".
+    Columns: claim, family, hypothesis, expected, metric, a, b, seeds, planned, faces; difference, low, high for
+    other seeds; crossed_low, crossed_high for other seeds and faces (accuracy only); p, adjusted_p, margin,
+    equivalence_p (adjusted too); smallest_effect, which the pilot's spread lets be found with a power of 80 %;
+    cost, minutes of a over minutes of b; verdict: "better", "worse", "equivalent", "not known" or "not run".
     """
     rows = pd.DataFrame([_measure(claim, store, claims) for claim in claims])
     for column, adjusted in (("p", "adjusted_p"), ("equivalence_p", "equivalence_p")):

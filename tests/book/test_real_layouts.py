@@ -1,7 +1,7 @@
 """The book on data sets in their true layouts: 7 and 8 classes, two and three parts, drawn faces inside.
 
-Every run takes part in `pytest -m ''`. By default, every notebook that reads faces runs on a set of 7 classes and
-two parts and on one of 8 classes and three, and notebook 00 on the other layouts.
+By default every notebook that learns from faces runs on a set of 7 classes and two parts and on one of 8 classes
+and three, and notebook 00 on the other layouts. `pytest -m long` on this file runs the rest, in both profiles.
 """
 
 import os
@@ -27,7 +27,8 @@ CHEAP = {
 }
 CHEAP_IN_FULL = CHEAP | {"02": {"ablation_seeds": 2}, "07": {"methods": "baseline", "num_faces": 8}}
 ALWAYS = {
-    *(("smoke", layout, number) for layout in ("rafdb", "folder8") for number in READING),
+    *(("smoke", "rafdb", number) for number in READING),
+    *(("smoke", "folder8", number) for number in READING if number != "01"),  # which only counts them
     *(("smoke", layout, "00") for layout in SHAPES),
 }
 ALL = [(profile, layout, n) for profile in ("smoke", "full") for layout in SHAPES for n in NOTEBOOKS]
@@ -76,5 +77,5 @@ def test_num_faces_bounds_a_real_set_and_the_notebook_says_so(run):
     result = run("smoke", "ferplus", "00", {"num_faces": 120})
     shown = [o.get("text", "") for cell in nbformat.read(result.path, 4).cells for o in cell.get("outputs", ())]
     assert "120 of the 256 faces of ferplus are used" in "".join(shown)
-    # A quarter of each class is for reporting, as in the whole set.
-    assert result.headline["test_faces"] == 30
+    # A quarter of the set is for reporting; each of the eight classes has its share to within a face.
+    assert abs(result.headline["test_faces"] - 30) < 8

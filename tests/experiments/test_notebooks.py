@@ -3,11 +3,12 @@
 import pytest
 
 from fer_lab.experiments import Training, compare, dan, ferplus, poster, qcs, train_missing, triplet_center
+from fer_lab.experiments.claims import FAMILIES
 from fer_lab.runs import ResultsStore, results_folder
 
 # function → how many rows of tables it describes, without the trunks that some of them start from
 EXPERIMENTS = {
-    dan.ablation: 56,
+    dan.ablation: 24,
     triplet_center.imbalance: 54,
     poster.ablation: 12,
     qcs.distillation: 15,
@@ -38,8 +39,11 @@ def test_the_store_has_every_row(experiment, store):
 def test_every_row_is_one_of_the_experiments_and_none_is_lost(store):
     asked = [one for experiment in EXPERIMENTS for one in experiment().values()]
     texts = {one.to_json() for request in asked for one in (request, *starts(request))}
-    assert len(store.runs()) == 216
-    assert set(store.runs()["request"]) == texts
+    recorded = set(store.runs()["request"])
+    assert texts <= recorded
+    # The claims' trainings are recorded seed by seed; what is missing is a verdict "not run" or fewer seeds.
+    studied = [one for study in FAMILIES.values() for one in study().values()]
+    assert recorded - texts <= {one.to_json() for request in studied for one in (request, *starts(request))}
 
 
 def test_every_command_is_the_rendering_of_its_request(store):

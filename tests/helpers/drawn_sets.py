@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from helpers.small_sets import SFEW_FOLDERS, ferplus_row, votes_for
 from PIL import Image
 
 from fer_lab.data import CANONICAL, SyntheticFaces
 from fer_lab.data.expressions import numbers_of, order_of
+from helpers.small_sets import SFEW_FOLDERS, ferplus_row, votes_for
 
 # A layout, or "folder8" → its splits, its classes and the side of its pictures.
 SHAPES: dict[str, tuple[tuple[str, ...], int, int]] = {
