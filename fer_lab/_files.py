@@ -47,6 +47,7 @@ def atomic_path(
         advice: what to do about a full disk, for the message.
 
     Raises:
+        ValueError: a pipe or a device has the file's name.
         DiskFullError: the file does not fit; the message has path, needed and free bytes.
 
     Example:
@@ -54,6 +55,8 @@ def atomic_path(
         ...     temporary.write_text("a,b\\n")
     """
     path = Path(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):  # renaming would replace /dev/null
+        raise ValueError(f"{path} is a pipe or a device; expected a file to write")
     path.parent.mkdir(parents=True, exist_ok=True)
     if needed > shutil.disk_usage(path.parent).free:
         raise _disk_full(path, f"{needed:,}", advice)
@@ -284,7 +287,8 @@ def read_json(path: Path) -> dict[str, Any]:
 def write_csv(path: Path, table: "pd.DataFrame") -> None:
     """Write a table without its index, whole or not at all."""
     with atomic_path(path) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")
+        # As in JSON above: half a character becomes an escape.
+        table.to_csv(temporary, index=False, lineterminator="\n", errors="backslashreplace")
 
 
 def read_csv(path: Path, columns: dict[str, str] | None = None) -> "pd.DataFrame":

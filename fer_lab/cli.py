@@ -200,6 +200,9 @@ def _typed(words: Sequence[str] | None, option: str, defaults: Mapping[str, Any]
     """["lr=0.1"] → {"lr": 0.1}, each value in the type of its default. The call refuses unknown names."""
     from fer_lab.book.parameters import native, read_literal
 
+    names = [name for name, _ in _pairs(words, option)]
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise typer.BadParameter(f"{', '.join(twice)} has several values; give one", param_hint=option)
     return {
         name: read_literal(value) if defaults.get(name) is None else native(name, value, defaults[name])
         for name, value in _pairs(words, option)
@@ -778,7 +781,9 @@ def results(
         MaybePath, typer.Option(callback=_to_read, help="Update the tables in this Markdown file.")
     ] = None,
     claims: Annotated[bool, typer.Option("--claims", help="What the book claims, with verdicts.")] = False,
-    csv: Annotated[MaybePath, typer.Option(help="Write the claims to this file too.")] = None,
+    csv: Annotated[
+        MaybePath, typer.Option(callback=_to_write, help="Write the claims to this file too.")
+    ] = None,
 ) -> None:
     """Print the recorded results: mean over seeds with a 95 % interval (one seed: over faces)."""
     from fer_lab.runs import ResultsStore, results_folder
@@ -826,8 +831,9 @@ def main() -> None:
             _say("interrupted; run the same command again to resume where that is possible", err=True)
         sys.exit(code or 0)
     except UsageError as error:
-        message = error.format_message() or "name a command"
-        _fail(f"{message} (--help lists what there is)", 2)
+        if not error.format_message():  # no command: the help was printed
+            sys.exit(2)
+        _fail(f"{error.format_message()} (--help lists what there is)", 2)
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         if os.environ.get("FER_LAB_DEBUG") == "1":
             raise

@@ -40,6 +40,18 @@ def test_atomic_path_replaces_the_file_and_leaves_nothing_else(tmp_path):
     assert names(path.parent) == ["a.txt"]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="no pipes in folders")
+def test_atomic_path_replaces_no_pipe_and_no_device(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with (
+        pytest.raises(ValueError, match="pipe is a pipe or a device"),
+        atomic_path(tmp_path / "pipe") as temporary,
+    ):
+        temporary.write_text("x")
+    assert (tmp_path / "pipe").is_fifo()
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+
+
 def test_atomic_path_keeps_the_old_file_when_writing_fails(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")

@@ -102,9 +102,10 @@ def _set_aside(run_dir: Path, executed: Path) -> None:
     earlier.mkdir(exist_ok=True)
     places = (earlier / f"{run_dir.name}-{number}" for number in itertools.count(1))
     place = next(place for place in places if not place.exists())
-    run_dir.rename(place)
     if executed.exists():
-        shutil.copy2(executed, place)
+        with atomic_path(run_dir / executed.name) as copy:
+            shutil.copyfile(executed, copy)
+    run_dir.rename(place)
 
 
 def recorded(run_dir: Path) -> tuple[dict, NotebookResult] | None:

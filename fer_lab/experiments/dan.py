@@ -28,7 +28,7 @@ def ablation(
     """Every variant with the same budget, from a ResNet-18's trunk of the same seed."""
     count = 2000 if dataset == "synthetic" else None
     faces = FaceRequest(dataset=dataset, root=Path(root) if root else None, count=count)
-    requests = {}
+    requests: dict[str, Training] = {}
     for seed in seeds:
         trunk = Training(model="baseline", faces=faces, seed=seed, changes=BUDGET, variant="trunk")
         requests |= _variants(seed, {"faces": faces, "changes": BUDGET, "trunk": trunk})
@@ -37,7 +37,7 @@ def ablation(
 
 def study(seeds: Iterable[int] = SEEDS) -> dict[str, Training]:
     """The variants that DAN's claims compare, on the study set, from a ResNet-18 at its plateau."""
-    requests = {}
+    requests: dict[str, Training] = {}
     for seed in seeds:
         requests |= _variants(seed, {**STUDY, "changes": AFTERWARDS, "trunk": resnet_trunk(seed)})
     return {name: one for name, one in requests.items() if one.variant != "neither"}

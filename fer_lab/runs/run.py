@@ -113,8 +113,7 @@ class Run:
         there = [name for name in self.FILES if is_file(self.folder / name)]
         if there and "fer_lab" not in self.environment:
             raise ValueError(
-                f"{self.folder} has a file {', '.join(there)} that is not of a run here; choose another folder, "
-                "or move it away"
+                f"{self.folder / there[0]} is not of a run here; choose another folder, or move the file away"
             )
 
     def _path(self, name: str) -> Path:

@@ -313,7 +313,7 @@ class ResultsStore:
         classes: Sequence[str] = ("",),
         **where: Any,
     ) -> pd.DataFrame:
-        """The seeds that both sides of a comparison have: index seed, columns a, b, id_a, id_b, minutes_a, minutes_b.
+        """The seeds that both sides have: index seed; columns a, b, id_a, id_b, minutes_a, minutes_b.
 
         Args:
             a, b, metric, of, classes, where: as in `difference`, which raises the same errors.
@@ -402,8 +402,8 @@ def _safe(text: str) -> str:
 def results_folder() -> Path:
     """The results store that the notebooks show and that their full profile fills.
 
-    It is the folder that FER_LAB_RESULTS names in the environment; without that figures/results in a checkout, else
-    the package's copy.
+    FER_LAB_RESULTS in the environment names it. Without that it is figures/results in a checkout, else the
+    package's copy.
     """
     if named := os.environ.get("FER_LAB_RESULTS"):
         return Path(named)

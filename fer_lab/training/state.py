@@ -164,8 +164,8 @@ class TrainingState:
         if other and self.epoch < self.recipe.epochs:
             changes = "; ".join(f"{key} {before.get(key)}, now {now[key]}" for key in other)
             warnings.warn(
-                f"{run.folder} was begun with {changes}: the weights will be close to those of a training without "
-                "a break, but not bit for bit the same",
+                f"{run.folder} was begun with {changes}: the weights will be close to those of a whole "
+                "training, but not bit for bit the same",
                 stacklevel=2,
             )
 

@@ -1,7 +1,7 @@
 """The book on data sets in their true layouts: 7 and 8 classes, two and three parts, drawn faces inside.
 
-By default every notebook that learns from faces runs on a set of 7 classes and two parts and on one of 8 classes
-and three, and notebook 00 on the other layouts. `pytest -m long` on this file runs the rest, in both profiles.
+By default every notebook that learns from faces runs on a set of 7 classes and two parts and on one of 8
+classes and three, and notebook 00 on the other layouts. `pytest -m long` runs the rest, in both profiles.
 """
 
 import os

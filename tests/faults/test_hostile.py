@@ -26,6 +26,7 @@ from PIL import Image
 
 import fer_lab
 from fer_lab import cli
+from fer_lab._files import write_json
 from fer_lab.book.html import write_index, write_page
 from fer_lab.book.parameters import native, read_literal
 from fer_lab.book.result import NotebookResult
@@ -39,6 +40,7 @@ from fer_lab.models import Recipe, create_model
 from fer_lab.models.authors import load_official
 from fer_lab.models.weights import FORMAT, CheckpointError, _digest, load_model, load_weights, save_model
 from fer_lab.runs import Predictions, ResultsStore, Run
+from fer_lab.runs.environment import environment
 from fer_lab.runs.run import open_model
 from fer_lab.training.loop import fit
 
@@ -78,6 +80,7 @@ def put(folder, name):
 
 def resumed(folder):
     torch.manual_seed(0)
+    write_json(folder / "environment.json", environment())  # Without it the folder is refused unread.
     fit(create_model("small", 3), patterns(), None, RECIPE, folder)
 
 

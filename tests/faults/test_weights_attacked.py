@@ -89,9 +89,7 @@ def test_a_card_that_asks_for_more_than_the_file_holds_takes_no_memory(name, tmp
 
     path = forged(tmp_path / "w.safetensors", **GREEDY[name])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(
-        CheckpointError, match="asks for more than 4,000,200 numbers|asks for more than 4,000,002"
-    ):
+    with pytest.raises(CheckpointError, match=r"it asks for more than 4,000,\d+ numbers"):
         load_model(path)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
 
@@ -230,6 +228,18 @@ def test_an_overlay_takes_nothing_elses_place(kind, here):
     assert sorted(path.name for path in taken.parent.iterdir()) == ["000-her-2.png", "000-her.png"]
     assert (here / "mine.md").read_text() == "my notes"
     assert not (here / "nothing").exists()
+
+
+@pytest.mark.fault("control characters")
+@pytest.mark.skipif(os.name != "posix", reason="names are text elsewhere")
+def test_a_name_that_is_no_utf_8_is_written_as_an_escape(here):
+    (here / os.fsdecode(b"bad\xff.png")).write_bytes((here / "her.png").read_bytes())
+    picture = os.fsdecode(b"bad\xff.png")
+    words = ["predict", picture, "--model", "synthetic/dan", "--whole", "--out", "out"]
+    done = run(*words, "--csv", "t.csv", "--json", "t.json")
+    assert done.exit_code == 0, done.output
+    assert "bad\\udcff.png" in (here / "t.csv").read_text()
+    assert json.loads((here / "t.json").read_text())["pictures"][0]["file"] == picture
 
 
 @pytest.mark.fault("written over something else")
