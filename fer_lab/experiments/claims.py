@@ -178,7 +178,7 @@ def _measure(claim: Claim, store: ResultsStore, claims: Sequence[Claim]) -> dict
     row |= {"difference": found.difference, "low": found.low, "high": found.high, "p": found.p}
     row["equivalence_p"] = equivalence_p(both["a"], both["b"], claim.margin)
     row["cost"] = both["minutes_a"].sum() / both["minutes_b"].sum()
-    a, b = ([store.predictions(one).correct for one in both[side]] for side in ("id_a", "id_b"))
+    a, b = ([store.answers(one).correct for one in both[side]] for side in ("id_a", "id_b"))
     row["faces"] = len(a[0])
     if claim.metric == "accuracy" and len(both) > 1:  # the one metric that is a mean of one number a face
         _, row["crossed_low"], row["crossed_high"] = crossed_interval(np.array(a, float) - np.array(b, float))

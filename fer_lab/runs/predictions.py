@@ -1,4 +1,4 @@
-"""Predictions: a model's answer for each face, in memory and in npz files."""
+"""Predictions: a model's answer for each face, in memory and in npz files of a run or of a results store."""
 
 import contextlib
 import zipfile
@@ -14,9 +14,9 @@ from fer_lab._files import atomic_path, is_file
 
 # Four hundred thousand faces with 2,048 numbers each; a small file can unpack to far more.
 MAX_BYTES = 4 * 2**30
-# The parts of a file; predictions of several runs in one file have no embeddings.
-SMALL = ("classes", "name", "fingerprint", "labels", "rows", "probabilities")
-PARTS = (*SMALL, "embeddings")
+# The parts of a run's file, and those of each run in a results store.
+PARTS = ("classes", "name", "fingerprint", "labels", "rows", "probabilities", "embeddings")
+ANSWERS = ("classes", "name", "fingerprint", "labels", "rows", "predicted")
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,10 +84,18 @@ class Predictions:
         pairs = zip(self.labels[chosen], self.predicted[chosen], strict=True)
         return [f"{self.classes[label]} → {self.classes[answer]}" for label, answer in pairs]
 
+    def answers(self) -> "Answers":
+        """What a results store keeps."""
+        return Answers(self.predicted, self.labels, self.classes, self.name, self.fingerprint, self.rows)
+
     def save(self, path: str | Path) -> None:
         """Write an npz with everything."""
+        arrays = {name: getattr(self, name) for name in PARTS}
+        if self.embeddings is None:
+            # A part without numbers, so that a lost part is not read as a file without embeddings.
+            arrays["embeddings"] = np.zeros(0)
         with atomic_path(path) as temporary:
-            np.savez_compressed(temporary, **self._arrays(small=False))
+            np.savez_compressed(temporary, **arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> "Predictions":
@@ -98,54 +106,76 @@ class Predictions:
             ValueError: a damaged or foreign file.
         """
         with _opened(Path(path)) as data:
-            return cls._read(data, PARTS)
-
-    def _arrays(self, *, small: bool) -> dict[str, Any]:
-        arrays = {"classes": np.array(self.classes), "name": self.name, "fingerprint": self.fingerprint}
-        if small:
-            integers = {"labels": self.labels.astype(np.int16), "rows": self.rows.astype(np.int32)}
-            return arrays | integers | {"probabilities": _half_with_same_winner(self.probabilities)}
-        arrays |= {"labels": self.labels, "rows": self.rows, "probabilities": self.probabilities}
-        # A part without numbers where there are none, so that a lost part is no file without embeddings.
-        return arrays | {"embeddings": np.zeros(0) if self.embeddings is None else self.embeddings}
-
-    @classmethod
-    def _read(cls, data: "np.lib.npyio.NpzFile", parts: Sequence[str], prefix: str = "") -> "Predictions":
-        """Read those members of an open file that begin with a prefix; exactly `parts` are expected.
-
-        Raises:
-            ValueError: a part is missing, damaged, or not known.
-        """
-        names = {key.removeprefix(prefix): key for key in data.files if key.rpartition("/")[0] == prefix[:-1]}
-        if set(names) != set(parts):
-            raise ValueError(f"expected the parts {', '.join(parts)}, got {', '.join(names) or 'none'}")
-        for key in names.values():
-            # numpy stops where an array ends; a member's checksum is compared only at the end of the member.
-            with cast(zipfile.ZipFile, data.zip).open(f"{key}.npy") as member:
-                while member.read(2**20):
-                    pass
-        values: dict[str, Any] = {name: data[key] for name, key in names.items()}
-        values |= {"name": str(values["name"]), "fingerprint": str(values["fingerprint"])}
-        if not values.get("embeddings", np.zeros(0)).size:
-            values["embeddings"] = None
-        return cls(**values | {"classes": tuple(values["classes"].tolist())})
+            values = _read(data, PARTS)
+            return cls(**values | {"embeddings": values["embeddings"] if values["embeddings"].size else None})
 
 
-def save_together(path: str | Path, predictions: Mapping[str, Predictions]) -> None:
-    """Write predictions of several runs into one npz, by the names of the runs; their order does not matter.
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """The class that a run named for each face: all that a results store keeps of its predictions.
 
-    Probabilities become float16, with every decision as it was, and embeddings are left out.
+    Probabilities would be nine tenths of the store, which is committed with every new run. What needs them,
+    such as the calibration error, is among the metrics.
+
+    Attributes:
+        predicted, labels: int64 [N], indices into `classes`.
+        classes, name, fingerprint, rows: as in `Predictions`.
     """
-    arrays = {
-        f"{name}/{key}": array
-        for name in sorted(predictions)
-        for key, array in predictions[name]._arrays(small=True).items()
+
+    predicted: np.ndarray
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    name: str
+    fingerprint: str
+    rows: np.ndarray
+
+    def __post_init__(self) -> None:
+        for key in ("predicted", "labels", "rows"):
+            object.__setattr__(self, key, np.asarray(getattr(self, key), dtype=np.int64))
+        named = np.concatenate([self.predicted, self.labels])
+        if not len(self.predicted) == len(self.labels) == len(self.rows):
+            raise ValueError(f"{len(self.predicted)} answers, {len(self.labels)} labels, {len(self.rows)} rows")
+        if len(named) and not 0 <= named.min() <= named.max() < len(self.classes):
+            raise ValueError(f"answers and labels must lie in 0…{len(self.classes) - 1}")
+
+    @property
+    def correct(self) -> np.ndarray:
+        """bool [N]."""
+        return self.predicted == self.labels
+
+
+def _read(data: "np.lib.npyio.NpzFile", parts: Sequence[str], prefix: str = "") -> dict[str, Any]:
+    """Those members of an open file that begin with a prefix; exactly `parts` are expected.
+
+    Raises:
+        ValueError: a part is missing, damaged, or not known.
+    """
+    names = {key.removeprefix(prefix): key for key in data.files if key.rpartition("/")[0] == prefix[:-1]}
+    if set(names) != set(parts):
+        raise ValueError(f"expected the parts {', '.join(parts)}, got {', '.join(names) or 'none'}")
+    for key in names.values():
+        # numpy stops where an array ends; a member's checksum is compared only at the end of the member.
+        with cast(zipfile.ZipFile, data.zip).open(f"{key}.npy") as member:
+            while member.read(2**20):
+                pass
+    values: dict[str, Any] = {name: data[key] for name, key in names.items()}
+    texts = {name: str(values[name]) for name in ("name", "fingerprint")}
+    return values | texts | {"classes": tuple(values["classes"].tolist())}
+
+
+def save_together(path: str | Path, answers: Mapping[str, Answers]) -> None:
+    """Write the answers of several runs into one npz, by the names of the runs; their order does not matter."""
+    small = {"predicted": np.int16, "labels": np.int16, "rows": np.int32}
+    arrays: dict[str, Any] = {
+        f"{name}/{part}": np.asarray(getattr(answers[name], part), dtype=small.get(part))
+        for name in sorted(answers)
+        for part in ANSWERS
     }
     with atomic_path(path) as temporary:
         np.savez_compressed(temporary, **arrays)
 
 
-def load_together(path: str | Path, only: str | None = None) -> dict[str, Predictions]:
+def load_together(path: str | Path, only: str | None = None) -> dict[str, Answers]:
     """Read what `save_together` wrote.
 
     Args:
@@ -158,7 +188,7 @@ def load_together(path: str | Path, only: str | None = None) -> dict[str, Predic
     with _opened(Path(path)) as data:
         # In the order of the file.
         names = dict.fromkeys(key.rpartition("/")[0] for key in data.files)
-        return {name: Predictions._read(data, SMALL, f"{name}/") for name in names if only in (None, name)}
+        return {one: Answers(**_read(data, ANSWERS, f"{one}/")) for one in names if only in (None, one)}
 
 
 @contextlib.contextmanager
@@ -175,12 +205,3 @@ def _opened(path: Path) -> Iterator["np.lib.npyio.NpzFile"]:
             yield data
     except Exception as error:  # numpy, zipfile and zlib raise nearly anything on arbitrary bytes
         raise ValueError(f"{path} is no readable file of predictions ({error}); evaluate again") from error
-
-
-def _half_with_same_winner(probabilities: np.ndarray) -> np.ndarray:
-    """Probabilities [N,C] as float16, where a tie made by rounding is lifted by one step."""
-    half = probabilities.astype(np.float16)
-    winner = probabilities.argmax(1)
-    lost = np.flatnonzero(half.argmax(1) != winner)
-    half[lost, winner[lost]] = np.nextafter(half[lost].max(1), np.float16(2))
-    return half

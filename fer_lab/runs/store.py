@@ -20,7 +20,7 @@ from fer_lab._files import is_file, locked, read_csv, remove_leftovers, write_cs
 from fer_lab.intervals import paired_difference, seed_interval
 from fer_lab.models.method import TITLES
 from fer_lab.runs.environment import environment, portable_command
-from fer_lab.runs.predictions import Predictions, load_together, save_together
+from fer_lab.runs.predictions import Answers, Predictions, load_together, save_together
 
 # Metrics that are shares of faces; their differences are told in points.
 SHARES = re.compile(r"accuracy.*|mean_class_recall|recall|macro_f1|ece|map_mass.*")
@@ -108,8 +108,8 @@ class ResultsStore:
             raise ValueError(f"{self.folder / name} has two rows of {row}, which differ; delete one of them")
         return table
 
-    def predictions(self, run_id: str) -> Predictions:
-        """A run's predictions, with float16 probabilities.
+    def answers(self, run_id: str) -> Answers:
+        """The class that a run named for each face.
 
         Raises:
             ValueError: no run of that id.
@@ -218,7 +218,7 @@ class ResultsStore:
             numbers = numbers.sort_values("id", key=lambda ids: ids.map(rank), kind="stable")
             together = load_together(path) if path.exists() else {}
             if predictions is not None:
-                save_together(path, together | {run_id: predictions})
+                save_together(path, together | {run_id: predictions.answers()})
             elif together.pop(run_id, None):
                 save_together(path, together)
             write_csv(self.folder / "metrics.csv", numbers[list(self.METRICS)])

@@ -104,7 +104,7 @@ def test_train_records_what_it_prints(trained):
     numbers = store.metrics().query("metric == 'accuracy'").iloc[0]
     shown = f"{numbers['value']:.3f}  [{numbers['low']:.3f}, {numbers['high']:.3f}]"
     assert " ".join(f"accuracy {shown}".split()) in " ".join(output.split())
-    assert numbers["value"] == store.predictions(row["id"]).correct.mean()
+    assert numbers["value"] == store.answers(row["id"]).correct.mean()
     assert 0 <= store.metrics().query("metric == 'accuracy_at_50'")["value"].item() <= 1
     assert row["request"] == ASKED.to_json()
     assert row["command"] == ASKED.command()

@@ -194,7 +194,7 @@ def test_a_results_store_with_objects_is_refused(tmp_path):
         **{"x/classes": np.array([Payload(tmp_path / "made")], dtype=object)},
     )
     with pytest.raises(ValueError, match=r"x-x\.npz is no readable file of predictions"):
-        store.predictions("x")
+        store.answers("x")
     assert not (tmp_path / "made").exists()
 
 

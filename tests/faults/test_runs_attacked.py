@@ -672,7 +672,7 @@ def test_a_row_recorded_anew_is_never_of_two_runs(tmp_path, write, monkeypatch):
         values = store.metrics().set_index("id").loc[row.id, "value"].tolist()
         value, seed = {"old": (0.5, 0), "new": (0.9, 1)}.get(row.command, (0.7, 7))
         assert values == [value, value / 2]
-        assert store.predictions(row.id).labels.tolist() == predictions(seed=seed).labels.tolist()
+        assert store.answers(row.id).labels.tolist() == predictions(seed=seed).labels.tolist()
     assert other in set(store.runs()["id"])
     recorded(store, 0.9, seed=1, command="new")
     assert sorted(store.runs()["command"]) == ["fer-lab train dan", "new"]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from fer_lab.runs import Predictions
-from fer_lab.runs.predictions import load_together, save_together
+from fer_lab.runs.predictions import Answers, load_together, save_together
 
 CLASSES = ("neutral", "happiness", "surprise")
 
@@ -41,28 +41,42 @@ def test_saved_and_loaded_is_the_same(tmp_path):
     assert (back.classes, back.name, back.fingerprint) == (CLASSES, "faces", "f00d")
 
 
-def test_files_of_several_runs_keep_every_decision(tmp_path):
+def test_files_of_several_runs_keep_every_answer(tmp_path):
     close = np.array([[0.33333, 0.33334, 0.33333], [0.5, 0.49999, 0.00001], [0.00001, 0.49999, 0.5]])
-    assert close.astype(np.float16).argmax(1).tolist() == [0, 0, 1]
-    p = Predictions(close, [1, 0, 2], CLASSES, "faces", "f", embeddings=np.zeros((3, 64)))
-    save_together(tmp_path / "p.npz", {"b-0": p, "a+b=c-1": random_predictions()})
+    p = Predictions(close, [1, 0, 1], CLASSES, "faces", "f", rows=[7, 8, 70_000], embeddings=np.zeros((3, 64)))
+    save_together(tmp_path / "p.npz", {"b-0": p.answers(), "a+b=c-1": random_predictions().answers()})
     assert set(load_together(tmp_path / "p.npz")) == {"b-0", "a+b=c-1"}
     back = load_together(tmp_path / "p.npz", only="b-0")["b-0"]
     assert back.predicted.tolist() == [1, 0, 2]
-    assert np.abs(back.probabilities - close).max() < 1e-3
-    assert back.embeddings is None
+    assert back.correct.tolist() == [True, True, False]
+    assert back.rows.tolist() == [7, 8, 70_000]
+    assert (back.classes, back.name, back.fingerprint) == (CLASSES, "faces", "f")
     assert load_together(tmp_path / "p.npz", only="c") == {}
 
 
 def test_files_of_several_runs_are_small_and_the_same_bytes_in_any_order(tmp_path):
     first, second = random_predictions(3000), random_predictions(3000, seed=1)
-    save_together(tmp_path / "a.npz", {"x": first, "y": second})
-    save_together(tmp_path / "b.npz", {"y": second, "x": first})
+    save_together(tmp_path / "a.npz", {"x": first.answers(), "y": second.answers()})
+    save_together(tmp_path / "b.npz", {"y": second.answers(), "x": first.answers()})
     save_together(tmp_path / "again.npz", load_together(tmp_path / "a.npz"))
     first.save(tmp_path / "full.npz")
     content = (tmp_path / "a.npz").read_bytes()
     assert content == (tmp_path / "b.npz").read_bytes() == (tmp_path / "again.npz").read_bytes()
-    assert len(content) < 2 * 0.6 * (tmp_path / "full.npz").stat().st_size
+    assert len(content) < 2 * 0.25 * (tmp_path / "full.npz").stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("predicted", "labels", "rows", "message"),
+    [
+        ([0], [0, 1], [0, 1], "1 answers, 2 labels, 2 rows"),
+        ([0, 1], [0, 1], [0], "2 answers, 2 labels, 1 rows"),
+        ([0, 3], [0, 1], [0, 1], "must lie in 0…2"),
+        ([0, 1], [0, -1], [0, 1], "must lie in 0…2"),
+    ],
+)
+def test_sizes_and_classes_of_answers_are_checked(predicted, labels, rows, message):
+    with pytest.raises(ValueError, match=message):
+        Answers(predicted, labels, CLASSES, "faces", "f", rows)
 
 
 @pytest.mark.parametrize(

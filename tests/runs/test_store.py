@@ -72,12 +72,12 @@ def test_the_same_run_replaces_itself(store):
     before = [(store.folder / name).read_bytes() for name in ("runs.csv", "metrics.csv")]
     assert store.record(**RUN, metrics=metrics(0.5), predictions=predictions) == first
     assert [(store.folder / name).read_bytes() for name in ("runs.csv", "metrics.csv")] == before
-    assert store.predictions(first).correct.tolist() == [True, True]
+    assert store.answers(first).correct.tolist() == [True, True]
     store.record(**RUN, metrics=metrics(0.7))
     assert len(store.runs()) == 2
     assert store.metrics().query("metric == 'accuracy'")["value"].tolist() == [0.7, 0.6]
     with pytest.raises(FileNotFoundError, match="has no predictions of dan-tiny-ferplus-valid-0"):
-        store.predictions(first)
+        store.answers(first)
 
 
 def test_rows_are_sorted_whatever_the_order_of_recording(store):
@@ -107,7 +107,7 @@ def test_wrong_questions_are_answered(store):
     store.record(**RUN, metrics=pd.DataFrame({"metric": ["accuracy"], "value": [0.5]}))
     assert store.metrics()["class"].tolist() == [""]
     with pytest.raises(ValueError, match=r"no run 'x' in .*; there are dan-tiny-ferplus-valid-0"):
-        store.predictions("x")
+        store.answers("x")
     with pytest.raises(ValueError, match=r"no 'speed' in .*metrics are accuracy"):
         store.table("speed")
     with pytest.raises(ValueError, match="no column nonsense"):
@@ -148,16 +148,16 @@ def test_predictions_of_other_runs_stay_in_the_file(store):
         store.record(**{**RUN, "seed": seed}, metrics=metrics(), predictions=one)
         for seed, one in enumerate((first, second))
     ]
-    assert [store.predictions(one).predicted.tolist() for one in ids] == [[0, 0], [1, 1]]
+    assert [store.answers(one).predicted.tolist() for one in ids] == [[0, 0], [1, 1]]
     before = (store.folder / "predictions" / "ferplus-valid.npz").read_bytes()
     store.record(**RUN, metrics=metrics(), predictions=first)
     assert (store.folder / "predictions" / "ferplus-valid.npz").read_bytes() == before
     store.record(**RUN, metrics=metrics())
-    assert store.predictions(ids[1]).predicted.tolist() == [1, 1]
+    assert store.answers(ids[1]).predicted.tolist() == [1, 1]
 
 
-def test_the_store_of_the_book_has_the_predictions_of_every_run():
-    """Accuracy from the predictions is the recorded accuracy, to the last bit."""
+def test_the_store_of_the_book_has_the_answers_of_every_run():
+    """Accuracy from the answers is the recorded accuracy, to the last bit."""
     store = ResultsStore(results_folder())
     accuracy = store.metrics().query("metric == 'accuracy'").set_index("id")["value"]
     assert len(accuracy) == len(store.runs()) > 0
@@ -167,9 +167,9 @@ def test_the_store_of_the_book_has_the_predictions_of_every_run():
         "synthetic-test.npz",
     }
     for row in store.runs().itertuples():
-        predictions = store.predictions(row.id)
-        assert predictions.correct.mean() == accuracy[row.id], row.id
-        assert predictions.name == row.dataset
+        answers = store.answers(row.id)
+        assert answers.correct.mean() == accuracy[row.id], row.id
+        assert answers.name == row.dataset
 
 
 # ---------------------------------------------------------------- over seeds
