@@ -1,6 +1,8 @@
 """What a notebook of the book calls: record its headline numbers, check an answer, get a folder to write to."""
 
+import hashlib
 import os
+import secrets
 import sys
 import tempfile
 from pathlib import Path
@@ -23,20 +25,39 @@ def headline(**numbers: float | int | str) -> None:
     display({HEADLINE: plain, "text/plain": format_numbers(plain)}, raw=True)
 
 
-def check_answer(answer: float | None, expected: float, *, tolerance: float = 1e-3) -> None:
+def check_answer(answer: float | None, expected: float | str, *, tolerance: float = 1e-3) -> None:
     """Print whether an exercise's answer is right.
 
     Args:
         answer: the reader's answer; None means that there is none yet.
-        expected: the right answer.
-        tolerance: how far off, in the answer's own units, still counts as right.
+        expected: the right number, such as what the package's own function gives; or the text of `hide_answer`,
+            which does not show it.
+        tolerance: how far off, in the answer's own units, still counts as right. A hidden answer is compared
+            after both were rounded to a multiple of it.
     """
     if answer is None:
         print("Your turn: put your answer in place of None and run this cell again.")
+    elif isinstance(expected, str):
+        salt = expected.partition(":")[0]
+        right = hide_answer(float(answer), tolerance=tolerance, salt=salt) == expected
+        print("Right." if right else f"Not yet: {answer} is not the answer.")
     elif abs(float(answer) - float(expected)) <= tolerance:
         print("Right.")
     else:
         print(f"Not yet: {answer} is too {'small' if answer < expected else 'large'}.")
+
+
+def hide_answer(answer: float, *, tolerance: float = 1e-3, salt: str = "") -> str:
+    """A text for `check_answer` that does not show the answer, "SALT:DIGEST".
+
+    Args:
+        answer: the right number.
+        tolerance: answers that round to the same multiple of it are right, too.
+        salt: makes equal answers look different; a random one by default.
+    """
+    salt = salt or secrets.token_hex(2)
+    steps = round(answer / tolerance)
+    return f"{salt}:{hashlib.sha256(f'{salt} {steps}'.encode()).hexdigest()[:10]}"
 
 
 def run_folder(run_dir: str | os.PathLike = "") -> Path:

@@ -85,34 +85,34 @@ def claims(judged: pd.DataFrame) -> str:
     Args:
         judged: what `claims.judge` gives.
     """
-    rows = []
-    for _, row in judged.iterrows():
-        share = SHARES.fullmatch(row["metric"])
-
-        def number(*names: str, row: pd.Series = row, scale: int = 100 if share else 1) -> str:
-            if pd.isna(row[names[0]]):
-                return ""
-            texts = [f"{scale * row[name]:+.{2 if scale == 100 else 3}f}" for name in names]
-            return texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
-
-        rows.append(
-            [
-                row["hypothesis"],
-                f"{row['metric'].replace('_', ' ')}{', points' if share else ''}",
-                f"{number('difference')} {number('low', 'high')}".strip(),
-                number("crossed_low", "crossed_high"),
-                f"{row['seeds']} of {row['planned']}",
-                "" if pd.isna(row["adjusted_p"]) else f"{row['adjusted_p']:.2g}",
-                number("smallest_effect").lstrip("+"),
-                "" if pd.isna(row["cost"]) else f"{row['cost']:.2f}×",
-                f"**{row['verdict']}**",
-            ]
-        )
+    rows = [
+        [
+            row.hypothesis,
+            row.metric.replace("_", " ") + (", points" if SHARES.fullmatch(row.metric) else ""),
+            f"{_signed(row.metric, row.difference)} {_signed(row.metric, row.low, row.high)}".strip(),
+            _signed(row.metric, row.crossed_low, row.crossed_high),
+            f"{row.seeds} of {row.planned}",
+            "" if pd.isna(row.adjusted_p) else f"{row.adjusted_p:.2g}",
+            _signed(row.metric, row.smallest_effect).lstrip("+"),
+            "" if pd.isna(row.cost) else f"{row.cost:.2f}×",
+            f"**{row.verdict}**",
+        ]
+        for row in judged.itertuples()
+    ]
     heads = (
         *("hypothesis, before the runs", "metric", "difference, other seeds", "other seeds and faces", "seeds"),
-        *("adjusted p", "smallest effect", "minutes", "verdict"),
+        *("adjusted p", "smallest effect", "operations", "verdict"),
     )
     return markdown(heads, rows)
+
+
+def _signed(metric: str, *values: float) -> str:
+    """`+0.48`, or `[-0.10, +0.20]` for two values; shares in points, "" for NaN."""
+    share = SHARES.fullmatch(metric)
+    texts = [f"{100 * value:+.2f}" if share else f"{value:+.3f}" for value in values]
+    if any(map(pd.isna, values)):
+        return ""
+    return texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
 
 
 def speed(table: pd.DataFrame) -> str:

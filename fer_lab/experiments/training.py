@@ -97,9 +97,10 @@ def train(
         "variant": request.variant,
         "seed": request.seed,
     }
+    recorder = None
     if store and request.variant:
-        store = store if isinstance(store, ResultsStore) else ResultsStore(store)
-        store.check(**key, dataset=faces.name, split=split)
+        recorder = store if isinstance(store, ResultsStore) else ResultsStore(store)
+        recorder.check(**key, dataset=faces.name, split=split)
     run = Run(out or runs / request.name)
     # Of several processes that torch.distributed.run started, the first one locks.
     first = not (torch.distributed.is_torchelastic_launched() and int(os.environ["RANK"]))
@@ -127,9 +128,8 @@ def train(
         "split": split,
         "command": request.command(),
     }
-    if store and request.variant:
-        assert isinstance(store, ResultsStore)
-        store.record(
+    if recorder:
+        recorder.record(
             **key,
             minutes=minutes,
             device=describe_device(run),
@@ -175,8 +175,17 @@ def _fit(request: Training, run: Run, faces: FaceSet, fresh: bool, device: str) 
         start_from_trunk(model, open_model(request.trunk))
     recipe, data = request.chosen_recipe(), request.to_data()
     origin: dict[str, Any] = {name: data[name] for name in ("weights", "trunk", "order") if name in data}
-    how: dict[str, Any] = {"device": device, "resume": not fresh, "origin": origin, "config": config}
-    fit(model, training, held_out, recipe, run, **how)
+    fit(
+        model,
+        training,
+        held_out,
+        recipe,
+        run,
+        device=device,
+        resume=not fresh,
+        origin=origin,
+        config=config,
+    )
 
 
 def _fit_together(

@@ -313,7 +313,7 @@ class ResultsStore:
         classes: Sequence[str] = ("",),
         **where: Any,
     ) -> pd.DataFrame:
-        """The seeds that both sides have: index seed; columns a, b, id_a, id_b, minutes_a, minutes_b.
+        """The seeds that both sides have: index seed; columns a, b, id_a, id_b.
 
         Args:
             a, b, metric, of, classes, where: as in `difference`, which raises the same errors.
@@ -324,7 +324,7 @@ class ResultsStore:
             part = self._values(metric, self.rows(of, **where, **columns), classes)
             if part["seed"].duplicated().any():
                 raise ValueError(f"{_title(side)} has several runs of one seed; narrow it down by more columns")
-            sides.append(part.set_index("seed")[["value", "id", "minutes"]])
+            sides.append(part.set_index("seed")[["value", "id"]])
         both = sides[0].join(sides[1], how="inner", lsuffix="_a", rsuffix="_b").sort_index()
         return both.rename(columns={"value_a": "a", "value_b": "b"}).dropna(subset=["a", "b"])
 

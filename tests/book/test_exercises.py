@@ -1,0 +1,80 @@
+"""The exercises' answers: hidden in the cell where one types, and right."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from fer_lab.book import check_answer, hide_answer
+from fer_lab.data import CANONICAL, ORDERS, prepare
+from fer_lab.data.synthetic import NUMBERS, Identity, render
+from fer_lab.explorer import FaceState, draw_face
+from fer_lab.intervals import binomial_interval, holm
+from fer_lab.models import dan
+from fer_lab.runs import open_model
+
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+HIDDEN = re.compile(r'check_answer\(.*, "(\w+):\w+"(?:, tolerance=([\d.]+))?\)\n?$')
+
+
+def moved_landmarks():
+    person = Identity.sample(1, seed=5)
+    neutral, drawn = (render(units, person, size=224).landmarks[0] for units in ({}, {12: (0, 1), 1: 1, 2: 1}))
+    return int(((drawn - neutral).norm(dim=1) > 2).sum())
+
+
+def most_surprising_unit():
+    model = open_model("synthetic/dan")
+    faces = torch.cat([draw_face(FaceState({unit: 1.0}, person=0)).images for unit in NUMBERS])
+    with torch.no_grad():
+        likely = model(prepare(faces, model.image_size, model.color_order)).softmax(1)
+    return NUMBERS[int(likely[:, CANONICAL.index("surprise")].argmax())]
+
+
+# What the folded solutions say, in the order of the hidden answers of each notebook.
+SOLUTIONS = {
+    "00_start_here": [1 / 7, CANONICAL.index(ORDERS["rafdb"][2]), 100 * 2 * 1.96 * (0.8 * 0.2 / 400) ** 0.5],
+    "01_faces": [moved_landmarks, 4772 / 281, 0.8],
+    "02_dan": [lambda: dan.partition_loss(torch.zeros(1, 4, 8)).item(), 9 / 15],
+    "03_triplet_center": [0, 0.25 + 0.5 - 0.25, 7, -0.5],
+    "04_poster": [100 * 196 // 1024, 3 / 4],
+    "05_qcs": [3, 1 + torch.tanh(torch.tensor(0.5)).item(), 4000 - 2000],
+    "06_compare": [
+        100 * (30 - 15) / 800,
+        holm([0.01, 0.02, 0.03, 0.04, 0.05])[0],
+        binomial_interval(20, 20)[0],
+    ],
+    "07_explain": [314 / 56**2, -2 * (4 - 1)],
+    "08_explorer": [most_surprising_unit, 30_000 * 30_000 * 3 / 1e9, (0.25 + 0.75) / 2],
+    "09_scale_out": [5**0.5 - 2, 1 / 0.05, 1 / (0.5 + 0.079 / 1.25 / 0.1), -1001 % 4],
+}
+
+
+def code_cells(stem):
+    cells = json.loads((NOTEBOOKS / f"{stem}.ipynb").read_text(encoding="utf-8"))["cells"]
+    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+
+
+@pytest.mark.parametrize("stem", SOLUTIONS)
+def test_hidden_answers_are_those_of_the_solutions(stem, capsys):
+    checks = [cell for cell in code_cells(stem) if HIDDEN.search(cell)]
+    assert len(checks) == len(SOLUTIONS[stem])
+    for cell, solution in zip(checks, SOLUTIONS[stem], strict=True):
+        answer = solution() if callable(solution) else solution
+        match = HIDDEN.search(cell)
+        tolerance = float(match[2] or 1e-3)
+        hidden = hide_answer(answer, tolerance=tolerance, salt=match[1])
+        assert f'"{hidden}"' in cell, f"{cell} should have {hidden}"
+        check_answer(answer, hidden, tolerance=tolerance)
+        check_answer(answer + 2 * tolerance, hidden, tolerance=tolerance)
+        right, wrong = capsys.readouterr().out.splitlines()
+        assert right == "Right."
+        assert wrong.startswith("Not yet: ")
+
+
+@pytest.mark.parametrize("stem", SOLUTIONS)
+def test_no_cell_in_which_one_types_a_number_shows_it(stem):
+    typed = [cell for cell in code_cells(stem) if re.search(r"^answer = ", cell, re.M)]
+    assert [cell for cell in typed if not HIDDEN.search(cell)] == []
