@@ -1,9 +1,11 @@
-"""Notebook 03: whether metric losses help rare classes, over the imbalance of the training faces."""
+"""Notebook 03: what metric losses and selective attention change, with balanced and with rare classes."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from fer_lab.data import FaceRequest
 from fer_lab.experiments.request import Training
+from fer_lab.experiments.study import AFTERWARDS, PILOT_SEEDS, STUDY, resnet_trunk
 
 SEEDS = (0, 1, 2)
 # the renderer's knob `imbalance` → in words
@@ -42,3 +44,38 @@ def imbalance(level: float | None = None) -> dict[str, Training]:
                     variant=variant,
                 )
     return requests
+
+
+# The study's losses, each at its own weight, without attention.
+NO_ATTENTION: dict[str, Any] = {"pixel_attention": False, "element_attention": False}
+# He et al.'s margin is one number for the whole embedding: a variance for each of its 128 dimensions, as the
+# other losses have.
+STUDIED: dict[str, dict[str, Any]] = {
+    "center": {"metric_loss": "center"},
+    "He et al.": {"negatives": "hardest", "hinge": "vector", "margin": 128.0},
+    "predicted": {"negatives": "predicted"},
+    "semi": {"negatives": "semi"},
+    "fully": {"negatives": "fully"},
+}
+WEIGHTS = (0.001, 0.003, 0.01, 0.03)
+
+
+def tuning(seeds: Iterable[int] = PILOT_SEEDS[:2]) -> dict[str, Training]:
+    """Every loss at every weight, for a choice by the accuracy on held-out training faces.
+
+    The rule, written before the trials: of the weights whose mean accuracy lies within a point of the loss's
+    best, the largest.
+    """
+    return {
+        f"{loss}, {weight:g}-{seed}": Training(
+            model="triplet_center",
+            faces=STUDY["faces"],
+            seed=seed,
+            changes=AFTERWARDS,
+            options={**options, **NO_ATTENTION, "loss_weight": weight},
+            trunk=resnet_trunk(seed),
+        )
+        for loss, options in STUDIED.items()
+        for weight in WEIGHTS
+        for seed in seeds
+    }
