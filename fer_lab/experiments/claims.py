@@ -6,6 +6,7 @@ that Holm's method adjusts within the claim's family, and a verdict. "not known"
 difference nor equivalence is shown. It does not mean "no difference".
 """
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ import pandas as pd
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from fer_lab.experiments import dan
+from fer_lab.experiments import dan, triplet_center
 from fer_lab.experiments.request import Training
 from fer_lab.experiments.study import PILOT_SEEDS
 from fer_lab.intervals import crossed_interval, equivalence_p, holm, paired_difference, smallest_effect
@@ -42,6 +43,7 @@ class Claim:
         metric: in the results store.
         a, b: variants of the family's trainings.
         expected: the verdict that the hypothesis foretells: "better", "equivalent" or "worse".
+        classes: the metric's mean over these classes; ("",) is the metric of all faces.
     """
 
     name: str
@@ -51,10 +53,15 @@ class Claim:
     a: str
     b: str
     expected: str
+    classes: tuple[str, ...] = ("",)
 
 
 # The trainings of each family; without an argument with the seeds of the study.
-FAMILIES: dict[str, Callable[..., Mapping[str, Training]]] = {"DAN": dan.study}
+FAMILIES: dict[str, Callable[..., Mapping[str, Training]]] = {
+    "DAN": dan.study,
+    "triplet center": triplet_center.study,
+    "rare classes": triplet_center.study_of_rare_classes,
+}
 
 WHOLE, AFFINITY, PARTITION = "DAN, K = 4", "no affinity loss", "no partition loss"
 COMPACT = "The affinity loss makes the classes of DAN's embedding more compact."
@@ -62,6 +69,15 @@ OVERLAP = "The partition loss lowers the overlap of DAN's attention heads."
 AFFINE = "The affinity loss changes DAN's accuracy by less than a point."
 PARTED = "The partition loss changes DAN's accuracy by less than a point."
 AS_LONG = "DAN is as accurate as a ResNet-18 that was trained for as many epochs."
+LOSSES = {
+    "center": "Center loss",
+    "He et al.": "He et al.'s triplet-center loss",
+    "predicted": "Triplet-center loss with the predicted negative",
+    "semi": "Triplet-center loss with the semi-synthesised negative",
+    "fully": "Triplet-center loss with the fully synthesised negative",
+}
+PIXELS = "Pixel-wise attention changes the accuracy of cross-entropy by less than a point."
+BOTH = "The paper's method, semi-synthesised with both attentions, is as accurate as cross-entropy alone."
 CLAIMS = (
     Claim("affinity-compactness", "DAN", COMPACT, "within_between", WHOLE, AFFINITY, "better"),
     Claim("partition-overlap", "DAN", OVERLAP, "head_overlap", WHOLE, PARTITION, "better"),
@@ -80,11 +96,49 @@ CLAIMS = (
         for heads, word in ((2, "Two"), (4, "Four"), (8, "Eight"))
     ),
     Claim("dan-accuracy", "DAN", AS_LONG, "accuracy", WHOLE, "ResNet-18", "equivalent"),
+    *(
+        Claim(f"{loss}-{short}", "triplet center", f"{words} {rest}", metric, loss, "CE", expected)
+        for (short, metric, expected, rest), (loss, words) in itertools.product(
+            (
+                ("compactness", "within_between", "better", "makes the classes of the embedding more compact."),
+                ("margin", "nearest_center_margin", "better", "moves faces away from the nearest wrong class."),
+                ("accuracy", "accuracy", "equivalent", "changes the accuracy by less than a point."),
+            ),
+            LOSSES.items(),
+        )
+    ),
+    Claim("pixel-wise", "triplet center", PIXELS, "accuracy", "CE, pixel-wise", "CE", "equivalent"),
+    Claim("both-attentions", "triplet center", BOTH, "accuracy", "semi, both attentions", "CE", "equivalent"),
+    *(
+        Claim(
+            f"{loss}-rare-{short}",
+            "rare classes",
+            f"{words} {rest}",
+            metric,
+            f"{loss}, rare",
+            "CE, rare",
+            expected,
+            classes,
+        )
+        for (short, metric, expected, rest, classes), (loss, words) in itertools.product(
+            (
+                ("recall", "recall", "better", "finds more faces of rare classes.", triplet_center.RARE),
+                ("accuracy", "accuracy", "equivalent", "changes the mean recall by less than a point.", ("",)),
+            ),
+            LOSSES.items(),
+        )
+    ),
 )
 
 
-def judge(store: ResultsStore, claims: Sequence[Claim] = CLAIMS) -> pd.DataFrame:
+def judge(
+    store: ResultsStore,
+    claims: Sequence[Claim] = CLAIMS,
+    requests: Mapping[str, Training] | None = None,
+) -> pd.DataFrame:
     """A row a claim: what was found, how sure it is, and the verdict.
+
+    The trainings are those of the claims' families, or `requests`, such as a family's on other faces.
 
     Columns: claim, family, hypothesis, expected, metric, a, b, seeds, planned, faces; difference, low, high for
     other seeds; crossed_low, crossed_high for other seeds and faces (accuracy only); p, adjusted_p;
@@ -92,7 +146,7 @@ def judge(store: ResultsStore, claims: Sequence[Claim] = CLAIMS) -> pd.DataFrame
     a power of 80 % (where the pilot has the claim's variants); cost, operations of one inference of a over
     those of b; verdict: "better", "worse", "equivalent", "not known" or "not run".
     """
-    rows = pd.DataFrame([_measure(claim, store, claims) for claim in claims])
+    rows = pd.DataFrame([_measure(claim, store, claims, requests) for claim in claims])
     for column, adjusted in (("p", "adjusted_p"), ("equivalence_p", "equivalence_p")):
         values = rows[column].copy()
         for _, part in values.groupby(rows["family"]):
@@ -102,10 +156,17 @@ def judge(store: ResultsStore, claims: Sequence[Claim] = CLAIMS) -> pd.DataFrame
     return rows.assign(verdict=[_verdict(row) for _, row in rows.iterrows()])
 
 
-def _measure(claim: Claim, store: ResultsStore, claims: Sequence[Claim]) -> dict[str, Any]:
+def of_family(family: str) -> list[Claim]:
+    """The claims of a family."""
+    return [claim for claim in CLAIMS if claim.family == family]
+
+
+def _measure(
+    claim: Claim, store: ResultsStore, claims: Sequence[Claim], given: Mapping[str, Training] | None
+) -> dict[str, Any]:
     """Everything of a row but what depends on the rest of its family."""
-    requests = FAMILIES[claim.family]()
-    both = store.paired(claim.metric, claim.a, claim.b, of=requests)
+    requests = FAMILIES[claim.family]() if given is None else given
+    both = store.paired(claim.metric, claim.a, claim.b, of=requests, classes=claim.classes)
     planned = sum(one.variant == claim.a for one in requests.values())
     row: dict[str, Any] = {
         "claim": claim.name,
@@ -119,8 +180,9 @@ def _measure(claim: Claim, store: ResultsStore, claims: Sequence[Claim]) -> dict
         **dict.fromkeys(("equivalence_p", "smallest_effect"), np.nan),
         "cost": _operations(requests, claim.a) / _operations(requests, claim.b),
     }
-    pilot = store.paired(claim.metric, claim.a, claim.b, of=FAMILIES[claim.family](PILOT_SEEDS))
-    if len(pilot) > 1:
+    other = FAMILIES[claim.family](PILOT_SEEDS)
+    pilot = store.paired(claim.metric, claim.a, claim.b, of=other, classes=claim.classes)
+    if given is None and len(pilot) > 1:
         spread = float((pilot["a"] - pilot["b"]).std(ddof=1))
         comparisons = sum(one.family == claim.family for one in claims)
         row["smallest_effect"] = smallest_effect(spread, planned, comparisons)

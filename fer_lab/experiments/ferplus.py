@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from fer_lab.data import FaceRequest
-from fer_lab.experiments import triplet_center
 from fer_lab.experiments.request import Training
 
 FROM_RESNET = "from ResNet-18's trunk"
@@ -26,6 +25,16 @@ MILD = {
     "augmentation.rotation": 8,
     "augmentation.brightness": 0.1,
     "augmentation.contrast": 0.1,
+}
+# Without element-wise coefficients, so that nothing but the metric loss differs. The weight is DACL's.
+PLAIN: dict[str, Any] = {"element_attention": False, "loss_weight": 0.01}
+METRIC_LOSSES: dict[str, dict[str, Any]] = {
+    "CE": {"metric_loss": "none"},
+    "center loss": {"metric_loss": "center", **PLAIN},
+    "He et al.": {"negatives": "hardest", "hinge": "vector", **PLAIN},
+    "predicted": {"negatives": "predicted", **PLAIN},
+    "semi": {"negatives": "semi", **PLAIN},
+    "fully": {"negatives": "fully", **PLAIN},
 }
 SEEDS = (0, 1, 2)
 
@@ -66,8 +75,7 @@ def _rows(root: str | Path | None, seed: int) -> dict[str, Training]:
     if seed == 0:
         rows["dan-scratch"] = training("dan", "from scratch")
         rows["dan-scratch-20"] = training("dan", "from scratch, 20 epochs", changes={"epochs": 20})
-    for loss, options in triplet_center.LOSSES.items():
-        loss = "center loss" if loss == "center" else loss
+    for loss, options in METRIC_LOSSES.items():
         rows[loss] = training(
             "triplet_center",
             f"{loss}, {FROM_RESNET}",

@@ -20,6 +20,20 @@ PLATEAU = {"epochs": 24, "precision": "bf16"}
 AFTERWARDS = {"epochs": 6, "precision": "bf16"}
 
 
-def resnet_trunk(seed: int) -> Training:
+# The same with RAF-DB's imbalance: so many faces that the rarest class has 200 to learn from, in epochs that
+# show a model as many images.
+RARE: dict[str, Any] = {"faces": FaceRequest(count=14_000, knobs={**KNOBS, "imbalance": 1}), "balanced": 2100}
+RARE_PLATEAU = {**PLATEAU, "epochs": 9}
+RARE_AFTERWARDS = {**AFTERWARDS, "epochs": 2}
+
+
+def setting(faces: FaceRequest | None = None, rare: bool = False) -> dict[str, Any]:
+    """Arguments of `Training` for the study's faces, or for others with their own reported split."""
+    return (RARE if rare else STUDY) if faces is None else {"faces": faces}
+
+
+def resnet_trunk(seed: int, faces: FaceRequest | None = None, rare: bool = False) -> Training:
     """A ResNet-18 at its plateau, the start of a seed's variants."""
-    return Training(model="baseline", seed=seed, changes=PLATEAU, variant="plateau", **STUDY)
+    changes = RARE_PLATEAU if rare else PLATEAU
+    variant = "plateau, rare" if rare else "plateau"
+    return Training(model="baseline", seed=seed, changes=changes, variant=variant, **setting(faces, rare))

@@ -11,7 +11,6 @@ import pandas as pd
 
 from fer_lab.experiments.claims import judge
 from fer_lab.experiments.request import Training
-from fer_lab.experiments.triplet_center import LEVELS, LOSSES, RARE
 from fer_lab.models.method import TITLES, create_model, list_models
 from fer_lab.runs import ResultsStore
 from fer_lab.runs.store import SHARES
@@ -68,15 +67,6 @@ def comparison(store: ResultsStore, dataset: str, split: str, num_classes: int) 
         )
     heads = ["method", "variant", "parameters", "seeds", "accuracy, %", "mean class recall, %", "minutes a run"]
     return markdown(heads, rows)
-
-
-def imbalance(store: ResultsStore) -> str:
-    """Markdown: recall of rare classes on balanced faces, by loss and imbalance of the training faces."""
-    table = store.table("recall", classes=RARE, by=("variant",), method="triplet_center", split="balanced")
-    cells = {row.variant: in_percent(row.mean, row.low, row.high) for row in table.itertuples()}
-    losses = sorted(LOSSES, key=lambda loss: (loss != "CE", loss != "center", loss))
-    rows = [[loss, *(cells.get(f"{loss}, imbalance {level:g}", "–") for level in LEVELS)] for loss in losses]
-    return markdown(["loss", *(f"imbalance {level:g}" for level in LEVELS)], rows)
 
 
 def claims(judged: pd.DataFrame) -> str:
@@ -170,7 +160,6 @@ def tables(store: ResultsStore) -> dict[str, str]:
     return {
         "ferplus": comparison(store, "ferplus", "valid", 8),
         "rendered": comparison(store, "synthetic", "test", 7),
-        "imbalance": imbalance(store),
         "claims": claims(judge(store)),
         **{
             name.removesuffix(".csv"): make(pd.read_csv(store.folder / name))

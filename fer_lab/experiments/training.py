@@ -135,6 +135,7 @@ def train(
             device=describe_device(run),
             metrics=metrics,
             predictions=predictions,
+            holdout=run.history["valid_accuracy"].tolist() if "valid_accuracy" in run.history else (),
             request=request.to_json(),
             **origin,
         )

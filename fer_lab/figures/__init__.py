@@ -17,9 +17,11 @@ from fer_lab.figures.charts import (
     embedding_frames,
     embedding_map,
     group_accuracy,
+    learning_curves,
     panels_of_intervals,
     per_class_recall,
     training_curves,
+    verdicts,
 )
 from fer_lab.figures.compare import (
     accuracy_against_cost,

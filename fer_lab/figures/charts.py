@@ -19,7 +19,20 @@ from fer_lab.evaluation.embeddings import Plane
 from fer_lab.figures import style
 from fer_lab.figures.pictures import set_title
 from fer_lab.models.method import TITLES
+from fer_lab.runs.store import SHARES
 
+VERDICT_COLORS = {
+    "better": "#117733",
+    "worse": "#aa3355",
+    "equivalent": "#332288",
+    "not known": style.SOFT,
+    "not run": style.SOFT,
+}
+METRIC_NAMES = {
+    "within_between": "scatter within ÷ between classes (lower is better)",
+    "head_overlap": "overlap of heads (lower is better)",
+    "nearest_center_margin": "margin to the nearest wrong class (higher is better)",
+}
 STAR: dict[str, Any] = {"marker": "*", "edgecolors": "white", "linewidths": 1.1, "zorder": 4}
 
 
@@ -213,6 +226,69 @@ def ablation(
     ax.margins(x=0.06)
     ax.set_xlabel(xlabel)
     ax.set_title(title or "What each part contributes")
+    return fig
+
+
+@style.styled
+def verdicts(claims: pd.DataFrame, margin: float = 0.01, title: str | None = None) -> Figure:
+    """Differences with their intervals and verdicts: a panel for accuracies, in points, and one for each ratio.
+
+    Args:
+        claims: columns a, b, metric, difference, low, high, seeds, planned, verdict, as `experiments.judge`
+            gives them.
+        margin: accuracies that differ by less count as equal; a grey band.
+    """
+    wanted = ("a", "b", "metric", "difference", "low", "high", "seeds", "planned", "verdict")
+    style.check_columns(claims, wanted)
+    groups = [part for _, part in claims.groupby("metric", sort=False)]
+    fig = style.new_figure(8.6, 0.34 * len(claims) + 0.62 * len(groups) + 0.5)
+    axes = fig.subplots(len(groups), 1, squeeze=False, height_ratios=[len(part) + 0.6 for part in groups])[:, 0]
+    for ax, part in zip(axes, groups, strict=True):
+        share = SHARES.fullmatch(str(part["metric"].iloc[0])) is not None
+        rows = part.rename(columns={"difference": "value"})
+        rows["label"] = [f"{a}  −  {b}" for a, b in zip(part["a"], part["b"], strict=True)]
+        shades = [VERDICT_COLORS[verdict] for verdict in part["verdict"]]
+        style.interval_rows(ax, rows[["label", "value", "low", "high"]], shades, number="", bounded=False,
+                            percent=share)  # fmt: skip
+        for i, row in enumerate(part.itertuples()):
+            short = "" if row.seeds == row.planned else f" ({row.seeds} of {row.planned} seeds)"
+            ax.annotate(
+                row.verdict + short, (1, i), (6, 0), xycoords=("axes fraction", "data"), va="center",
+                textcoords="offset points", fontsize=8.5, color=shades[i], fontweight="bold",
+            )  # fmt: skip
+        if share:
+            ax.axvspan(-100 * margin, 100 * margin, color="#eeeeee", linewidth=0, zorder=0)
+        ax.axvline(0, **style.DASHED)
+        metric = str(part["metric"].iloc[0])
+        name = METRIC_NAMES.get(metric, metric.replace("_", " "))
+        ax.set_xlabel(f"difference of {name}" + (", points (grey: less than one)" if share else ""))
+        ax.margins(x=0.08)
+    style.heading(fig, title or "What each idea changes, paired by seed")
+    return fig
+
+
+@style.styled
+def learning_curves(curves: pd.DataFrame, before: int = 0, title: str | None = None) -> Figure:
+    """Accuracy on held-out training faces by epoch: the mean over seeds, a line a variant.
+
+    Args:
+        curves: columns variant, seed, epoch, holdout_accuracy, as `ResultsStore.curves` gives them.
+        before: epochs of the first variant, from whose end the others continue.
+    """
+    style.check_columns(curves, ("variant", "seed", "epoch", "holdout_accuracy"))
+    names = list(dict.fromkeys(curves["variant"]))
+    shades = dict(zip(names, (style.INK, *style.SERIES), strict=False))
+    drawn = curves.assign(epoch=curves["epoch"] + before * (curves["variant"] != names[0]))
+    fig = style.new_figure(7.6, 3.4)
+    ax = fig.subplots()
+    look: dict[str, Any] = {"hue": "variant", "palette": shades, "hue_order": names, "legend": False}
+    sns.lineplot(drawn, x="epoch", y="holdout_accuracy", errorbar=None, ax=ax, **look)
+    ax.set(xlabel="epoch", ylabel="accuracy on held-out faces")
+    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ax.grid(axis="y")
+    marks = [style.mark(name, color, linestyle="-", marker="") for name, color in shades.items()]
+    ax.legend(handles=marks, loc="lower right", ncols=2)
+    style.heading(fig, title or "Training to a plateau")
     return fig
 
 

@@ -291,17 +291,19 @@ def interval_rows(
     percent: bool = True,
     number: str = "{:.1f}%",
     above: bool = False,
+    bounded: bool = True,
 ) -> None:
     """Rows of label, value, low, high as dots with bars, from the top down.
 
-    The value is written as `number` at the right, or above its dot where another panel begins at the right.
+    The value is written as `number` at the right, or above its dot where another panel begins at the right; ""
+    leaves it out.
 
-    The bar of a share ends at 0 and 100 %, though an interval by Student's t may not. A value without an
-    interval is a hollow dot.
+    The bar of a share ends at 0 and 100 %, though an interval by Student's t may not; a difference of shares is
+    not `bounded`. A value without an interval is a hollow dot.
     """
     table, labels = table.reset_index(drop=True), list(table["label"])
     numbers = table[["value", "low", "high"]] * (100 if percent else 1)
-    numbers[["low", "high"]] = numbers[["low", "high"]].clip(*((0, 100) if percent else ()))
+    numbers[["low", "high"]] = numbers[["low", "high"]].clip(*((0, 100) if percent and bounded else ()))
     sns.pointplot(
         with_ends(numbers.assign(label=labels)),
         x="estimate",
@@ -321,7 +323,7 @@ def interval_rows(
     for i, (value, low, high) in enumerate(numbers.itertuples(index=False)):
         if np.isnan([low, high]).any():
             ax.plot([value], [i], "o", color="white", markersize=4, zorder=4)
-        text = "no faces" if np.isnan(value) else number.format(value)
+        text = "no faces" if number and np.isnan(value) else number.format(value)
         note: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8.5, "color": INK}
         if above:
             ax.annotate(text, (value, i), (0, 5), ha="center", path_effects=HALO, **note)

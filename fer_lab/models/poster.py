@@ -301,8 +301,8 @@ class POSTER(Method):
         """Smoothed and plain cross-entropy, and twice the first plus the second."""
         return poster_loss(self(batch.images), batch.labels, batch.targets)
 
-    def attention_weights(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """All attention of the last step: "KEYS, level i" → [B,heads,N,M], rows sum to 1.
+    def attention_weights(self, images: torch.Tensor, step: int = -1) -> dict[str, torch.Tensor]:
+        """All attention of one step, the last by default: "KEYS, level i" → [B,heads,N,M], rows sum to 1.
 
         KEYS is the stream whose tokens are attended to: "image" or "landmarks", with the other stream's tokens
         as queries; "all" without cross fusion. Level 1 is the widest. The first of the N and of the M tokens is
@@ -311,16 +311,19 @@ class POSTER(Method):
         with watch(self) as weights:
             self(images)
         named = {}
-        last = f"steps.{len(self.steps) - 1}.blocks"
+        blocks = f"steps.{range(len(self.steps))[step]}.blocks"
         parts = {"image": "image_attention", "landmarks": "landmark_attention", "all": "attention"}
         for keys, part in parts.items():
             for i in range(1 + len(self.narrow)):
-                if (name := f"{last}.{i}.{part}.attend") in weights:
+                if (name := f"{blocks}.{i}.{part}.attend") in weights:
                     named[f"{keys}, level {i + 1}"] = weights[name]
         return named
 
     def attention_maps(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """What the class tokens look at in the last step, one map a head: "KEYS, level i" → [B,heads,7,7].
+        """What the class tokens look at where tokens are still places: one map a head, [B,heads,7,7].
+
+        That is the widest level of the first step. `narrow`, `widen` and the end of every block are linear maps
+        over the tokens, behind which a token is a mixture of all places of both streams.
 
         "image": the landmark class token over the places of the image, which updates the image class token
         and so the answer. "landmarks": the image class token over the landmark tokens. Without cross fusion
@@ -332,17 +335,13 @@ class POSTER(Method):
                 "with tokens='official' an image token is a few channels at all places, not a place on the "
                 "face, so its attention cannot be drawn over one; use tokens='spatial', or attention_weights"
             )
-        maps = {}
-        for name, weights in self.attention_weights(images).items():
-            keys, _, level = name.partition(", ")
-            row = weights[:, :, 0]
-            if keys != "all":
-                maps[name] = row[..., 1:].unflatten(2, (7, 7))
-                continue
-            maps[f"image, {level}"] = row[..., 1:50].unflatten(2, (7, 7))
-            if self.landmarks is not None:
-                maps[f"landmarks, {level}"] = row[..., 51:].unflatten(2, (7, 7))
-        return maps
+        weights = self.attention_weights(images, step=0)
+        if self.cross_fusion:
+            rows = {keys: weights[f"{keys}, level 1"][:, :, 0, 1:] for keys in ("image", "landmarks")}
+        else:
+            row = weights["all, level 1"][:, :, 0]
+            rows = {"image": row[..., 1:50]} | ({} if self.landmarks is None else {"landmarks": row[..., 51:]})
+        return {keys: row.unflatten(2, (7, 7)) for keys, row in rows.items()}
 
 
 # The authors' scripts. Both assume a trunk pre-trained on MS-Celeb-1M and a trained landmark stream. The noise

@@ -1,6 +1,6 @@
 """QCS and DCS: cross similarity attention over four or two faces in training, over none at inference.
 
-Wang, Chai, Hou, Cai, Li: QCS: Feature Refining from Quadruplet Cross Similarity for Facial Expression
+Wang, Chen, Wang, Li, Lv: QCS: Feature Refining from Quadruplet Cross Similarity for Facial Expression
 Recognition. AAAI 2025. https://arxiv.org/abs/2411.01988
 
 Faces of one class share what defines the class; faces of different classes share everything else. In training,

@@ -1,16 +1,17 @@
 """Triplet-center loss with synthesised negatives, and selective attention.
 
-A paper at CISS 2023 on facial expression recognition. https://arxiv.org/abs/2302.04108
+Rajoli, Lotfi, Atyabi, Afghah: Triplet Loss-less Center Loss Sampling Strategies in Facial Expression
+Recognition Scenarios, CISS 2023. https://arxiv.org/abs/2302.04108
 
 It adds to cross-entropy a triplet-center loss on all dimensions of the embedding: a face is pulled to the
 center of its class and pushed from a negative, which is a wrong center or is put together, dimension by
 dimension, from several wrong centers. A selective attention module says which places of the face and which
 dimensions of the embedding count.
 
-Differences from the authors' code: their code is not public, and of the paper we could read only abstract and
-introduction. These give the loss on all dimensions, the names of the three negatives, an attention that
-combines pixel-wise and element-wise coefficients, and an imbalanced RAF-DB. All equations below are therefore
-OUR READING:
+Differences from the authors' code: their code is not public. The paper is on arXiv; open to us were its
+abstract and introduction. These give the loss on all dimensions, the names of the three negatives, an
+attention that combines pixel-wise and element-wise coefficients, and an imbalanced RAF-DB. All equations below
+are therefore OUR READING:
 - the hinge acts in every dimension, with the same margin in each; the loss sums over dimensions, so a good
   loss weight depends on the size of the embedding;
 - "prediction based" is the center of the most probable wrong class; "fully synthesised" takes in every
@@ -284,7 +285,7 @@ class TripletCenter(Method):
         classify: embedding → logits.
     """
 
-    paper = "CISS 2023, https://arxiv.org/abs/2302.04108"
+    paper = "Rajoli et al., CISS 2023, https://arxiv.org/abs/2302.04108"
     class_maps = True
 
     def __init__(

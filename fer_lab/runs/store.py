@@ -63,8 +63,8 @@ class Difference:
 class ResultsStore:
     """Results of finished runs.
 
-    `runs.csv` has a row a run, `metrics.csv` a row a number, and `predictions/` a file for each data set and
-    split. Several processes may record at once.
+    `runs.csv` has a row a run, `metrics.csv` a row a number, `curves.csv` a row an epoch, and `predictions/` a
+    file for each data set and split. Several processes may record at once.
     """
 
     KEYS = ("method", "size", "variant", "dataset", "split", "seed")
@@ -74,6 +74,7 @@ class ResultsStore:
         "minutes": "float64",
         **dict.fromkeys(("device", "versions", "commit", "command", "request"), "str"),
     }
+    CURVES = {"id": "str", "epoch": "int64", "holdout_accuracy": "float64"}
     METRICS = {
         **dict.fromkeys(("id", "metric", "class"), "str"),
         **dict.fromkeys(("value", "low", "high"), "float64"),
@@ -99,6 +100,15 @@ class ResultsStore:
         table = self._read("metrics.csv", self.METRICS, ("id", "metric", "class"))
         # runs.csv is written last, so numbers without a run there come from a recording that was interrupted.
         return table[table["id"].isin(self.runs()["id"])].reset_index(drop=True)
+
+    def curves(self, of: "Requests") -> pd.DataFrame:
+        """Accuracy on held-out training faces by epoch: columns variant, seed, epoch, holdout_accuracy.
+
+        Raises:
+            ValueError: as `runs`.
+        """
+        table = self._read("curves.csv", self.CURVES, ("id", "epoch"))
+        return self.rows(of)[["id", "variant", "seed"]].merge(table, on="id").drop(columns="id")
 
     def _read(self, name: str, columns: dict[str, str], keys: Sequence[str]) -> pd.DataFrame:
         # Git's merge may double a row.
@@ -165,6 +175,7 @@ class ResultsStore:
         request: str,
         metrics: pd.DataFrame,
         predictions: Predictions | None = None,
+        holdout: Sequence[float] = (),
     ) -> str:
         """Write one finished run; the same method, size, variant, data set, split and seed replace theirs.
 
@@ -172,6 +183,7 @@ class ResultsStore:
             command: reproduces the run; the reader's data folder in it becomes `$FER_DATA`.
             request: the training as JSON, which tells it from others; `command` is a rendering of it.
             metrics: as `evaluation.evaluate` gives them; low, high and class may be missing.
+            holdout: accuracy on held-out training faces after each epoch.
 
         Returns:
             The run's id.
@@ -221,6 +233,11 @@ class ResultsStore:
                 save_together(path, together | {run_id: predictions.answers()})
             elif together.pop(run_id, None):
                 save_together(path, together)
+            curves = self._read("curves.csv", self.CURVES, ("id", "epoch"))
+            rows = [(run_id, epoch, value) for epoch, value in enumerate(holdout, 1)]
+            if rows or run_id in set(curves["id"]):
+                new = pd.DataFrame(rows, columns=list(self.CURVES))
+                write_csv(self.folder / "curves.csv", pd.concat([curves[curves["id"] != run_id], new]))
             write_csv(self.folder / "metrics.csv", numbers[list(self.METRICS)])
             write_csv(self.folder / "runs.csv", runs[list(self.RUNS)])
         return run_id

@@ -122,6 +122,39 @@ def test_missing_seeds_are_counted_and_none_at_all_is_said(tmp_path, monkeypatch
     assert (row["seeds"], row["verdict"]) == (0, "not run")
 
 
+def test_the_same_claims_on_other_trainings_have_no_pilot(tmp_path, monkeypatch):
+    store, _ = store_of(tmp_path, monkeypatch, 0.05, pilot=(101, 102, 103))
+    given = {name: one for name, one in claims.FAMILIES["made"]().items() if one.seed < 3}
+    row = claims.judge(store, [claim()], given).iloc[0]
+    assert (row["seeds"], row["planned"]) == (3, 3)
+    assert np.isnan(row["smallest_effect"])
+
+
+def test_a_claim_may_be_on_some_classes(tmp_path, monkeypatch):
+    store, _ = store_of(tmp_path, monkeypatch, 0.0)
+    for request in claims.FAMILIES["made"]().values():
+        rare = 0.5 if request.variant == "with" else 0.3
+        store.record(
+            method="dan",
+            size="tiny",
+            variant=request.variant,
+            dataset="synthetic",
+            fingerprint="f",
+            split="balanced",
+            seed=request.seed,
+            minutes=1,
+            device="cpu",
+            command="",
+            request=request.to_json(),
+            metrics=pd.DataFrame(
+                {"metric": "recall", "class": ["fear", "anger", "neutral"], "value": [rare, rare + 0.1, 0.9]}
+            ),
+            predictions=Predictions(np.full((4, 2), 0.5), np.zeros(4), ("neutral", "happiness"), "made", "f"),
+        )
+    row = claims.judge(store, [claim(metric="recall", classes=("fear", "anger"))]).iloc[0]
+    assert row["difference"] == pytest.approx(0.2)
+
+
 def test_claims_name_variants_of_their_family_once():
     assert len({one.name for one in claims.CLAIMS}) == len(claims.CLAIMS)
     for one in claims.CLAIMS:

@@ -2,15 +2,14 @@
 
 import pytest
 
-from fer_lab.experiments import Training, compare, dan, ferplus, poster, qcs, train_missing, triplet_center
+from fer_lab.data import FaceRequest
+from fer_lab.experiments import Training, compare, dan, ferplus, poster, qcs, train_missing
 from fer_lab.experiments.claims import FAMILIES
 from fer_lab.experiments.study import PILOT_SEEDS, SEEDS
 from fer_lab.runs import ResultsStore, results_folder
 
 # function → how many rows of tables it describes, without the trunks that some of them start from
 EXPERIMENTS = {
-    dan.ablation: 24,
-    triplet_center.imbalance: 54,
     poster.ablation: 12,
     qcs.distillation: 15,
     compare.same_budget: 45,
@@ -78,17 +77,15 @@ def test_the_full_profile_fills_an_empty_store(experiment, tmp_path, monkeypatch
 
 
 def test_one_level_or_condition_is_a_part_of_all():
-    assert triplet_center.imbalance(1.5).items() <= triplet_center.imbalance().items()
     assert compare.same_budget("label noise 0.3").items() <= compare.same_budget().items()
     assert {one.variant for one in compare.same_budget("label noise 0.3").values()} == {"label noise 0.3"}
-    assert {one.variant.partition(",")[0] for one in ferplus.metric_losses().values()} == {
-        *set(triplet_center.LOSSES) - {"center"},
-        "center loss",
-    }
+    assert {one.variant.partition(",")[0] for one in ferplus.metric_losses().values()} == set(
+        ferplus.METRIC_LOSSES
+    )
 
 
 def test_the_same_experiment_on_another_data_set(tmp_path):
-    (request, *_) = dan.ablation("ferplus", tmp_path).values()
+    (request, *_) = dan.study(faces=FaceRequest(dataset="ferplus", root=tmp_path)).values()
     assert (request.faces.dataset, request.faces.root) == ("ferplus", tmp_path)
     assert request.recipe_name == "scratch"
     assert "$FER_DATA" in request.command()

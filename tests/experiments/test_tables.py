@@ -78,32 +78,6 @@ def test_readme_and_docs_have_the_tables_of_the_store():
         assert tables.fill(text, made) == text, page
 
 
-def test_imbalance_has_a_row_a_loss_and_a_column_a_level(tmp_path):
-    store = ResultsStore(tmp_path)
-    names = ["anger", "disgust", "fear", "happiness"]
-    recalls = {("semi", "0"): 0.8, ("CE", "0"): 0.7, ("CE", "1.5"): 0.2}
-    for (loss, level), recall in recalls.items():
-        for seed in (0, 1):
-            values = [recall + 0.1 * seed] * 3 + [1.0]
-            metrics = pd.DataFrame(
-                {"metric": "recall", "class": names, "value": values, "low": 0.0, "high": 1.0}
-            )
-            told = {"fingerprint": level, "split": "balanced", "minutes": 1, "device": "cpu"}
-            told |= {"variant": f"{loss}, imbalance {level}", "command": "fer-lab train", "request": "{}"}
-            store.record(
-                method="triplet_center", size="tiny", dataset="synthetic", seed=seed, metrics=metrics, **told
-            )
-    lines = tables.imbalance(store).splitlines()
-    assert lines[0] == "| loss | imbalance 0 | imbalance 1 | imbalance 1.5 |"
-    assert lines[1] == "| --- | --- | --- | --- |"
-    # Happiness is not rare; two seeds of 70 and 80 % have a mean of 75.
-    assert lines[2].startswith("| CE | 75.0 [")
-    assert lines[2].split(" | ")[2] == "–"
-    assert lines[2].split(" | ")[3].startswith("25.0 [")
-    assert lines[3] == "| center | – | – | – |"
-    assert lines[7].startswith("| semi | 85.0 [")
-
-
 def test_speed_has_a_row_a_model_and_its_gain_over_plain():
     paths = [
         ("train", "plain", 5.0),

@@ -151,6 +151,41 @@ def test_ablation_marks_the_reference_and_a_single_seed():
         figures.ablation(summary.drop(columns="high"))
 
 
+def test_verdicts_have_a_panel_a_metric_and_say_what_is_unfinished():
+    claims = pd.DataFrame(
+        {
+            "a": ["DAN", "DAN", "DAN"],
+            "b": ["ResNet-18", "no loss", "no loss"],
+            "metric": ["accuracy", "accuracy", "head_overlap"],
+            "difference": [0.002, np.nan, -0.2],
+            "low": [-0.004, np.nan, -0.3],
+            "high": [0.008, np.nan, -0.1],
+            "seeds": [8, 0, 5],
+            "planned": [8, 8, 8],
+            "verdict": ["equivalent", "not run", "better"],
+        }
+    )
+    points, ratio = figures.verdicts(claims).axes
+    np.testing.assert_allclose(np.array(intervals(points)[0][:3], float), [0.2, -0.4, 0.8])
+    np.testing.assert_allclose(np.array(intervals(ratio)[0][:3], float), [-0.2, -0.3, -0.1])
+    assert [text for text in texts(points) if text] == ["equivalent", "not run (0 of 8 seeds)"]
+    assert [text for text in texts(ratio) if text] == ["better (5 of 8 seeds)"]
+    assert "points" in points.get_xlabel()
+    assert "lower is better" in ratio.get_xlabel()
+    with pytest.raises(ValueError, match="verdict missing"):
+        figures.verdicts(claims.drop(columns="verdict"))
+
+
+def test_learning_curves_are_means_over_seeds_and_continue_from_the_first():
+    rows = [("plateau", seed, e, 0.1 * e + 0.02 * seed) for seed in (0, 1) for e in (1, 2, 3)]
+    rows += [("dan", seed, e, 0.5 + 0.02 * seed) for seed in (0, 1) for e in (1, 2)]
+    curves = pd.DataFrame(rows, columns=["variant", "seed", "epoch", "holdout_accuracy"])
+    (ax,) = figures.learning_curves(curves, before=3).axes
+    plateau, dan = (line.get_xydata() for line in ax.lines[:2])
+    np.testing.assert_allclose(plateau, [[1, 0.11], [2, 0.21], [3, 0.31]])
+    np.testing.assert_allclose(dan, [[4, 0.51], [5, 0.51]])
+
+
 def test_the_bar_of_a_share_ends_at_the_ends_of_the_scale():
     summary = pd.DataFrame({"label": ["a"], "value": [0.9], "low": [-0.2], "high": [1.3]})
     for percent, ends in ((True, [0, 100]), (False, [-0.2, 1.3])):

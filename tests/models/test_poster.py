@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from helpers.reference import assert_agrees, normal
 
+from fer_lab.data import FaceRequest, prepare
 from fer_lab.data.faces import FaceBatch
 from fer_lab.models import create_model
 from fer_lab.models.layers import watch
@@ -19,6 +20,7 @@ from fer_lab.models.poster import (
 )
 from fer_lab.models.trunks import mobilefacenet
 from fer_lab.models.weights import LANDMARK_WEIGHTS, load_weights
+from fer_lab.runs.run import open_model
 
 ALONE = {"landmark_stream": "none", "cross_fusion": False, "pyramid": False}
 IDEAS = {
@@ -235,30 +237,59 @@ def test_fused_unless_watched_and_equal_then():
     assert not any(module.watched for module in model.modules() if hasattr(module, "watched"))
 
 
-def test_weights_and_maps_by_level_and_head():
+def test_weights_by_level_and_maps_of_the_first_steps_widest():
     model = tiny().eval()
     x = batch().images
     with torch.no_grad():
-        weights, maps = model.attention_weights(x), model.attention_maps(x)
+        last, first, maps = model.attention_weights(x), model.attention_weights(x, 0), model.attention_maps(x)
     names = [f"{keys}, level {i}" for keys in ("image", "landmarks") for i in (1, 2, 3)]
-    assert list(weights) == list(maps) == names
+    assert list(last) == list(first) == names
     for name in names:
-        assert weights[name].shape == (4, 4, 50, 50)
-        torch.testing.assert_close(weights[name].sum(-1), torch.ones(4, 4, 50))
+        assert last[name].shape == (4, 4, 50, 50)
+        torch.testing.assert_close(last[name].sum(-1), torch.ones(4, 4, 50))
+        assert not torch.equal(last[name], first[name])
+    assert list(maps) == ["image", "landmarks"]
+    for keys, drawn in maps.items():
         # Place (r, c) of a map is key 1 + 7r + c of the class token's row.
-        torch.testing.assert_close(maps[name][:, :, 2, 5], weights[name][:, :, 0, 1 + 7 * 2 + 5])
+        torch.testing.assert_close(drawn[:, :, 2, 5], first[f"{keys}, level 1"][:, :, 0, 1 + 7 * 2 + 5])
+
+
+def follows(before, after):
+    """Correlation of maps [B,K,7,7] with those of the picture moved one cell, each at its place."""
+
+    def standard(maps):
+        return (maps - maps.mean((2, 3), keepdim=True)) / maps.std((2, 3), keepdim=True)
+
+    return (standard(before[..., 1:5]) * standard(after[..., 2:6])).mean().item()
+
+
+def test_maps_move_with_the_face_and_attention_behind_a_mixing_step_does_not():
+    """What makes a map a map over the face, on the weights that ship."""
+    model = open_model("synthetic/poster").eval()
+    images = prepare(FaceRequest(count=24, seed=5).load().images, 56)
+    moved = images.roll(8, dims=3)
+    with torch.no_grad():
+        for before, after in zip(
+            model.attention_maps(images).values(), model.attention_maps(moved).values(), strict=True
+        ):
+            assert follows(before, after) > 0.7
+        for step, levels in ((0, (2, 3)), (1, (1, 2, 3))):
+            mixed = [model.attention_weights(one, step) for one in (images, moved)]
+            for name in (f"{keys}, level {i}" for keys in ("image", "landmarks") for i in levels):
+                rows = (one[name][:, :, 0, 1:].unflatten(2, (7, 7)) for one in mixed)
+                assert abs(follows(*rows)) < 0.3, name
 
 
 @pytest.mark.parametrize(("idea", "names"), [("image", ["image"]), ("landmarks", ["image", "landmarks"])])
 def test_maps_without_cross_fusion_are_the_image_class_tokens(idea, names):
     model = tiny(**IDEAS[idea]).eval()
     with torch.no_grad():
-        weights = model.attention_weights(batch().images)["all, level 1"]
+        weights = model.attention_weights(batch().images, 0)["all, level 1"]
         maps = model.attention_maps(batch().images)
-    assert list(maps) == [f"{name}, level 1" for name in names]
-    torch.testing.assert_close(maps["image, level 1"].flatten(2), weights[:, :, 0, 1:50])
+    assert list(maps) == names
+    torch.testing.assert_close(maps["image"].flatten(2), weights[:, :, 0, 1:50])
     if "landmarks" in names:
-        torch.testing.assert_close(maps["landmarks, level 1"].flatten(2), weights[:, :, 0, 51:])
+        torch.testing.assert_close(maps["landmarks"].flatten(2), weights[:, :, 0, 51:])
 
 
 def test_official_tokens_are_never_drawn_over_a_face():

@@ -80,6 +80,32 @@ def test_the_same_run_replaces_itself(store):
         store.answers(first)
 
 
+def test_the_accuracy_on_held_out_faces_is_kept_by_epoch(store):
+    @dataclass
+    class Asked:
+        text: str
+
+        def to_json(self):
+            return self.text
+
+    asked = [Asked(RUN["request"])]
+    assert store.curves(asked).empty
+    store.record(**RUN, metrics=metrics(), holdout=[0.25, 0.5])
+    store.record(**{**RUN, "seed": 1, "request": "other"}, metrics=metrics(), holdout=[0.75])
+    assert store.curves(asked).to_dict("list") == {
+        "variant": ["", ""],
+        "seed": [0, 0],
+        "epoch": [1, 2],
+        "holdout_accuracy": [0.25, 0.5],
+    }
+    # Recorded anew, a run has the new curve alone.
+    store.record(**RUN, metrics=metrics(), holdout=[0.5])
+    assert store.curves(asked)["holdout_accuracy"].tolist() == [0.5]
+    store.record(**RUN, metrics=metrics())
+    assert store.curves(asked).empty
+    assert len(store.curves([Asked("other")])) == 1
+
+
 def test_rows_are_sorted_whatever_the_order_of_recording(store):
     for method, seed in (("poster", 0), ("dan", 10), ("dan", 9), ("dan", 0)):
         store.record(**{**RUN, "method": method, "seed": seed}, metrics=metrics())
