@@ -30,6 +30,15 @@ from fer_lab.figures.compare import (
     recall_by_class,
 )
 from fer_lab.figures.dan import feature_maps, head_overlap_figure
+from fer_lab.figures.diagrams import (
+    cross_block_diagram,
+    dan_diagram,
+    dan_head_diagram,
+    poster_diagram,
+    qcs_diagram,
+    quadruplet_diagram,
+    triplet_center_diagram,
+)
 from fer_lab.figures.explain import (
     explanation_grid,
     explanation_scores,

@@ -135,3 +135,26 @@ class Chain(nn.Sequential):
         """Fold each BatchNorm."""
         for i in range(len(self) - 1):
             self[i], self[i + 1] = fold(self[i], self[i + 1])
+
+
+@torch.no_grad()
+def output_shapes(model: nn.Module, images: torch.Tensor) -> dict[str, tuple[int, ...]]:
+    """Module → shape of its first output in one pass, for diagrams; parameters too, after a batch of 1.
+
+    "image" is the images' own shape. Groups of images [B,n,3,S,S] pass through both branches of QCS or DCS.
+    """
+    shapes = {"image": tuple(images.shape)}
+
+    def keep(name: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            first = output if isinstance(output, torch.Tensor) else output[0]
+            shapes.setdefault(name, tuple(first.shape))
+
+        return hook
+
+    with ExitStack() as hooks:
+        for name, module in model.named_modules():
+            hooks.enter_context(module.register_forward_hook(keep(name)))
+        with evaluating(model):
+            (model.branch_logits if images.ndim == 5 else model)(images)
+    return shapes | {name: (1, *value.shape) for name, value in model.named_parameters()}

@@ -2,6 +2,7 @@
 
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,11 @@ from fer_lab.data import CANONICAL, ORDERS, prepare
 from fer_lab.data.synthetic import NUMBERS, Identity, render
 from fer_lab.explorer import FaceState, draw_face
 from fer_lab.intervals import binomial_interval, holm
-from fer_lab.models import dan
+from fer_lab.models import dan, qcs, triplet_center
 from fer_lab.runs import open_model
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+EMPTY = re.compile(r"^def \w+\(.*\):\n    return None\n", re.M)
 HIDDEN = re.compile(r'check_answer\(.*, "(\w+):\w+"(?:, tolerance=([\d.]+))?\)\n?$')
 
 
@@ -40,7 +42,7 @@ SOLUTIONS = {
     "02_dan": [lambda: dan.partition_loss(torch.zeros(1, 4, 8)).item(), 9 / 15],
     "03_triplet_center": [0, 0.25 + 0.5 - 0.25, 7, -0.5],
     "04_poster": [100 * 196 // 1024, 3 / 4],
-    "05_qcs": [3, 1 + torch.tanh(torch.tensor(0.5)).item(), 4000 - 2000],
+    "05_qcs": [3, 1 + torch.tanh(torch.tensor(0.5)).item(), 4000 - 2000, (42 * 1 + 7 * 6) / 49],
     "06_compare": [
         100 * (30 - 15) / 800,
         holm([0.01, 0.02, 0.03, 0.04, 0.05])[0],
@@ -72,6 +74,39 @@ def test_hidden_answers_are_those_of_the_solutions(stem, capsys):
         right, wrong = capsys.readouterr().out.splitlines()
         assert right == "Right."
         assert wrong.startswith("Not yet: ")
+
+
+def written(stem):
+    """Cells that leave a function to the reader, each with the solution folded below it."""
+    cells = json.loads((NOTEBOOKS / f"{stem}.ipynb").read_text(encoding="utf-8"))["cells"]
+    for cell, below in pairwise(cells):
+        source, text = ("".join(one["source"]) for one in (cell, below))
+        if cell["cell_type"] == "code" and EMPTY.search(source) and "check_answer(" in source:
+            yield source, re.search(r"```python\n(.*?)```", text, re.S)[1]
+
+
+# What these cells take from further up in their notebooks.
+WITHIN = {
+    "torch": torch,
+    "check_answer": check_answer,
+    "qcs": qcs,
+    "triplet_center": triplet_center,
+    "my_evidence": lambda table: (table / table.norm(dim=2, keepdim=True)).sum(1),
+}
+
+
+@pytest.mark.parametrize(("stem", "functions"), [("03_triplet_center", 2), ("05_qcs", 2), ("04_poster", 2)])
+def test_the_functions_of_the_solutions_are_right_and_the_empty_ones_are_not(stem, functions, capsys):
+    cells = list(written(stem))
+    assert len(cells) == functions
+    within = dict(WITHIN)
+    for source, solution in cells:
+        if "errors" in source:  # needs the notebook's own faces
+            continue
+        exec(source, within)
+        assert capsys.readouterr().out.startswith("Your turn")
+        exec(EMPTY.sub(lambda _match, text=solution: text, source), within)
+        assert capsys.readouterr().out == "Right.\n"
 
 
 @pytest.mark.parametrize("stem", SOLUTIONS)

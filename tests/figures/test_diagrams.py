@@ -1,0 +1,73 @@
+"""Diagrams: the shapes in the boxes are the model's own, and mistakes in a diagram are refused."""
+
+import pytest
+import torch
+
+from fer_lab import create_model, figures
+from fer_lab.figures.diagrams import Box, diagram
+from fer_lab.models.layers import output_shapes
+
+
+def words(fig):
+    return [text.get_text() for text in fig.axes[0].texts]
+
+
+def shapes_of(name, **options):
+    images = torch.zeros(1, 4, 3, 56, 56) if name == "qcs" else torch.zeros(1, 3, 56, 56)
+    return output_shapes(create_model(name, **options), images)
+
+
+@pytest.mark.parametrize(
+    ("draw", "name", "expected"),
+    [
+        (figures.dan_diagram, "dan", ["ResNet-18\n128 × 7 × 7", "class centers\n7 × 128", "heads 2 … 4"]),
+        (figures.dan_head_diagram, "dan", ["conv 1×1\n32 × 7 × 7", "conv 3×1\n128 × 7 × 7"]),
+        (figures.triplet_center_diagram, "triplet_center", ["pixel-wise map\n1 × 7 × 7"]),
+        (figures.poster_diagram, "poster", ["+ class tokens\n100 × 96", "a quarter\n100 × 24"]),
+        (figures.cross_block_diagram, "poster", ["linear map over\nall 100 tokens", "queries"]),
+        (figures.qcs_diagram, "qcs", ["four faces\n4 × 3 × 56 × 56", "tokens\n3 × 49 × 96"]),
+        (figures.quadruplet_diagram, "qcs", ["anchor\n49 × 96", "D: how far"]),
+    ],
+)
+def test_the_boxes_have_the_models_own_shapes(draw, name, expected):
+    drawn = words(draw(shapes_of(name)))
+    assert set(expected) <= set(drawn)
+
+
+def test_another_model_gives_another_diagram():
+    drawn = words(figures.dan_diagram(shapes_of("dan", num_heads=8, num_classes=5)))
+    assert {"heads 2 … 8", "linear\n5 logits", "class centers\n5 × 128"} <= set(drawn)
+
+
+def test_no_box_covers_another_or_leaves_the_picture():
+    for name, draws in (
+        ("dan", (figures.dan_diagram, figures.dan_head_diagram)),
+        ("triplet_center", (figures.triplet_center_diagram,)),
+        ("poster", (figures.poster_diagram, figures.cross_block_diagram)),
+        ("qcs", (figures.qcs_diagram, figures.quadruplet_diagram)),
+    ):
+        for draw in draws:
+            fig = draw(shapes_of(name))
+            figures.png(fig)  # lays it out
+            (ax,) = fig.axes
+            boxes = [patch.get_window_extent() for patch in ax.patches if hasattr(patch, "get_height")]
+            frame = ax.get_window_extent()
+            for i, box in enumerate(boxes):
+                assert frame.x0 <= box.x0 + 1
+                assert box.x1 <= frame.x1 + 1
+                assert not any(box.overlaps(other) for other in boxes[:i])
+            texts = [text for text in ax.texts if text.get_zorder() == 3 and "\n" in text.get_text()]
+            for text in texts:
+                words_at = text.get_window_extent()
+                assert any(box.x0 <= words_at.x0 and words_at.x1 <= box.x1 for box in boxes)
+            assert len(texts) >= 4
+
+
+def test_mistakes_are_refused():
+    boxes = {"a": Box(0, 0, "a {trunk}"), "b": Box(1, 0, "b")}
+    with pytest.raises(ValueError, match="a box names 'trunk'"):
+        diagram(boxes, ("a > b",), {"image": (1, 3)}, "")
+    boxes["a"] = Box(0, 0, "a {image:1}")
+    with pytest.raises(ValueError, match="no box c; there are a, b"):
+        diagram(boxes, ("a > c",), {"image": (1, 3)}, "")
+    assert words(diagram(boxes, ("a > b: why",), {"image": (1, 3)}, "")) == ["a 3", "b", "why"]
