@@ -1,4 +1,4 @@
-"""The command line: `fer-lab` or `python -m fer_lab.cli`.
+"""The command line: `fer-lab` or `python -m fer_lab`.
 
 Text is parsed here and nowhere below: a command turns words into typed values, makes one call, and prints.
 Errors are reported in one line on stderr. The exit code is 2 if the fault lies in what the command was given
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="The workbook for facial expression recognition: run it, train models, measure them, look at faces.",
@@ -333,15 +332,55 @@ def notebooks(
     _exit_if_failed(results)
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        from fer_lab import __version__
+
+        _say(f"fer_lab {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def start(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    """What every command has; its help is that of `app`."""
+
+
+@app.command()
+def info() -> None:
+    """Print versions, device, precision, and the folders in use: what to send with a question."""
+    from fer_lab._device import best_device, resolve_precision
+    from fer_lab.data.cache import cache_folder
+    from fer_lab.runs import environment, results_folder
+
+    device = best_device()
+    for name, value in environment().items():
+        _say(f"{name:<10} {value}")
+    _say(f"{'precision':<10} {resolve_precision('auto', device)} where a recipe says auto")
+    _say(f"{'cache':<10} {cache_folder()}", f"{'results':<10} {results_folder()}")
+    _say(f"{'FER_DATA':<10} {os.environ.get('FER_DATA') or 'not set'}")
+
+
 @app.command()
 def models(name: Annotated[str, typer.Argument(help="One model. Default: all.")] = "") -> None:
-    """List the models with their sizes, recipes and options."""
+    """List the models with their sizes, recipes, options and bundled weights."""
     from fer_lab.models.method import list_models, method_class, model_options
+    from fer_lab.models.weights import SHIPPED, read_card, shipped_models, shipped_weights
 
     for one in [name] if name else list_models():
         cls, options = method_class(one), model_options(one)
         _say(one, f"  sizes    {', '.join(cls.sizes)}", f"  recipes  {', '.join(cls.recipes)}")
         _say(f"  options  {', '.join(f'{key}={value}' for key, value in options.items()) or 'none'}")
+        for kind in (kind for kind in SHIPPED if one in shipped_models(kind)):
+            score = read_card(shipped_weights(one, kind))["score"]["accuracy"]
+            learned = "FER+ (grey photographs)" if kind == "ferplus" else "rendered faces"
+            _say(
+                f"  weights  {kind}/{one}: learned from {learned}, right on {100 * score:.1f} % of other faces"
+            )
 
 
 @app.command()

@@ -30,6 +30,36 @@ def run_main(monkeypatch, *words) -> int:
     return end.value.code
 
 
+def test_the_version_and_what_to_send_with_a_question(monkeypatch):
+    from fer_lab import __version__
+
+    assert run("--version").output == f"fer_lab {__version__}\n"
+    monkeypatch.setenv("FER_LAB_CACHE", "/somewhere/else")
+    monkeypatch.delenv("FER_DATA", raising=False)
+    told = dict(line.split(maxsplit=1) for line in run("info").output.splitlines())
+    assert told["fer_lab"] == __version__
+    assert told["cache"] == "/somewhere/else"
+    assert told["FER_DATA"] == "not set"
+    assert told["precision"].partition(" ")[0] in ("fp32", "bf16")
+    assert {"python", "torch", "device", "cpu", "cores", "threads", "results"} <= set(told)
+
+
+def test_the_package_runs_as_a_module():
+    done = subprocess.run(
+        [sys.executable, "-m", "fer_lab", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("fer_lab ")
+
+
+def test_models_are_listed_with_their_weights():
+    lines = run("models", "dan").output.splitlines()
+    assert lines[0] == "dan"
+    weights = [line.split() for line in lines if line.startswith("  weights")]
+    assert [words[1] for words in weights] == ["ferplus/dan:", "synthetic/dan:"]
+    assert "photographs" in " ".join(weights[0])
+    assert 50 < float(weights[1][weights[1].index("%") - 1]) < 100
+
+
 # ---------------------------------------------------------------------------------------------------------
 # reproduce, notebooks
 

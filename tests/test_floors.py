@@ -9,6 +9,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "fer_lab"
 # From the top down. A folder imports from folders further down this list alone.
 FLOORS = (
+    "__main__",
     "cli",
     "explorer",
     "book",
