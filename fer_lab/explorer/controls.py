@@ -16,7 +16,7 @@ import ipywidgets as widgets
 from fer_lab.explorer.panels import View
 from fer_lab.models.inference import fuse
 from fer_lab.models.method import Method
-from fer_lab.models.weights import LIMITS, SHIPPED, shipped_models
+from fer_lab.models.weights import LIMITS, SHIPPED, one_line, shipped_models
 from fer_lab.runs.run import open_model
 
 AUTO = {"width": "auto", "margin": "2px 1.2em 2px 2px"}
@@ -34,13 +34,16 @@ def available_models(run: str | Path = "") -> dict[str, Method]:
         FileNotFoundError: the run does not exist.
         ValueError: a run that cannot be read.
     """
-    models: dict[str, Method] = {}
-    if str(run):
-        path = Path(run).expanduser()
-        models[path.name] = open_model(path)
+    models = dict([_opened(run)] if str(run) else [])
     for kind in sorted(SHIPPED, reverse=True):
         models |= {f"{kind}/{name}": open_model(f"{kind}/{name}") for name in shipped_models(kind)}
     return models
+
+
+def _opened(run: str | Path) -> tuple[str, Method]:
+    """The name of a run's folder or of a file of weights, and its model; errors as `open_model`."""
+    path = os.path.expanduser(run)
+    return one_line(os.path.basename(os.path.abspath(path))), open_model(path)
 
 
 def slider(
@@ -86,9 +89,9 @@ def upload(name: str, on_file: Callable[[memoryview, str], None]) -> widgets.Fil
 
     def received(change: Any) -> None:
         for file in change.new:
+            button.value = ()  # so that the same file can come again
             short = file["name"] if len(file["name"]) <= 60 else file["name"][:59] + "…"
             on_file(file["content"], short)
-            button.value = ()  # so that the same file can come again
 
     button.observe(received, "value")
     return button
@@ -175,16 +178,14 @@ class Explorer(widgets.VBox):
         try:
             yield
         except (ValueError, OSError) as error:
-            self._complain(str(error))
+            self._complain(str(error) or type(error).__name__)
         except Exception as error:
             if os.environ.get("FER_LAB_DEBUG") == "1":
                 raise
             self._complain(f"That failed inside: {type(error).__name__}: {error}")
 
     def _complain(self, message: str) -> None:
-        line = " ".join(message.split())
-        line = line if len(line) <= 400 else line[:399] + "…"
-        self.note.value = f'<span style="color:#a40000">{html.escape(line)}</span>'
+        self.note.value = f'<span style="color:#a40000">{html.escape(one_line(message))}</span>'
 
     def _shelve(self, ticked: Sequence[str]) -> None:
         for name in self.models:
@@ -198,16 +199,18 @@ class Explorer(widgets.VBox):
         with self._complaining():
             if not self.run.value.strip():
                 raise ValueError("Name the folder of a run, such as runs/mine, before opening it.")
-            path = Path(self.run.value.strip()).expanduser()
-            model = open_model(path)
-            self.models[path.name] = model
-            self._quick.pop(path.name, None)
-            self._shelve([path.name])
-            self.opened(path.name)
-            self.update()
+            self.admit(*_opened(self.run.value.strip()))
 
-    def opened(self, name: str) -> None:
-        """Called after a run was added to `models` under this name."""
+    def admit(self, name: str, model: Method) -> None:
+        """Add the model of the reader's own run.
+
+        Raises:
+            ValueError: a model that the explorer has no use for.
+        """
+        self.models[name] = model
+        self._quick.pop(name, None)
+        self._shelve([name])
+        self.update()
 
     def _foot(self) -> list[widgets.Widget]:
         kinds = sorted({name.partition("/")[0] for name in self.models} & set(SHIPPED), reverse=True)

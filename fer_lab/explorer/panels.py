@@ -194,7 +194,11 @@ def _judged(
     """
     cards, answers = [], {}
     for name, model in models.items():
-        answers[name], tile, has_map = answer(model, crop(name), overlay)
+        face = crop(name)
+        try:
+            answers[name], tile, has_map = answer(model, face, overlay)
+        except Exception as error:
+            raise RuntimeError(f"{name} gave no answer: {type(error).__name__}: {error}") from error
         cards.append(draw_card(name, answers[name], tile, "" if has_map else "no map over the face"))
     lines = [sentence(name, row) for name, row in answers.items()] or ["No model is chosen."]
     return View(encode(compose(left, cards), small=small), "<br>".join([caption, *lines]), answers)

@@ -175,7 +175,7 @@ class PhotoExplorer(Explorer):
             with self.at_once():
                 self.which.max = max(1, len(self.boxes))
                 self.which.value = 1
-            if not self.boxes:
+            if not (self.boxes or self.note.value):  # a model that failed says more
                 self._complain(
                     "No face was found, so the middle square is taken as one face. The search misses faces in "
                     "profile, faces tilted by more than 40°, and small ones."
@@ -254,10 +254,11 @@ class PairExplorer(Explorer):
     def _matchers(self) -> list[str]:
         return [name for name, model in self.models.items() if can_match(model)]
 
-    def opened(self, name: str) -> None:
-        if not can_match(self.models[name]):
-            raise ValueError(f"{name} is a {self.models[name].name}, which does not match faces; use a qcs")
+    def admit(self, name: str, model: Method) -> None:
+        if not can_match(model):
+            raise ValueError(f"{name} is a {model.name}, which does not match faces; use a qcs")
         with self.at_once():
+            super().admit(name, model)
             self.model.options = self._matchers()
             self.model.value = name
 

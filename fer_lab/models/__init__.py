@@ -1,5 +1,6 @@
 """The methods: one paper, one file; `create_model(name, num_classes, size, **options)` builds each of them."""
 
+from fer_lab.models.layers import output_shapes
 from fer_lab.models.method import (
     TITLES,
     Method,
@@ -20,6 +21,7 @@ __all__ = [
     "list_models",
     "method_class",
     "model_options",
+    "output_shapes",
     "register_method",
     "shipped_models",
 ]

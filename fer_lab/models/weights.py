@@ -26,8 +26,10 @@ from fer_lab.models.method import IMAGE_SIZES, Method, create_model, list_models
 from fer_lab.models.trunks import MobileFaceNet
 
 FORMAT = 1
-# No model here has more classes, heads or centers.
-LARGEST = 1024
+# No model here has more classes, heads or centers, and no class a longer name, in bytes: a folder's may be.
+LARGEST, LONGEST = 1024, 255
+# Bytes of a file's header. The largest of timm's networks needs a twentieth.
+MAX_HEADER = 2**23
 # A card may ask for a network of this many times the numbers in its file, and for `SPARE` more. timm builds a
 # whole network before the stages that are not needed leave it: at tiny size up to 99.3 % of its numbers.
 TIMES, TIMES_WITH_TIMM, SPARE = 2, 200, 4_000_000
@@ -50,8 +52,17 @@ LIMITS = {
 }
 
 
+def one_line(text: object, most: int = 600) -> str:
+    """A text from elsewhere in one line: control characters escaped, and at most `most` characters of it."""
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(str(text).split()))
+    return line if len(line) <= most else f"{line[: most // 2]} … {line[-most // 2 :]}"
+
+
 class CheckpointError(ValueError):
-    """A file of weights or training state that is damaged, foreign, or of another model."""
+    """A file of weights or training state that is damaged, foreign, or of another model; said in one line."""
+
+    def __init__(self, message: str):
+        super().__init__(one_line(message))
 
 
 def model_card(model: Method | MobileFaceNet) -> dict[str, Any]:
@@ -95,7 +106,7 @@ def save_model(model: Method | MobileFaceNet, path: str | Path, *, half: bool = 
         card: plain data to keep with them (data, command, seed, score, …).
 
     Raises:
-        ValueError: a number that float16 cannot hold, or a card that is not plain data.
+        ValueError: a number that is not finite, or that float16 cannot hold, or a card that is not plain data.
         DiskFullError: no space.
     """
     tensors: dict[str, torch.Tensor] = {}
@@ -111,8 +122,10 @@ def save_model(model: Method | MobileFaceNet, path: str | Path, *, half: bool = 
         small = half and tensor.is_floating_point()
         kind = torch.float16 if small else tensor.dtype
         tensors[name] = tensor.detach().to("cpu", kind, copy=True).contiguous()
-        if small and not torch.equal(tensors[name].isfinite(), tensor.detach().cpu().isfinite()):
-            raise ValueError(f"{name} has numbers beyond ±65,504, too large for float16; use half=False")
+        if not tensors[name].isfinite().all():
+            large = "beyond ±65,504, too large for float16; use half=False"
+            reason = large if tensor.isfinite().all() else "that are not finite"
+            raise ValueError(f"{name} has numbers {reason}")
     card = {**card, **model_card(model), "format": FORMAT, "fer_lab": fer_lab.__version__, "aliases": aliases}
     _check_card(card)
     try:
@@ -149,13 +162,19 @@ def _read_weights(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     if path.exists() and not path.is_file():
         raise CheckpointError(f"{path} is a folder, a pipe or a device; expected a .safetensors file")
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; expected a .safetensors file written by fer_lab")
+        raise FileNotFoundError(
+            one_line(f"{path} does not exist; expected a .safetensors file written by fer_lab")
+        )
     if path.suffix.lower() in (".pth", ".pt", ".ckpt", ".tar", ".bin", ".pkl"):
         raise CheckpointError(
             f"{path} is an authors' checkpoint; turn it into a file of ours first: fer-lab convert {path.name} "
             f"{path.stem}.safetensors --model NAME --order SET"
         )
     try:
+        with open(path, "rb") as start:
+            # Not beyond the file, which safetensors refuses itself.
+            if MAX_HEADER < (size := int.from_bytes(start.read(8), "little")) <= path.stat().st_size:
+                raise ValueError(f"its header has {size:,} bytes, at most {MAX_HEADER:,} are expected")
         with safetensors.safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get("fer_lab")
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -189,9 +208,11 @@ def _check_card(card: dict[str, Any]) -> None:
     for key, kind in kinds.items():
         if not isinstance(card.get(key), kind):
             raise ValueError(f"{key} should be {kind.__name__}, is {card.get(key)!r}")
-    names = {name for name in card["classes"] if isinstance(name, str)}
+    names = {name for name in card["classes"] if isinstance(name, str) and len(name.encode()) <= LONGEST}
     if not len(names) == len(card["classes"]) == card["num_classes"]:
-        raise ValueError(f"{card['num_classes']} different classes are named {card['classes']}")
+        raise ValueError(
+            f"{card['num_classes']} different classes are named {card['classes']}, each in at most {LONGEST} bytes"
+        )
     if card.get("color_order") not in COLOR_ORDERS:
         raise ValueError(
             f"color_order should be one of {', '.join(COLOR_ORDERS)}, is {card.get('color_order')!r}"
@@ -240,6 +261,11 @@ def _fill(
     for name, tensor in own.items():
         if name in state and state[name].shape != tensor.shape:
             wrong.append(f"{name} is {list(state[name].shape)}, expected {list(tensor.shape)}")
+        elif name in state and state[name].is_floating_point() != tensor.is_floating_point():
+            kinds = (str(one.dtype).removeprefix("torch.") for one in (state[name], tensor))
+            wrong.append("{} is {}, expected {}".format(name, *kinds))
+        elif name in state and not state[name].to(tensor.dtype).isfinite().all():
+            wrong.append(f"{name} has numbers that are not finite")
     if wrong:
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         raise CheckpointError(f"{path} does not fit {identity['method']}: {'; '.join(wrong[:5])}{more}")
@@ -276,7 +302,8 @@ def load_model(path: str | Path) -> Method:
     """
     card, state = _read_weights(Path(path))
     times = TIMES_WITH_TIMM if "timm:" in str(card["options"]) else TIMES
-    most = times * sum(tensor.numel() for tensor in state.values()) + SPARE
+    # A tensor of several names is one: the set compares by identity.
+    most = times * sum(tensor.numel() for tensor in set(state.values())) + SPARE
     try:
         with _Bounded(most):
             model = create_model(card["method"], card["num_classes"], card["size"], **card["options"])

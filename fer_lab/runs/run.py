@@ -231,19 +231,26 @@ class Run:
         recipe = self.config.get("recipe")
         if not isinstance(recipe, dict) or not is_file(self.folder / "weights.safetensors"):
             return False
-        return len(self.history) >= recipe.get("epochs", 1)
+        epochs = recipe.get("epochs", 1)
+        return isinstance(epochs, int) and len(self.history) >= epochs
 
 
 def weights_file(path: Path | str) -> Path:
     """The file of weights of a run's folder, or of a bundled model (`dan`, `synthetic/dan`); a file is itself.
 
     Raises:
-        ValueError: there is no bundled model of that name.
+        ValueError: an empty name, one that no disk can have, or that of no bundled model.
+        PermissionError: a folder on the way is closed.
     """
-    path = Path(path)
-    if is_shipped_name(path):
-        return shipped_weights(path.name, None if path.parent == Path() else path.parent.name)
-    return path if path.is_file() else Run(path).folder / "weights.safetensors"
+    given, path = path, Path(path)
+    try:
+        if is_shipped_name(path):
+            return shipped_weights(path.name, None if path.parent == Path() else path.parent.name)
+        return path if path.is_file() else Run(given).folder / "weights.safetensors"
+    except PermissionError:
+        raise
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be there ({error.strerror}); expected a run's folder") from error
 
 
 def open_model(path: Path | str) -> Method:
@@ -254,6 +261,7 @@ def open_model(path: Path | str) -> Method:
 
     Raises:
         FileNotFoundError: nothing at the path.
+        PermissionError: a folder on the way is closed.
         ValueError: there is no bundled model of that name, or the file cannot be read.
     """
     return load_model(weights_file(path))
