@@ -198,7 +198,7 @@ def _judged(
         try:
             answers[name], tile, has_map = answer(model, face, overlay)
         except Exception as error:
-            raise RuntimeError(f"{name} gave no answer: {type(error).__name__}: {error}") from error
+            raise RuntimeError(f"{name} gave no answer: {error!r}") from error
         cards.append(draw_card(name, answers[name], tile, "" if has_map else "no map over the face"))
     lines = [sentence(name, row) for name, row in answers.items()] or ["No model is chosen."]
     return View(encode(compose(left, cards), small=small), "<br>".join([caption, *lines]), answers)
@@ -216,6 +216,7 @@ def face_panel(
 
     Raises:
         ValueError: an unknown overlay, or a state out of range.
+        RuntimeError: a model that fails; the message names it.
     """
     _one_of("overlay", overlay, {**MAPS, **TRUTHS})
     drawn = draw_face(state)
@@ -249,6 +250,7 @@ def photo_panel(
 
     Raises:
         ValueError: an unknown overlay, an index without a face, or a margin out of the range of `crop_face`.
+        RuntimeError: as `face_panel`.
     """
     _one_of("overlay", overlay, MAPS)
     if not 0 <= chosen < max(1, len(boxes)):

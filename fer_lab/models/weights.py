@@ -211,7 +211,7 @@ def _check_card(card: dict[str, Any]) -> None:
     names = {name for name in card["classes"] if isinstance(name, str) and len(name.encode()) <= LONGEST}
     if not len(names) == len(card["classes"]) == card["num_classes"]:
         raise ValueError(
-            f"{card['num_classes']} different classes are named {card['classes']}, each in at most {LONGEST} bytes"
+            f"{card['num_classes']} different classes are named {card['classes']}, in {LONGEST} bytes each at most"
         )
     if card.get("color_order") not in COLOR_ORDERS:
         raise ValueError(

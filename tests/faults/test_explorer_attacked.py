@@ -287,7 +287,7 @@ def test_a_model_that_raises_is_named_and_the_others_can_go_on(error, models):
 
 @pytest.mark.fault("model that fails in the explorer")
 def test_an_interrupted_answer_leaves_a_button_that_takes_the_same_file_again(models):
-    explorer = PhotoExplorer({"mine": broken(KeyboardInterrupt())})
+    explorer = PhotoExplorer({**models, "mine": broken(KeyboardInterrupt())})
     with pytest.raises(KeyboardInterrupt):
         explorer.upload.value = files(("a.png", encoded(portrait())))
     assert explorer.upload.value == ()
