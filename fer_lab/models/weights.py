@@ -28,8 +28,8 @@ from fer_lab.models.trunks import MobileFaceNet
 FORMAT = 1
 # No model here has more classes, heads or centers, and no class a longer name, in bytes: a folder's may be.
 LARGEST, LONGEST = 1024, 255
-# Bytes of a file's header. The largest of timm's networks needs a twentieth.
-MAX_HEADER = 2**23
+# Bytes of a file, and of its header: more than any network here has.
+MAX_BYTES, MAX_HEADER = 2**33, 2**23
 # A card may ask for a network of this many times the numbers in its file, and for `SPARE` more. timm builds a
 # whole network before the stages that are not needed leave it: at tiny size up to 99.3 % of its numbers.
 TIMES, TIMES_WITH_TIMM, SPARE = 2, 200, 4_000_000
@@ -172,9 +172,11 @@ def _read_weights(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         )
     try:
         with open(path, "rb") as start:
-            # Not beyond the file, which safetensors refuses itself.
-            if MAX_HEADER < (size := int.from_bytes(start.read(8), "little")) <= path.stat().st_size:
-                raise ValueError(f"its header has {size:,} bytes, at most {MAX_HEADER:,} are expected")
+            header, size = int.from_bytes(start.read(8), "little"), path.stat().st_size
+        # safetensors itself refuses a header beyond the file.
+        for what, there, most in ("it", size, MAX_BYTES), ("its header", min(header, size), MAX_HEADER):
+            if there > most:
+                raise ValueError(f"{what} has {there:,} bytes, at most {most:,} are expected")
         with safetensors.safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get("fer_lab")
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -210,9 +212,8 @@ def _check_card(card: dict[str, Any]) -> None:
             raise ValueError(f"{key} should be {kind.__name__}, is {card.get(key)!r}")
     names = {name for name in card["classes"] if isinstance(name, str) and len(name.encode()) <= LONGEST}
     if not len(names) == len(card["classes"]) == card["num_classes"]:
-        raise ValueError(
-            f"{card['num_classes']} different classes are named {card['classes']}, in {LONGEST} bytes each at most"
-        )
+        named = f"different classes are named {card['classes']}; a name has at most {LONGEST} bytes"
+        raise ValueError(f"{card['num_classes']} {named}")
     if card.get("color_order") not in COLOR_ORDERS:
         raise ValueError(
             f"color_order should be one of {', '.join(COLOR_ORDERS)}, is {card.get('color_order')!r}"

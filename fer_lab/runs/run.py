@@ -25,6 +25,8 @@ from fer_lab.runs.predictions import Predictions
 
 # What a checkpoint must share with the training that resumes it.
 IDENTITY = ("method", "num_classes", "size", "options")
+# Bytes of config.json and of environment.json: a thousand times those that the book has.
+MAX_JSON = 2**22
 
 
 def _check_plain(value: Any, where: str) -> int:
@@ -130,12 +132,16 @@ class Run:
     @property
     def config(self) -> dict:
         """Model, recipe, data, command and request of the training; {} before they were saved."""
-        return read_json(self.folder / "config.json")
+        return self._read("config.json")
 
     @property
     def environment(self) -> dict:
         """Where it ran; {} before the config was saved."""
-        return read_json(self.folder / "environment.json")
+        return self._read("environment.json")
+
+    def _read(self, name: str) -> dict:
+        path = self.folder / name
+        return read_json(path) if is_file(path, MAX_JSON) else {}
 
     def save_config(self, config: dict) -> None:
         """Write config.json, and environment.json beside it.

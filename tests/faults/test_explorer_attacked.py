@@ -169,20 +169,21 @@ def test_fifty_files_at_once_leave_the_last_that_is_a_picture(models):
 
 
 @pytest.mark.fault("picture in the explorer")
-def test_an_upload_is_written_nowhere(models, tmp_path):
-    explorer, opened, listening = PhotoExplorer(models), [], [True]
+def test_an_upload_is_written_nowhere_and_sent_nowhere(models, tmp_path):
+    explorer, heard, listening = PhotoExplorer(models), [], [True]
 
     def hear(event, arguments):
-        if listening and event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+"):
-            opened.append(arguments)
+        to_write = event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")
+        if listening and (to_write or event in ("socket.connect", "subprocess.Popen")):
+            heard.append(arguments[0])
 
     sys.addaudithook(hear)  # none can be taken away
     try:
-        (tmp_path / "heard").write_text("")
+        (tmp_path / "a file").write_text("")
         assert_usable(explorer)
     finally:
         listening.clear()
-    assert [path for path, *_ in opened] == [str(tmp_path / "heard")]
+    assert heard == [str(tmp_path / "a file")]
 
 
 # ---------------------------------------------------------------------------------------------------------
