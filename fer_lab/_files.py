@@ -29,6 +29,8 @@ _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _PART = re.compile(r"\..*\.[0-9a-f]{8}\.part(\.\w+)?")
 # Bytes of a JSON file or a table: a hundred times those of the largest that the book has.
 MAX_TEXT = 2**28
+# Bytes of a table's first line.
+MAX_HEAD = 16_384
 
 
 class DiskFullError(OSError):
@@ -310,6 +312,10 @@ def read_csv(path: Path, columns: dict[str, str] | None = None) -> "pd.DataFrame
         # A class called "NA", or an empty class name, is text and not a missing number.
         numbers = [name for name, kind in columns.items() if kind != "str"]
         options = {"dtype": columns, "keep_default_na": False, "na_values": {name: [""] for name in numbers}}
+    with open(path, "rb") as file:
+        # pandas renames equal columns one by one, which takes minutes for 100,000 of them.
+        if len(file.readline(MAX_HEAD + 1)) > MAX_HEAD:
+            raise ValueError(f"{path} is not a readable table: its first line has more than {MAX_HEAD:,} bytes")
     try:
         table = pd.read_csv(path, float_precision="round_trip", **options)
     except (ValueError, OSError) as error:

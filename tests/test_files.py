@@ -217,3 +217,12 @@ def test_a_command_hides_the_readers_data_folder(monkeypatch):
     assert portable_command("x /home/ann/faces") == "x /home/ann/faces"
     monkeypatch.setattr("sys.argv", ["/usr/bin/fer-lab", "train"])
     assert portable_command() == "fer-lab train"
+
+
+def test_a_table_of_countless_columns_is_refused_at_once(tmp_path):
+    path = tmp_path / "history.csv"
+    path.write_text("a," * 100_000 + "a\n")
+    start = time.perf_counter()
+    with pytest.raises(ValueError, match="first line has more than 16,384 bytes"):
+        _files.read_csv(path)
+    assert time.perf_counter() - start < 1

@@ -420,9 +420,17 @@ class Frame(NamedTuple):
 
 
 def cloud(
-    ax: Axes, moment: Frame, labels: Sequence[int] | np.ndarray, classes: Sequence[str], size: float
+    ax: Axes,
+    moment: Frame,
+    labels: Sequence[int] | np.ndarray,
+    classes: Sequence[str],
+    size: float,
+    outline: str | None = None,
 ) -> None:
-    """Points in their classes' colours, centers as stars, decision regions pale, margins as outlines."""
+    """Points in their classes' colours, centers as stars, decision regions pale, margins as outlines.
+
+    `outline`: the one class whose margin is drawn; all by default.
+    """
     xy, chosen, shades = np.asarray(moment.xy), np.asarray(labels), colors(classes)
     if xy.shape != (len(chosen), 2):
         raise ValueError(f"expected points [{len(chosen)},2], got {list(xy.shape)}")
@@ -430,8 +438,9 @@ def cloud(
         pale = np.array([[1 - 0.2 * (1 - part) for part in to_rgb(shade)] for shade in shades])
         box = (plane.x[0], plane.x[-1], plane.y[0], plane.y[-1])
         ax.imshow(pale[plane.decision], extent=box, origin="lower", aspect="auto", interpolation="nearest")
-        for shade, silent in zip(shades, () if plane.silent is None else plane.silent, strict=False):
-            if silent.any() and not silent.all():
+        every = () if plane.silent is None else plane.silent
+        for name, shade, silent in zip(classes, shades, every, strict=False):
+            if silent.any() and not silent.all() and outline in (None, name):
                 ax.contour(plane.x, plane.y, silent.astype(float), levels=[0.5], colors=[shade], linewidths=1.3)
         ax.set(xlim=box[:2], ylim=box[2:])
     # In random order, so that no class covers all others.
@@ -452,11 +461,15 @@ def embedding_frames(
     column_titles: Sequence[str],
     side: float = 1.75,
     title: str | None = None,
+    outline: str | None = None,
 ) -> Figure:
     """Plane embeddings of the same faces as they change: a row a method, a column a moment.
 
-    Every panel has its own scale, since what matters is where the classes lie to each other. `side`: of a
-    panel, in inches, made smaller if the figure would be too wide.
+    Every panel has its own scale, since what matters is where the classes lie to each other.
+
+    Args:
+        side: of a panel, in inches, made smaller if the figure would be too wide.
+        outline: the one class whose margin is drawn; all by default.
     """
     count = len(column_titles)
     if {len(row) for row in frames.values()} != {count}:
@@ -466,7 +479,7 @@ def embedding_frames(
     axes = fig.subplots(len(frames), count, squeeze=False)
     for row, (name, moments) in zip(axes, frames.items(), strict=True):
         for ax, moment in zip(row, moments, strict=True):
-            cloud(ax, moment, labels, classes, size=4.5 * max(1.0, side / 1.2))
+            cloud(ax, moment, labels, classes, 4.5 * max(1.0, side / 1.2), outline)
             ax.spines[:].set(visible=True, color="#c8c8c8")
         row[0].set_ylabel(name, color=style.INK, fontsize=8.5)
     for ax, text in zip(axes[0], column_titles, strict=True):

@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
@@ -61,7 +62,7 @@ def diagram(
     for name, box in boxes.items():
         fill, edge = KINDS[box.kind]
         corner = (box.x - box.width / 2, box.y - HEIGHT / 2)
-        look = {"facecolor": fill, "edgecolor": edge, "linewidth": 1.2, "zorder": 2}
+        look: dict[str, Any] = {"facecolor": fill, "edgecolor": edge, "linewidth": 1.2, "zorder": 2}
         dash = (0, (3, 2)) if box.training else "solid"
         shape = "round,pad=0,rounding_size=0.06"
         ax.add_patch(FancyBboxPatch(corner, box.width, HEIGHT, boxstyle=shape, linestyle=dash, **look))
@@ -107,11 +108,17 @@ def _draw_arrow(ax: Axes, a: Box, b: Box, turn: str, label: str) -> None:
         ends, bend = (level, (b.x, b.y - sign * HEIGHT / 2)), "angle,angleA=0,angleB=90,rad=4"
     dash = (0, (3, 2)) if a.training or b.training else "solid"
     head = "<|-|>" if turn == "-" else "-|>"
-    look = {"arrowstyle": head, "mutation_scale": 9, "color": style.SOFT, "linewidth": 1.1, "zorder": 1}
+    look: dict[str, Any] = {
+        "arrowstyle": head,
+        "mutation_scale": 9,
+        "color": style.SOFT,
+        "linewidth": 1.1,
+        "zorder": 1,
+    }
     ax.add_patch(FancyArrowPatch(*ends, connectionstyle=bend, shrinkA=1, shrinkB=1, linestyle=dash, **look))
     if label:
         part = 0.25 if turn == "/" else 0.5
-        middle = tuple((1 - part) * start + part * end for start, end in zip(*ends, strict=True))
+        middle = tuple(np.average(ends, axis=0, weights=(1 - part, part)))
         above = (0, 4) if along else (4, 0)
         ax.annotate(
             label, middle, above, textcoords="offset points", fontsize=8, color=style.SOFT,

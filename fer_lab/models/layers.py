@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -156,5 +156,5 @@ def output_shapes(model: nn.Module, images: torch.Tensor) -> dict[str, tuple[int
         for name, module in model.named_modules():
             hooks.enter_context(module.register_forward_hook(keep(name)))
         with evaluating(model):
-            (model.branch_logits if images.ndim == 5 else model)(images)
-    return shapes | {name: (1, *value.shape) for name, value in model.named_parameters()}
+            cast(Any, model.branch_logits if images.ndim == 5 else model)(images)
+    return {**shapes, **{name: (1, *value.shape) for name, value in model.named_parameters()}}
