@@ -3,4 +3,4 @@
 from fer_lab.explorer.controls import available_models
 from fer_lab.explorer.panels import FaceState, draw_face, face_panel, pair_panel, photo_panel
 from fer_lab.explorer.photo_overlay import predict_picture
-from fer_lab.explorer.widgets import FaceExplorer, PairExplorer, PhotoExplorer, frame_player, latency
+from fer_lab.explorer.widgets import FaceExplorer, PairExplorer, PhotoExplorer, latency

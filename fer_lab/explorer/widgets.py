@@ -279,16 +279,6 @@ class PairExplorer(Explorer):
             self.update()
 
 
-def frame_player(draw: Callable[[int], bytes], count: int, what: str = "epoch") -> widgets.VBox:
-    """A picture with a play button and a slider; `draw(i)` gives the PNG of frame i = 1…count."""
-    play = widgets.Play(min=1, max=count, interval=700)
-    slide = widgets.IntSlider(min=1, max=count, description=what)
-    widgets.jslink((play, "value"), (slide, "value"))
-    picture = widgets.Image(value=draw(1), layout={"max_width": "100%"})
-    slide.observe(lambda change: setattr(picture, "value", draw(change["new"])), "value")
-    return widgets.VBox([widgets.HBox([play, slide]), picture])
-
-
 def latency(explorer: FaceExplorer, *, overlays: Sequence[str] | None = None, moves: int = 15) -> pd.DataFrame:
     """Milliseconds in the kernel from a slider's move to a new picture and text; the browser adds its part.
 

@@ -18,7 +18,6 @@ from fer_lab.explorer.widgets import (
     FaceExplorer,
     PairExplorer,
     PhotoExplorer,
-    frame_player,
     latency,
 )
 from fer_lab.models import create_model
@@ -293,18 +292,3 @@ def test_without_a_matcher_it_says_so_and_comes_alive_with_a_run(models, tmp_pat
     assert (explorer.note.value, explorer.model.value) == ("", "mine")
     assert explorer.picture.value != bare
     assert np.asarray(Image.open(io.BytesIO(bare))).shape == (280, 670, 3)
-
-
-def test_a_player_draws_a_frame_when_it_is_asked_for():
-    asked = []
-
-    def draw(i):
-        asked.append(i)
-        return f"frame {i}".encode()
-
-    box = frame_player(draw, 12)
-    (play, slide), picture = box.children[0].children, box.children[1]
-    assert (play.min, play.max, slide.min, slide.max) == (1, 12, 1, 12)
-    assert asked == [1]
-    slide.value = 7
-    assert (picture.value, asked) == (b"frame 7", [1, 7])
