@@ -25,7 +25,7 @@ CHEAP = {
     "07": {"methods": "baseline", "probed_faces": 4},
     "08": {"people": 8},
 }
-CHEAP_IN_FULL = CHEAP | {"02": {"ablation_seeds": 2}, "07": {"methods": "baseline", "num_faces": 8}}
+CHEAP_IN_FULL = CHEAP | {"02": {"study_seeds": 2}, "07": {"methods": "baseline", "num_faces": 8}}
 ALWAYS = {
     *(("smoke", "rafdb", number) for number in READING),
     *(("smoke", "folder8", number) for number in READING if number != "01"),  # which only counts them
