@@ -28,6 +28,7 @@ pytestmark = pytest.mark.fault("option with a bad value")
 VALID = {
     "reproduce": ["--notebooks", "00", "--out", "NEW"],
     "notebooks": ["--execute"],
+    "info": [],
     "models": [],
     "train": ["dan", "--faces", "40", "--out", "NEW"],
     "landmarks": ["--out", "NEW.safetensors"],
