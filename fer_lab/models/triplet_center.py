@@ -263,8 +263,8 @@ class TripletCenter(Method):
     Args:
         metric_loss: "triplet_center", "center" (Wen et al.) or "none" (cross-entropy alone).
         negatives, k, hinge, margin: of `TripletCenterLoss`.
-        loss_weight: λ, above 0. The loss sums over dimensions: halve it for twice as many. Margin and λ were
-            chosen on a hold-out of rendered training faces, where 0.003 cost mean class recall and 0.001 not.
+        loss_weight: λ, above 0. The loss sums over dimensions: halve it for twice as many. The
+            trials in figures/results/search.csv, without attention, compare 0.001 to 0.03.
         embedding_dim: D; None is the trunk's channels, another number adds a linear layer. 2 can be drawn.
         standardize: scale every dimension of the embedding to mean 0 and variance 1 over the faces, so that the
             margin is in variances. Without it a margin has no unit: an embedding that grows meets it with

@@ -15,6 +15,27 @@ ROOT = Path(__file__).parents[2]
 SEEDS = range(6)
 
 
+def record(store, request, metrics, probabilities=((0.5, 0.5),)):
+    """A row of a request, whose faces all show the first class."""
+    probabilities = np.array(probabilities)
+    zeros = np.zeros(len(probabilities))
+    store.record(
+        method="dan",
+        size="tiny",
+        variant=request.variant,
+        dataset="synthetic",
+        fingerprint="f",
+        split="balanced",
+        seed=request.seed,
+        minutes=1,
+        device="cpu",
+        command="",
+        request=request.to_json(),
+        metrics=pd.DataFrame(metrics),
+        predictions=Predictions(probabilities, zeros, ("neutral", "happiness"), "made", "f"),
+    )
+
+
 def store_of(folder, monkeypatch, gain, noise=0.002, metric="accuracy", seeds=SEEDS, pilot=()):
     """A store with "with" and "without" the idea: `gain` apart, on 400 faces, with `noise` between seeds."""
     requests = {
@@ -43,21 +64,7 @@ def store_of(folder, monkeypatch, gain, noise=0.002, metric="accuracy", seeds=SE
         values[name] = value
         right = np.arange(400) < round(400 * value)
         probabilities = np.where(right[:, None], [0.9, 0.1], [0.1, 0.9])
-        store.record(
-            method="dan",
-            size="tiny",
-            variant=request.variant,
-            dataset="synthetic",
-            fingerprint="f",
-            split="balanced",
-            seed=request.seed,
-            minutes=1,
-            device="cpu",
-            command="",
-            request=request.to_json(),
-            metrics=pd.DataFrame({"metric": [metric], "value": [value]}),
-            predictions=Predictions(probabilities, np.zeros(400), ("neutral", "happiness"), "made", "f"),
-        )
+        record(store, request, {"metric": [metric], "value": [value]}, probabilities)
     return store, values
 
 
@@ -134,23 +141,8 @@ def test_a_claim_may_be_on_some_classes(tmp_path, monkeypatch):
     store, _ = store_of(tmp_path, monkeypatch, 0.0)
     for request in claims.FAMILIES["made"]().values():
         rare = 0.5 if request.variant == "with" else 0.3
-        store.record(
-            method="dan",
-            size="tiny",
-            variant=request.variant,
-            dataset="synthetic",
-            fingerprint="f",
-            split="balanced",
-            seed=request.seed,
-            minutes=1,
-            device="cpu",
-            command="",
-            request=request.to_json(),
-            metrics=pd.DataFrame(
-                {"metric": "recall", "class": ["fear", "anger", "neutral"], "value": [rare, rare + 0.1, 0.9]}
-            ),
-            predictions=Predictions(np.full((4, 2), 0.5), np.zeros(4), ("neutral", "happiness"), "made", "f"),
-        )
+        recalls = [rare, rare + 0.1, 0.9]
+        record(store, request, {"metric": "recall", "class": ["fear", "anger", "neutral"], "value": recalls})
     row = claims.judge(store, [claim(metric="recall", classes=("fear", "anger"))]).iloc[0]
     assert row["difference"] == pytest.approx(0.2)
 
@@ -181,3 +173,23 @@ def test_the_committed_verdicts_are_those_of_the_committed_store():
     np.testing.assert_allclose(
         recorded.select_dtypes("number"), judged.select_dtypes("number").astype(float), rtol=1e-6
     )
+
+
+def test_what_notebooks_02_and_03_say_was_found_is_what_the_file_says():
+    """Their prose interprets these verdicts; where one changes, "What was found" must be written anew."""
+    found = pd.read_csv(ROOT / "figures" / "results" / claims.FILE).set_index("claim")
+    dan = found[found["family"] == "DAN"]["verdict"]
+    assert (dan["affinity-compactness"], dan["partition-overlap"]) == ("not known", "better")
+    assert set(dan.drop(["affinity-compactness", "partition-overlap"])) == {"equivalent"}
+    losses = found[found["family"] == "triplet center"]
+    assert set(losses.loc[losses["metric"] == "within_between", "verdict"]) == {"better"}
+    assert set(losses.loc[losses["metric"] == "accuracy", "verdict"]) == {"equivalent"}
+    margins = losses[losses["metric"] == "nearest_center_margin"]
+    assert margins.pop("verdict").to_dict() == {
+        f"{loss}-margin": "worse" if loss == "center" else "better" for loss in claims.LOSSES
+    }
+    assert margins["difference"].idxmax() == "semi-margin"
+    compact = losses[losses["metric"] == "within_between"]["difference"]
+    assert list(compact.sort_values().index[:3]) == [
+        f"{one}-compactness" for one in ("center", "semi", "fully")
+    ]
