@@ -72,6 +72,8 @@ figures: $(STAMP)
 
 weights: $(STAMP)
 	$(BIN)/fer-lab landmarks --out fer_lab/weights/synthetic/landmarks.safetensors
+	$(BIN)/fer-lab landmarks --out fer_lab/weights/synthetic/landmarks_study.safetensors --faces 5000 --epochs 24 \
+	    --knob inter_class_similarity=0.6 --knob intra_class_variance=0.8 --knob imbalance=0
 	$(call SHIP,baseline,10,)
 	$(call SHIP,dan,8,--trunk synthetic/baseline)
 	$(call SHIP,triplet_center,8,--trunk synthetic/baseline)

@@ -410,7 +410,8 @@ def train(
     record: Annotated[str, typer.Option(help="Record the result, with this name of the variant.")] = "",
     store: Annotated[Path, typer.Option(callback=_to_fill, help="Results store to record in.")] = STORE,
     split: ReportedSplit = "",
-    scales: Annotated[str, typer.Option(help="Also report on shrunk faces, such as 100,75,50,35 %.")] = "",
+    resolutions: Annotated[str, typer.Option(help="Also report on shrunk faces, such as 75,50,35 %.")] = "",
+    head_sizes: Annotated[str, typer.Option(help="Also report on balanced faces with heads of 75,125 %.")] = "",
     balanced: Annotated[
         int,
         typer.Option(min=0, max=MOST_FACES, help="Report on this many rendered faces, with balanced classes."),
@@ -461,7 +462,8 @@ def train(
         trunk=trunk,
         variant=record,
         split=split,
-        scales=tuple(_numbers(scales, "--scales", "100,75,50,35", 1, 100)),
+        resolutions=tuple(_numbers(resolutions, "--resolutions", "75,50,35", 1, 100)),
+        head_sizes=tuple(_numbers(head_sizes, "--head-sizes", "75,125", 1, 1000)),
         balanced=balanced,
     )
     if worker and out:
@@ -507,15 +509,18 @@ def landmarks(
             envvar="FER_DATA", help="Folder of FER+, to measure on photographs too.", show_default=False
         ),
     ] = None,
+    knob: Knobs = None,
 ) -> None:
     """Train POSTER's tiny landmark stream on rendered faces, and measure it on other people."""
     from fer_lab.data.datasets import load_dataset
+    from fer_lab.data.synthetic import KNOBS
     from fer_lab.experiments.landmarks import ship_landmarks
 
+    knobs = _typed(knob, "--knob", {name: one.default for name, one in KNOBS.items()}) or None
     photographs = load_dataset("ferplus", data_root) if data_root else None
     if photographs:
         photographs = photographs.split(photographs.reported_split())
-    card = ship_landmarks(out, count=count, epochs=epochs, seed=seed, photographs=photographs)
+    card = ship_landmarks(out, count=count, epochs=epochs, seed=seed, photographs=photographs, knobs=knobs)
     for name, value in card["score"].items():
         _say(f"{name.replace('_', ' '):<32} {value:.2f} %")
     _say(f"weights in half precision: {out}")

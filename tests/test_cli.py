@@ -223,9 +223,10 @@ def test_landmarks_are_shipped_where_asked_and_measured_on_photographs_if_there_
 
     monkeypatch.setattr("fer_lab.experiments.landmarks.ship_landmarks", ship)
     monkeypatch.delenv("FER_DATA", raising=False)
-    done = run("landmarks", "--faces", 100, "--epochs", 2, "--seed", 3, "--out", tmp_path / "l.safetensors")
+    words = ["--faces", 100, "--epochs", 2, "--seed", 3, "--knob", "imbalance=0"]
+    done = run("landmarks", *words, "--out", tmp_path / "l.safetensors")
     assert done.exit_code == 0, done.output
-    options = {"count": 100, "epochs": 2, "seed": 3, "photographs": None}
+    options = {"count": 100, "epochs": 2, "seed": 3, "photographs": None, "knobs": {"imbalance": 0}}
     assert asked == [(tmp_path / "l.safetensors", options)]
     assert "mean shape error                 16.17 %" in done.output
     assert run("landmarks").exit_code == 2

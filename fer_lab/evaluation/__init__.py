@@ -10,4 +10,4 @@ from fer_lab.evaluation.embeddings import (
     within_between_scatter,
 )
 from fer_lab.evaluation.metrics import confusion_matrix, evaluate, overall, predict, rare_classes
-from fer_lab.evaluation.robustness import accuracy_by_knob, accuracy_by_scale
+from fer_lab.evaluation.robustness import accuracy_by_knob, accuracy_by_resolution

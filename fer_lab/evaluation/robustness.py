@@ -16,7 +16,7 @@ from fer_lab.evaluation.metrics import accuracy_row, evaluate, predict
 from fer_lab.models.method import Method
 
 # Percent of the side, as in the book's figures.
-SCALES = (100, 75, 50, 35)
+RESOLUTIONS = (100, 75, 50, 35)
 
 
 def shrunk(faces: FaceSet, percent: int) -> FaceSet:
@@ -48,17 +48,23 @@ def _resize(images: torch.Tensor, size: int) -> torch.Tensor:
     return F.interpolate(images, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
 
 
-def accuracy_by_scale(model: Method, faces: FaceSet, percents: Sequence[int] = SCALES) -> pd.DataFrame:
-    """Accuracy on `shrunk` faces, a row a scale, in the columns of `evaluate`.
+def accuracy_by_resolution(
+    model: Method, faces: FaceSet, percents: Sequence[int] = RESOLUTIONS
+) -> pd.DataFrame:
+    """Accuracy on `shrunk` faces, a row a resolution, in the columns of `evaluate`.
 
-    The metric is named "accuracy_at_75" and so on. Raises ValueError as `shrunk` and `predict` do.
+    The metric is named "accuracy_at_resolution_75" and so on. Raises ValueError as `shrunk` and `predict` do.
     """
-    rows = []
-    for percent in percents:
-        metrics = evaluate(predict(model, shrunk(faces, percent)))
-        accuracy = metrics[metrics["metric"] == "accuracy"]
-        rows.append(accuracy.assign(metric=f"accuracy_at_{percent}"))
-    return pd.concat(rows, ignore_index=True)
+    return pd.concat(
+        [accuracy_under(model, shrunk(faces, percent), f"resolution_{percent}") for percent in percents],
+        ignore_index=True,
+    )
+
+
+def accuracy_under(model: Method, faces: FaceSet, condition: str) -> pd.DataFrame:
+    """Accuracy on faces of some condition, named "accuracy_at_CONDITION": one row in `evaluate`'s columns."""
+    metrics = evaluate(predict(model, faces))
+    return metrics[metrics["metric"] == "accuracy"].assign(metric=f"accuracy_at_{condition}")
 
 
 def accuracy_by_knob(

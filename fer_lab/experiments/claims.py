@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from fer_lab.experiments import dan, triplet_center
+from fer_lab.experiments import dan, poster, qcs, triplet_center
 from fer_lab.experiments.request import Training
 from fer_lab.experiments.study import PILOT_SEEDS
 from fer_lab.intervals import crossed_interval, equivalence_p, holm, paired_difference, smallest_effect
@@ -61,6 +61,8 @@ FAMILIES: dict[str, Callable[..., Mapping[str, Training]]] = {
     "DAN": dan.study,
     "triplet center": triplet_center.study,
     "rare classes": triplet_center.study_of_rare_classes,
+    "POSTER": poster.study,
+    "QCS": qcs.study,
 }
 
 WHOLE, AFFINITY, PARTITION = "DAN, K = 4", "no affinity loss", "no partition loss"
@@ -77,6 +79,15 @@ LOSSES = {
     "fully": "Triplet-center loss with the fully synthesised negative",
 }
 PIXELS = "Pixel-wise attention changes the accuracy of cross-entropy by less than a point."
+IMAGE, MARKS, FUSION, POSTER = poster.VARIANTS
+# What the paper promises of the pyramid, and of the whole, is that they bear other scales.
+SCALES = {
+    "resolution_50": "On faces of half the resolution",
+    "head_size_75": "On heads of three quarters the usual size",
+    "head_size_125": "On heads a quarter larger than usual",
+}
+CE, DCS, S, D, SD = qcs.VARIANTS
+COMPARED = "makes the base network more accurate than cross-entropy on as many images."
 BOTH = "The paper's method, semi-synthesised with both attentions, is as accurate as cross-entropy alone."
 CLAIMS = (
     Claim("affinity-compactness", "DAN", COMPACT, "within_between", WHOLE, AFFINITY, "better"),
@@ -127,6 +138,89 @@ CLAIMS = (
             ),
             LOSSES.items(),
         )
+    ),
+    Claim(
+        "landmarks-accuracy",
+        "POSTER",
+        "A landmark stream makes POSTER's image stream more accurate.",
+        "accuracy",
+        MARKS,
+        IMAGE,
+        "better",
+    ),
+    Claim(
+        "fusion-accuracy",
+        "POSTER",
+        "Cross fusion is as accurate as attention over all tokens of both streams.",
+        "accuracy",
+        FUSION,
+        MARKS,
+        "equivalent",
+    ),
+    Claim(
+        "pyramid-accuracy",
+        "POSTER",
+        "Three widths of the tokens are as accurate as one.",
+        "accuracy",
+        POSTER,
+        FUSION,
+        "equivalent",
+    ),
+    Claim(
+        "poster-accuracy",
+        "POSTER",
+        "The whole POSTER is more accurate than its image stream.",
+        "accuracy",
+        POSTER,
+        IMAGE,
+        "better",
+    ),
+    *(
+        Claim(
+            f"{short}-{scale.replace('_', '-')}",
+            "POSTER",
+            f"{place} {words}",
+            f"accuracy_at_{scale}",
+            POSTER,
+            rival,
+            "better",
+        )
+        for short, words, rival in (
+            ("pyramid", "three widths of the tokens are more accurate than one.", FUSION),
+            ("poster", "the whole POSTER is more accurate than its image stream.", IMAGE),
+        )
+        for scale, place in SCALES.items()
+    ),
+    Claim("qcs-accuracy", "QCS", f"QCS {COMPARED}", "accuracy", SD, CE, "better"),
+    Claim("qcs-s-accuracy", "QCS", f"QCS with similarity alone (S) {COMPARED}", "accuracy", S, CE, "better"),
+    Claim("qcs-d-accuracy", "QCS", f"QCS with distance alone (D) {COMPARED}", "accuracy", D, CE, "better"),
+    Claim("dcs-accuracy", "QCS", f"DCS, with pairs of one class, {COMPARED}", "accuracy", DCS, CE, "better"),
+    Claim(
+        "quadruplets-accuracy",
+        "QCS",
+        "Quadruplets make the base network more accurate than pairs do.",
+        "accuracy",
+        SD,
+        DCS,
+        "better",
+    ),
+    Claim(
+        "qcs-map",
+        "QCS",
+        "Distance to another class (D) puts more of a map on moved places than similarity (S).",
+        "map_mass",
+        D,
+        S,
+        "better",
+    ),
+    Claim(
+        "qcs-map-both",
+        "QCS",
+        "Similarity and distance together put more of a map on moved places than similarity alone.",
+        "map_mass",
+        SD,
+        S,
+        "better",
     ),
 )
 

@@ -4,6 +4,7 @@ POSTER's second stream is such a network. The authors' weights are in no package
 trains one, measures it on other people, and writes it with its card.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,7 @@ def ship_landmarks(
     seed: int = 0,
     measured_on: int = 1000,
     photographs: FaceSet | None = None,
+    knobs: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Train the tiny landmark network, measure it on other people, and write it with its card.
 
@@ -139,17 +141,20 @@ def ship_landmarks(
         seed: of the weights and the training faces; the test faces take the next one.
         measured_on: number of test faces, of other people.
         photographs: faces without known landmarks, on which `mirror_disagreement` is measured as well.
+        knobs: of the training faces, `TRAINING_KNOBS` by default.
 
     Returns:
         The card: data, command, seed, score, …
 
     Raises:
-        ValueError: too few faces, or another suffix than .safetensors.
+        ValueError: too few faces, an unknown knob, or another suffix than .safetensors.
         FileExistsError: a Markdown file of this name that is no card.
         DiskFullError: no space.
     """
     check_target(Path(path), card=True)
-    learned = SyntheticFaces(count, seed=seed, size=56, **TRAINING_KNOBS)
+    words = "".join(f" --knob {name}={value}" for name, value in (knobs or {}).items())
+    knobs = TRAINING_KNOBS if knobs is None else knobs
+    learned = SyntheticFaces(count, seed=seed, size=56, **knobs)
     judged = SyntheticFaces(measured_on, seed=seed + 1, size=56, **TEST_KNOBS)
     net = train_landmarks(learned, epochs=epochs, seed=seed)
     net.half().float()  # measured as it ships
@@ -162,7 +167,7 @@ def ship_landmarks(
         path,
         half=True,
         dataset="synthetic",
-        command=f"fer-lab landmarks --faces {count} --epochs {epochs} --seed {seed}",
+        command=f"fer-lab landmarks --faces {count} --epochs {epochs} --seed {seed}{words}",
         seed=seed,
         fingerprint=learned.fingerprint,
         learned_from=learned.knobs,

@@ -1,37 +1,48 @@
-"""Notebook 04: POSTER's ideas, added one after the other, over seeds."""
+"""Notebook 04: what each idea of POSTER adds, over seeds."""
 
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
 from fer_lab.data import FaceRequest
-from fer_lab.evaluation.robustness import SCALES
 from fer_lab.experiments.request import Training
+from fer_lab.experiments.study import AFTERWARDS, PLATEAU, SEEDS, setting
 
-SEEDS = (0, 1, 2)
-BUDGET = {"epochs": 4, "precision": "bf16"}
+# The paper's "scale" is two things: how many pixels a face has, and how much of the picture a head fills.
+# Both in percent of the side.
+RESOLUTIONS, HEAD_SIZES = (75, 50, 35), (75, 125)
+IMAGE_ONLY: dict[str, Any] = {"landmark_stream": "none", "cross_fusion": False, "pyramid": False}
+# The landmark stream that learned from faces with the study's knobs, no wider ones.
+LANDMARKS: dict[str, Any] = {"landmark_weights": "study"}
 # variant → options; each has one idea more than the one before
 VARIANTS: dict[str, dict[str, Any]] = {
-    "image only": {"landmark_stream": "none", "cross_fusion": False, "pyramid": False},
-    "+ landmarks": {"cross_fusion": False, "pyramid": False},
-    "+ cross fusion": {"pyramid": False},
-    "+ pyramid (POSTER)": {},
+    "image only": IMAGE_ONLY,
+    "+ landmarks": {**LANDMARKS, "cross_fusion": False, "pyramid": False},
+    "+ cross fusion": {**LANDMARKS, "pyramid": False},
+    "+ pyramid (POSTER)": LANDMARKS,
 }
 
 
-def ablation(dataset: str = "synthetic", root: str | Path | None = None) -> dict[str, Training]:
-    """Every variant from three seeds and random weights; the accuracy on shrunk faces is measured as well."""
-    count = 2000 if dataset == "synthetic" else None
-    faces = FaceRequest(dataset=dataset, root=Path(root) if root else None, count=count)
+def image_stream(seed: int, faces: FaceRequest | None = None) -> Training:
+    """POSTER's image stream alone at its plateau, whose trunk is the start of a seed's variants."""
+    return Training(
+        model="poster", options=IMAGE_ONLY, seed=seed, changes=PLATEAU, variant="plateau", **setting(faces)
+    )
+
+
+def study(seeds: Iterable[int] = SEEDS, faces: FaceRequest | None = None) -> dict[str, Training]:
+    """The variants that POSTER's claims compare: one trunk a seed, and a transformer from random weights."""
     return {
         f"{variant}-{seed}": Training(
             model="poster",
-            faces=faces,
-            seed=seed,
-            changes=BUDGET,
             options=options,
-            scales=SCALES,
+            seed=seed,
             variant=variant,
+            changes=AFTERWARDS,
+            trunk=image_stream(seed, faces),
+            resolutions=RESOLUTIONS,
+            head_sizes=HEAD_SIZES if faces is None else (),
+            **setting(faces),
         )
+        for seed in seeds
         for variant, options in VARIANTS.items()
-        for seed in SEEDS
     }

@@ -1,38 +1,49 @@
-"""Notebook 05: five ways to train QCS's base network, over seeds."""
+"""Notebook 05: what comparing faces in training leaves in QCS's base network, over seeds."""
 
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
 from fer_lab.data import FaceRequest
 from fer_lab.experiments.request import Training
+from fer_lab.experiments.study import SEEDS, setting
 
-SEEDS = (0, 1, 2)
 # variant → method and its options
-WAYS: dict[str, tuple[str, dict[str, Any]]] = {
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "CE only": ("qcs", {"form": "none"}),
     "DCS": ("dcs", {}),
     "QCS (S)": ("qcs", {"form": "s"}),
     "QCS (D)": ("qcs", {"form": "d"}),
     "QCS (SD)": ("qcs", {"form": "sd"}),
 }
-# The same number of images: two passes of four faces an example, or four passes of two.
-BUDGETS: dict[str, dict[str, Any]] = {
-    "qcs": {"epochs": 2, "batch_size": 4, "precision": "bf16"},
-    "dcs": {"epochs": 4, "batch_size": 8, "precision": "bf16"},
+# An epoch shows four faces for each anchor: eight are as many images as 32 epochs of single faces.
+PLATEAU = {"epochs": 8, "batch_size": 4, "precision": "bf16"}
+# As many images for all: three passes of four faces an example, or six of two.
+AFTERWARDS: dict[str, dict[str, Any]] = {
+    "qcs": {"epochs": 3, "batch_size": 4, "lr": 3e-4, "precision": "bf16"},
+    "dcs": {"epochs": 6, "batch_size": 8, "lr": 3e-4, "precision": "bf16"},
 }
 
 
-def distillation(dataset: str = "synthetic", root: str | Path | None = None) -> dict[str, Training]:
-    """Every way from three seeds, all from one trunk a seed, which cross-entropy trained."""
-    count = 2000 if dataset == "synthetic" else None
-    faces = FaceRequest(dataset=dataset, root=Path(root) if root else None, count=count)
+def base_network(seed: int, faces: FaceRequest | None = None) -> Training:
+    """A base network that cross-entropy trained to its plateau, the start of a seed's variants."""
+    changes, options = PLATEAU, {"form": "none"}
+    return Training(
+        model="qcs", options=options, seed=seed, changes=changes, variant="plateau", **setting(faces)
+    )
 
-    def training(variant: str, seed: int, trunk: Training | None) -> Training:
-        model, options = WAYS.get(variant, WAYS["CE only"])
-        changes = BUDGETS[model]
-        return Training(
-            model=model, faces=faces, seed=seed, changes=changes, options=options, trunk=trunk, variant=variant
+
+def study(seeds: Iterable[int] = SEEDS, faces: FaceRequest | None = None) -> dict[str, Training]:
+    """The variants that QCS's claims compare: every way goes on from the whole base network of its seed."""
+    return {
+        f"{variant}-{seed}": Training(
+            model=model,
+            options=options,
+            seed=seed,
+            variant=variant,
+            changes=AFTERWARDS[model],
+            trunk=base_network(seed, faces),
+            **setting(faces),
         )
-
-    trunks = {seed: training("trunk", seed, None) for seed in SEEDS}
-    return {f"{way}-{seed}": training(way, seed, trunks[seed]) for way in WAYS for seed in SEEDS}
+        for seed in seeds
+        for variant, (model, options) in VARIANTS.items()
+    }

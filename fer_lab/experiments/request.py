@@ -12,6 +12,7 @@ from typing import Any, Union
 
 from fer_lab.data import FaceRequest, FaceSet
 from fer_lab.data.expressions import order_of
+from fer_lab.data.synthetic import KNOBS
 from fer_lab.models.authors.loading import read_state_dict
 from fer_lab.models.method import IMAGE_SIZES, create_model, default_recipe, method_class
 from fer_lab.models.recipes import Recipe
@@ -70,7 +71,8 @@ class Training:
         trunk: what the trunk alone starts from: a training, bundled model, folder or file of any method.
         variant: name in the results store; "" if it is not recorded.
         split: reported on; "" is `FaceSet.reported_split`.
-        scales: also report the accuracy on faces shrunk to these percentages of their side.
+        resolutions: also report the accuracy on faces shrunk to these percentages of their side.
+        head_sizes: also report it on balanced faces whose heads are these percentages of the usual size.
         balanced: report on this many rendered faces of other people instead, with balanced classes, so that
             the recall of a class that is rare in training can be measured; the split is called "balanced".
     """
@@ -87,7 +89,8 @@ class Training:
     trunk: Start = None
     variant: str = ""
     split: str = ""
-    scales: Sequence[int] = ()
+    resolutions: Sequence[int] = ()
+    head_sizes: Sequence[int] = ()
     balanced: int = 0
 
     @property
@@ -137,6 +140,8 @@ class Training:
                     read_state_dict(file)
         if self.balanced and (self.split or not self.faces.rendered):
             raise ValueError("balanced faces are rendered, and take the place of a split: give one of the two")
+        if self.head_sizes and not self.balanced:
+            raise ValueError("only balanced faces can be rendered with other head sizes; give their number")
 
     def reported(self, faces: FaceSet) -> tuple[str, FaceSet]:
         """What the finished model is measured on: the name of the split, and its faces.
@@ -147,13 +152,22 @@ class Training:
         if not self.balanced:
             split = self.split or faces.reported_split()
             return split, faces.split(split)
-        request = dataclasses.replace(
+        return "balanced", self.balanced_faces().load()
+
+    def balanced_faces(self, head_size: int = 100) -> FaceRequest:
+        """The balanced faces, with heads of a percentage of their usual size.
+
+        Raises:
+            ValueError: a size that the renderer does not draw.
+        """
+        low, high = self.faces.knobs.get("scale_range", KNOBS["scale_range"].default)
+        heads = {"scale_range": (low * head_size / 100, high * head_size / 100)} if head_size != 100 else {}
+        return dataclasses.replace(
             self.sized_faces,
             count=self.balanced,
             seed=self.faces.seed + BALANCED_SEED,
-            knobs={**self.faces.knobs, "imbalance": 0, "label_noise": 0},
+            knobs={**self.faces.knobs, "imbalance": 0, "label_noise": 0, **heads},
         )
-        return "balanced", request.load()
 
     # -----------------------------------------------------------------------------------------------------
     # As data, and what is rendered from the data
@@ -221,7 +235,9 @@ class Training:
                 words += [f"--{name}", run or str(origin).partition(DIGEST)[0]]
         words += ["--order", self.order] if self.order else []
         words += ["--split", self.split] if self.split else []
-        words += ["--scales", ",".join(map(str, self.scales))] if self.scales else []
+        for name in ("resolutions", "head_sizes"):
+            percents = ",".join(map(str, getattr(self, name)))
+            words += ["--" + name.replace("_", "-"), percents] if percents else []
         words += ["--balanced", str(self.balanced)] if self.balanced else []
         return words + (["--record", self.variant] if self.variant else [])
 

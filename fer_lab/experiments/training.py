@@ -17,7 +17,7 @@ from fer_lab._progress import progress
 from fer_lab.data import FaceSet
 from fer_lab.evaluation.embeddings import embedding_metrics
 from fer_lab.evaluation.metrics import evaluate, overall, predict
-from fer_lab.evaluation.robustness import accuracy_by_scale
+from fer_lab.evaluation.robustness import accuracy_by_resolution, accuracy_under
 from fer_lab.experiments.request import Start, Training
 from fer_lab.models.authors import start_from_trunk, start_from_weights
 from fer_lab.models.method import create_model
@@ -118,8 +118,11 @@ def train(
             run.save_predictions(predictions)
     assert predictions.embeddings is not None
     tables = [evaluate(predictions), embedding_metrics(trained, reported, predictions.embeddings)]
-    if request.scales:
-        tables.append(accuracy_by_scale(trained, reported, request.scales))
+    if request.resolutions:
+        tables.append(accuracy_by_resolution(trained, reported, request.resolutions))
+    for percent in request.head_sizes:
+        heads = request.balanced_faces(percent).load()
+        tables.append(accuracy_under(trained, heads, f"head_size_{percent}"))
     metrics = pd.concat(tables, ignore_index=True)
     minutes = float(run.history["seconds"].sum()) / 60
     origin: dict[str, Any] = {
@@ -173,7 +176,7 @@ def _fit(request: Training, run: Run, faces: FaceSet, fresh: bool, device: str) 
     if isinstance(request.weights, str | Path):
         config["start"] = start_from_weights(model, weights_file(request.weights), request.order)
     if isinstance(request.trunk, str | Path):
-        start_from_trunk(model, open_model(request.trunk))
+        config["start"] = start_from_trunk(model, open_model(request.trunk))
     recipe, data = request.chosen_recipe(), request.to_data()
     origin: dict[str, Any] = {name: data[name] for name in ("weights", "trunk", "order") if name in data}
     fit(

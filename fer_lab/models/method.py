@@ -52,6 +52,7 @@ class Method(nn.Module):
         sizes: names of the sizes it comes in.
         class_maps: whether `attention_maps` takes a keyword `target`, a class for each face int64 [B], because
             a map of the model may belong to a class.
+        backbone: the parts that a trained model hands over to another one, see `start_from_trunk`.
 
     Attributes:
         num_classes: C.
@@ -68,6 +69,7 @@ class Method(nn.Module):
     recipes: ClassVar[dict[str, Recipe]] = {}
     sizes: ClassVar[tuple[str, ...]] = SIZES
     class_maps: ClassVar[bool] = False
+    backbone: ClassVar[tuple[str, ...]] = ("trunk",)
     has_face_maps: bool = True
 
     def __init__(self, num_classes: int, size: str):

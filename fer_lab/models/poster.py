@@ -36,12 +36,13 @@ from fer_lab.models.layers import Attend, SEGate, watch
 from fer_lab.models.method import Method
 from fer_lab.models.recipes import Recipe
 from fer_lab.models.trunks import MobileFaceNet, make_trunk, mobilefacenet
-from fer_lab.models.weights import LANDMARK_WEIGHTS, load_weights
+from fer_lab.models.weights import LANDMARK_WEIGHTS, STUDY_LANDMARKS, load_weights
 
 SMOOTHING = 0.2
 DROP_PATH = 0.1
 TOKENS = ("spatial", "official")
 STREAMS = ("frozen", "joint", "none")
+LANDMARKS = {"wide": LANDMARK_WEIGHTS, "study": STUDY_LANDMARKS}
 
 
 @dataclass(frozen=True)
@@ -196,6 +197,8 @@ class POSTER(Method):
         tokens: layout of the image tokens, see `image_tokens`.
         landmark_stream: "frozen", "joint" (trained along with the rest) or "none". At tiny size the first two
             start from the weights that ship when made by `create_model`.
+        landmark_weights: which of those: "wide" learned from faces as different as the renderer can make them,
+            "study" from the faces of the book's study.
         cross_fusion: cross attention between the streams; without, their tokens are concatenated and all
             look at all.
         pyramid: three widths of the tokens; without, one.
@@ -218,6 +221,7 @@ class POSTER(Method):
         *,
         tokens: str = "spatial",
         landmark_stream: str = "frozen",
+        landmark_weights: str = "wide",
         cross_fusion: bool = True,
         pyramid: bool = True,
         token_mix: bool = True,
@@ -231,11 +235,16 @@ class POSTER(Method):
             raise ValueError(f"tokens must be one of {', '.join(TOKENS)}, got {tokens!r}")
         if landmark_stream not in STREAMS:
             raise ValueError(f"landmark_stream must be one of {', '.join(STREAMS)}, got {landmark_stream!r}")
+        if landmark_weights not in LANDMARKS:
+            raise ValueError(
+                f"landmark_weights must be one of {', '.join(LANDMARKS)}, got {landmark_weights!r}"
+            )
         if cross_fusion and landmark_stream == "none":
             raise ValueError("cross fusion needs a landmark stream; set cross_fusion=False to do without both")
         super().__init__(num_classes, size)
         self.tokens = tokens
         self.landmark_stream = landmark_stream
+        self.landmark_weights = landmark_weights
         self.cross_fusion = cross_fusion
         self.token_mix = token_mix
         self.has_face_maps = tokens == "spatial"
@@ -272,7 +281,7 @@ class POSTER(Method):
     def load_shipped(self) -> None:
         """Fill the landmark stream of the tiny size with the weights that ship."""
         if self.size == "tiny" and self.landmarks is not None:
-            load_weights(self.landmarks, LANDMARK_WEIGHTS)
+            load_weights(self.landmarks, LANDMARKS[self.landmark_weights])
 
     def train(self, mode: bool = True) -> "POSTER":
         """Set the mode of all modules but a frozen landmark stream's, whose statistics must never move."""

@@ -256,6 +256,7 @@ class QCS(Method):
     """
 
     batch_kind = "quadruplet"
+    backbone = ("trunk", "reduce", "embed_taps", "base")
     branches = 4
     paper = "Wang et al., AAAI 2025, https://arxiv.org/abs/2411.01988"
 

@@ -42,6 +42,9 @@ SHIPPED_FOLDER = Path(__file__).parents[1] / "weights"
 # What a card calls the landmark network, and its weights at tiny size, made by `fer-lab landmarks`.
 LANDMARK_NETWORK = "mobilefacenet"
 LANDMARK_WEIGHTS = SHIPPED_FOLDER / "synthetic" / "landmarks.safetensors"
+# The same network, trained on faces with the knobs of the study set alone, so that POSTER's second stream has
+# seen no more than the methods that POSTER is compared with.
+STUDY_LANDMARKS = LANDMARK_WEIGHTS.with_stem("landmarks_study")
 LIMITS = {
     "synthetic": "Learned from drawings alone. It shows how the method works on rendered faces; on photographs "
     "its answers mean little.",

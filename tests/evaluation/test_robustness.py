@@ -4,7 +4,7 @@ import torch
 from fer_lab.data.augmentation import prepare
 from fer_lab.data.synthetic import SyntheticFaces
 from fer_lab.evaluation.metrics import predict
-from fer_lab.evaluation.robustness import SCALES, accuracy_by_knob, accuracy_by_scale, shrunk
+from fer_lab.evaluation.robustness import RESOLUTIONS, accuracy_by_knob, accuracy_by_resolution, shrunk
 from fer_lab.intervals import binomial_interval
 from fer_lab.models import Method, create_model
 
@@ -57,21 +57,21 @@ class Sharp(Method):
         return torch.cat([torch.zeros_like(detail), detail, detail.new_full((len(detail), 5), -9.0)], dim=1)
 
 
-def test_accuracy_has_a_row_for_each_scale(faces):
+def test_accuracy_has_a_row_for_each_resolution(faces):
     happy = faces.subset(faces.labels == 1)
     model = Sharp()
-    table = accuracy_by_scale(model, happy)
-    assert table["metric"].tolist() == [f"accuracy_at_{percent}" for percent in SCALES]
+    table = accuracy_by_resolution(model, happy)
+    assert table["metric"].tolist() == [f"accuracy_at_resolution_{percent}" for percent in RESOLUTIONS]
     assert table["value"].tolist() == [1.0] * 4
     sharp, soft = (prepare(shrunk(happy, p).images, 56).diff(dim=3).abs().mean().item() for p in (100, 35))
     model.threshold = (sharp + soft) / 2
-    values = accuracy_by_scale(model, happy, (100, 35))["value"].tolist()
+    values = accuracy_by_resolution(model, happy, (100, 35))["value"].tolist()
     assert values[0] > 0.8
     assert values[1] < 0.2
 
 
-def test_the_lowest_scale_still_reaches_the_model(faces):
-    table = accuracy_by_scale(create_model("baseline"), faces, (35,))
+def test_the_lowest_resolution_still_reaches_the_model(faces):
+    table = accuracy_by_resolution(create_model("baseline"), faces, (35,))
     assert 0 <= table["low"].item() <= table["value"].item() <= table["high"].item() <= 1
 
 

@@ -20,7 +20,7 @@ ASKED = Training(
     changes={"lr": 5e-4, "augmentation.flip": 0.0},
     options={"num_heads": 2, "affinity_weight": 0.0},
     trunk=TRUNK,
-    scales=(50,),
+    resolutions=(50,),
     variant="DAN, K = 2",
 )
 
@@ -35,7 +35,7 @@ def test_a_training_and_its_data_are_the_same_training():
 
 
 def test_equal_trainings_have_equal_data_whatever_the_order_and_kind_of_numbers():
-    turned = dataclasses.replace(ASKED, changes=dict(reversed(ASKED.changes.items())), scales=[50.0])
+    turned = dataclasses.replace(ASKED, changes=dict(reversed(ASKED.changes.items())), resolutions=[50.0])
     assert turned.to_json() == ASKED.to_json()
     assert dataclasses.replace(ASKED, options={"num_heads": 2, "affinity_weight": 0}).name == ASKED.name
 
@@ -66,7 +66,7 @@ def test_the_command_is_written_for_others():
         ["--faces", "80", "--faces-seed", "1", "--knob", "imbalance=0", "--knob", "scale_range=[0.4, 1]"],
         ["--set", "augmentation.flip=0", "--set", "lr=0.0005"],
         ["--option", "affinity_weight=0", "--option", "num_heads=2"],
-        ["--trunk", f"runs/{TRUNK.name}", "--scales", "50", "--record", "DAN, K = 2"],
+        ["--trunk", f"runs/{TRUNK.name}", "--resolutions", "50", "--record", "DAN, K = 2"],
     ):
         i = words.index(part[0])
         assert words[i : i + len(part)] == part

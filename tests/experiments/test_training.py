@@ -32,7 +32,7 @@ ASKED = Training(
     faces=FaceRequest(count=COUNT),
     seed=3,
     changes={"epochs": 1, "batch_size": 16, "augmentation.flip": 0.25},
-    scales=(50,),
+    resolutions=(50,),
     variant="quick",
 )
 
@@ -60,7 +60,7 @@ def trained(tmp_path_factory):
         *CHANGES,
         "--seed",
         "3",
-        "--scales",
+        "--resolutions",
         "50",
         "--record",
         "quick",
@@ -105,7 +105,7 @@ def test_train_records_what_it_prints(trained):
     shown = f"{numbers['value']:.3f}  [{numbers['low']:.3f}, {numbers['high']:.3f}]"
     assert " ".join(f"accuracy {shown}".split()) in " ".join(output.split())
     assert numbers["value"] == store.answers(row["id"]).correct.mean()
-    assert 0 <= store.metrics().query("metric == 'accuracy_at_50'")["value"].item() <= 1
+    assert 0 <= store.metrics().query("metric == 'accuracy_at_resolution_50'")["value"].item() <= 1
     assert row["request"] == ASKED.to_json()
     assert row["command"] == ASKED.command()
 
@@ -241,7 +241,7 @@ def quick(monkeypatch):
 def test_missing_rows_are_trained_after_the_trainings_they_start_from(tmp_path, quick):
     """What a table lacks is trained, each once; of what it has, only what the rest starts from."""
     store, folder = ResultsStore(tmp_path / "store"), tmp_path / "runs"
-    first = dataclasses.replace(ASKED, variant="first", scales=())
+    first = dataclasses.replace(ASKED, variant="first", resolutions=())
     second = dataclasses.replace(first, weights=first, variant="second")
     last = dataclasses.replace(first, trunk=second, variant="last")
     rows = {"last": last, "second": second, "first": first, "other": dataclasses.replace(first, seed=9)}
@@ -258,7 +258,7 @@ def test_missing_rows_are_trained_after_the_trainings_they_start_from(tmp_path, 
 
 
 def test_a_training_is_known_by_the_run_it_started_from_and_not_by_the_folder(tmp_path, quick):
-    first = dataclasses.replace(ASKED, variant="first", scales=())
+    first = dataclasses.replace(ASKED, variant="first", resolutions=())
     train(first, out=tmp_path / "elsewhere")
     second = dataclasses.replace(first, trunk=tmp_path / "elsewhere", variant="second")
     train(second, out=tmp_path / "second", store=tmp_path / "store")

@@ -54,7 +54,7 @@ OTHER = {
     "trunk": "synthetic/dan",
     "variant": "another",
     "split": "valid",
-    "scales": (50,),
+    "resolutions": (50,),
     "balanced": 14,
 }
 OTHER_FACES = {

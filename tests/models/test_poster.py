@@ -7,6 +7,7 @@ from helpers.reference import assert_agrees, normal
 
 from fer_lab.data import FaceRequest, prepare
 from fer_lab.data.faces import FaceBatch
+from fer_lab.experiments.study import STUDY
 from fer_lab.models import create_model
 from fer_lab.models.layers import watch
 from fer_lab.models.poster import (
@@ -19,7 +20,7 @@ from fer_lab.models.poster import (
     with_class_token,
 )
 from fer_lab.models.trunks import mobilefacenet
-from fer_lab.models.weights import LANDMARK_WEIGHTS, load_weights
+from fer_lab.models.weights import LANDMARK_WEIGHTS, STUDY_LANDMARKS, load_weights, read_card
 from fer_lab.runs.run import open_model
 
 ALONE = {"landmark_stream": "none", "cross_fusion": False, "pyramid": False}
@@ -335,3 +336,13 @@ def test_create_model_fills_the_tiny_stream_and_the_constructor_does_not():
         torch.testing.assert_close(shipped.landmarks.state_dict()[name], value, rtol=0, atol=0)
     assert not torch.equal(bare.landmarks.last.conv.weight, reference.last.conv.weight)
     assert LANDMARK_WEIGHTS.stat().st_size < 1_000_000
+
+
+def test_the_study_s_landmark_stream_learned_from_the_study_s_faces_alone():
+    stream = create_model("poster", landmark_weights="study").landmarks
+    reference = mobilefacenet("tiny")
+    load_weights(reference, STUDY_LANDMARKS)
+    assert torch.equal(stream.last.conv.weight, reference.last.conv.weight)
+    assert read_card(STUDY_LANDMARKS)["fingerprint"] == STUDY["faces"].sized(56).fingerprint()
+    with pytest.raises(ValueError, match="wide, study, got 'narrow'"):
+        create_model("poster", landmark_weights="narrow")

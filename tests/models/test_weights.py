@@ -18,6 +18,7 @@ from fer_lab.models.trunks import mobilefacenet
 from fer_lab.models.weights import (
     LANDMARK_WEIGHTS,
     SHIPPED_FOLDER,
+    STUDY_LANDMARKS,
     CheckpointError,
     card_text,
     is_shipped_name,
@@ -31,7 +32,7 @@ from fer_lab.models.weights import (
 from fer_lab.runs.run import open_model
 
 FILES = sorted(SHIPPED_FOLDER.glob("*/*.safetensors"))
-MODELS = [path for path in FILES if path != LANDMARK_WEIGHTS]
+MODELS = [path for path in FILES if path not in (LANDMARK_WEIGHTS, STUDY_LANDMARKS)]
 
 
 def rewrite_card(path, **changes):

@@ -137,19 +137,29 @@ def order_scores(
     return {order: accuracy for accuracy, order in sorted(scores.values(), key=lambda pair: -pair[0])}
 
 
-def start_from_trunk(model: Method, trained: Method) -> None:
-    """Copy the trunk of a trained model into another method's, as the papers start from face recognition's.
+def start_from_trunk(model: Method, trained: Method) -> str:
+    """Copy the trunk of a trained model into another one, as the papers start from face recognition's.
+
+    Where both models name more than the trunk as their `backbone`, as QCS and DCS do with their base network,
+    these parts are copied too.
+
+    Returns:
+        A sentence on what was copied.
 
     Raises:
-        ValueError: one of the two has no trunk, or their trunks differ.
+        ValueError: one of the two has no trunk, or parts that both have differ.
     """
     own, source = (getattr(method, "trunk", None) for method in (model, trained))
     if not (isinstance(own, nn.Module) and isinstance(source, nn.Module)):
         raise ValueError(f"{model.name} and {trained.name} must both have a trunk to hand one over")
-    if {k: v.shape for k, v in own.state_dict().items()} != {
-        k: v.shape for k, v in source.state_dict().items()
-    }:
-        raise ValueError(
-            f"the trunks of {trained.name} ({trained.size}) and {model.name} ({model.size}) differ"
-        )
-    own.load_state_dict(source.state_dict())
+    shared = [part for part in model.backbone if part in trained.backbone]
+    pairs = [(model.get_submodule(part), trained.get_submodule(part)) for part in shared]
+    for part, (mine, theirs) in zip(shared, pairs, strict=True):
+        shapes = [{key: value.shape for key, value in one.state_dict().items()} for one in (mine, theirs)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                f"the {part} of {trained.name} ({trained.size}) and of {model.name} ({model.size}) differ"
+            )
+    for mine, theirs in pairs:
+        mine.load_state_dict(theirs.state_dict())
+    return f"{', '.join(shared)} of {trained.name}"

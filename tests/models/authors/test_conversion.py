@@ -117,6 +117,19 @@ def test_a_trunk_is_handed_over_to_another_method():
         start_from_trunk(create_model("dan", size="paper"), trained)
 
 
+def test_methods_that_share_more_than_a_trunk_hand_over_the_whole_base_network():
+    trained, model = create_model("qcs", form="none"), create_model("dcs")
+    fresh = {name: value.clone() for name, value in model.state_dict().items()}
+    assert "base of qcs" in start_from_trunk(model, trained)
+    for name, value in model.state_dict().items():
+        given = trained.state_dict().get(name, fresh[name])
+        assert torch.equal(value, given), name
+    assert not torch.equal(model.base.positions, fresh["base.positions"])
+    assert start_from_trunk(create_model("poster"), trained) == "trunk of qcs"
+    with pytest.raises(ValueError, match="base of qcs .* differ"):
+        start_from_trunk(create_model("qcs", num_classes=8), trained)
+
+
 @pytest.mark.parametrize(
     ("dataset", "write", "classes", "split"),
     [
