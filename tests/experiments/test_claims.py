@@ -189,6 +189,12 @@ def test_what_notebooks_02_and_03_say_was_found_is_what_the_file_says():
         f"{loss}-margin": "worse" if loss == "center" else "better" for loss in claims.LOSSES
     }
     assert margins["difference"].idxmax() == "semi-margin"
+    rare = found[(found["family"] == "rare classes") & (found["metric"] == "recall")]["verdict"]
+    assert {name for name, verdict in rare.items() if verdict == "worse"} == {
+        f"{loss}-rare-recall" for loss in ("center", "semi", "fully")
+    }
+    assert set(rare) == {"worse", "not known"}
+    assert found.loc["predicted-rare-accuracy", "verdict"] == "equivalent"
     compact = losses[losses["metric"] == "within_between"]["difference"]
     assert list(compact.sort_values().index[:3]) == [
         f"{one}-compactness" for one in ("center", "semi", "fully")

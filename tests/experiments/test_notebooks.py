@@ -3,15 +3,13 @@
 import pytest
 
 from fer_lab.data import FaceRequest
-from fer_lab.experiments import Training, compare, dan, ferplus, poster, qcs, train_missing
+from fer_lab.experiments import Training, compare, dan, ferplus, train_missing
 from fer_lab.experiments.claims import FAMILIES
 from fer_lab.experiments.study import PILOT_SEEDS, SEEDS
 from fer_lab.runs import ResultsStore, results_folder
 
 # function → how many rows of tables it describes, without the trunks that some of them start from
 EXPERIMENTS = {
-    poster.ablation: 12,
-    qcs.distillation: 15,
     compare.same_budget: 45,
     ferplus.trainings: 42,
 }

@@ -126,7 +126,7 @@ def test_methods_that_share_more_than_a_trunk_hand_over_the_whole_base_network()
         assert torch.equal(value, given), name
     assert not torch.equal(model.base.positions, fresh["base.positions"])
     assert start_from_trunk(create_model("poster"), trained) == "trunk of qcs"
-    with pytest.raises(ValueError, match="base of qcs .* differ"):
+    with pytest.raises(ValueError, match=r"base of qcs .* differ"):
         start_from_trunk(create_model("qcs", num_classes=8), trained)
 
 
