@@ -6,7 +6,6 @@ Errors are reported in one line on stderr. The exit code is 2 if the fault lies 
 traceback instead. A command imports the packages that it needs, since some take seconds.
 """
 
-import dataclasses
 import itertools
 import os
 import sys
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from fer_lab.book.result import NotebookResult
-    from fer_lab.data import FaceRequest
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -208,32 +206,10 @@ def _typed(words: Sequence[str] | None, option: str, defaults: Mapping[str, Any]
     }
 
 
-def _faces(
-    dataset: str,
-    root: Path | None,
-    count: int | None,
-    seed: int,
-    size: int | None,
-    classes: int | None,
-    rule: str,
-    skip_bad: bool,
-    knobs: Sequence[str] | None,
-) -> "FaceRequest":
-    from fer_lab.data import FaceRequest
+def _typed_knobs(words: Sequence[str] | None) -> dict[str, Any]:
     from fer_lab.data.synthetic import KNOBS
 
-    defaults = {name: knob.default for name, knob in KNOBS.items()}
-    return FaceRequest(
-        dataset=dataset,
-        root=root,
-        count=count,
-        seed=seed,
-        size=size,
-        classes=classes,
-        rule=rule,
-        skip_bad=skip_bad,
-        knobs=_typed(knobs, "--knob", defaults),
-    )
+    return _typed(words, "--knob", {name: knob.default for name, knob in KNOBS.items()})
 
 
 @app.command()
@@ -286,25 +262,22 @@ def reproduce(
         engine=engine,
         on_result=_report_notebook,
     )
-    _print_notebooks(results)
-    _say("", f"executed notebooks  {out / 'notebooks'}", f"the book            {out / 'index.html'}")
-    _exit_if_failed(results)
+    where = (f"executed notebooks  {out / 'notebooks'}", f"the book            {out / 'index.html'}")
+    _conclude(results, "", *where)
 
 
 def _report_notebook(result: "NotebookResult") -> None:
     _say(f"{result.notebook}  {result.seconds:.1f} s  {'FAILED' if result.error else 'ok'}", err=True)
 
 
-def _print_notebooks(results: "Sequence[NotebookResult]") -> None:
+def _conclude(results: "Sequence[NotebookResult]", *lines: str) -> None:
+    """Print what failed, a table and some lines; the exit code is 1 if anything failed."""
     from fer_lab.book.result import format_table
 
     for result in results:
         if result.error:
             _say("", f"{result.notebook}: {result.error}", *result.traceback.split("\n"), err=True)
-    _say("", *format_table(results).split("\n"))
-
-
-def _exit_if_failed(results: "Sequence[NotebookResult]") -> None:
+    _say("", *format_table(results).split("\n"), *lines)
     if failed := [result.notebook for result in results if result.error]:
         _say(f"{len(failed)} of {len(results)} failed: {', '.join(failed)}", err=True)
         raise typer.Exit(1)
@@ -327,9 +300,7 @@ def notebooks(
         for path in parameters.lay_out(folder):
             _say(path)
         return
-    results = run.refresh(_listed(only) or None, on_result=_report_notebook)
-    _print_notebooks(results)
-    _exit_if_failed(results)
+    _conclude(run.refresh(_listed(only) or None, on_result=_report_notebook))
 
 
 def _print_version(asked: bool) -> None:
@@ -437,6 +408,7 @@ def train(
     worker: Annotated[str, typer.Option(hidden=True, help="Fingerprint of the faces; set by --devices.")] = "",
 ) -> None:
     """Train a model, then report once on a split that took part in no choice."""
+    from fer_lab.data import FaceRequest
     from fer_lab.experiments import Training, training
     from fer_lab.models.method import model_options
     from fer_lab.models.recipes import Recipe
@@ -445,27 +417,17 @@ def train(
         raise ValueError("--order is the label order of --weights; numbered class folders take --faces-order")
     fields = Recipe(epochs=1, batch_size=1).to_dict()
     fields |= {f"augmentation.{name}": value for name, value in fields.pop("augmentation").items()}
+    faces = FaceRequest(
+        dataset=dataset, root=data_root, classes=classes, size=faces_size, rule=rule, skip_bad=skip_bad,
+        order=faces_order, test_share=test_share, count=count, seed=faces_seed, knobs=_typed_knobs(knob),
+    )  # fmt: skip
     request = Training(
-        model=model,
-        faces=dataclasses.replace(
-            _faces(dataset, data_root, count, faces_seed, faces_size, classes, rule, skip_bad, knob),
-            order=faces_order,
-            test_share=test_share,
-        ),
-        size=size,
-        recipe=recipe,
-        seed=seed,
-        changes=_typed(changes, "--set", fields),
-        options=_typed(option, "--option", model_options(model)),
-        weights=weights,
-        order=order,
-        trunk=trunk,
-        variant=record,
-        split=split,
+        model=model, faces=faces, size=size, recipe=recipe, seed=seed, weights=weights, order=order,
+        changes=_typed(changes, "--set", fields), options=_typed(option, "--option", model_options(model)),
+        trunk=trunk, variant=record, split=split, balanced=balanced,
         resolutions=tuple(_numbers(resolutions, "--resolutions", "75,50,35", 1, 100)),
         head_sizes=tuple(_numbers(head_sizes, "--head-sizes", "75,125", 1, 1000)),
-        balanced=balanced,
-    )
+    )  # fmt: skip
     if worker and out:
         training.train_worker(request, out, worker, fresh=fresh, device=device)
         return
@@ -513,10 +475,9 @@ def landmarks(
 ) -> None:
     """Train POSTER's tiny landmark stream on rendered faces, and measure it on other people."""
     from fer_lab.data.datasets import load_dataset
-    from fer_lab.data.synthetic import KNOBS
     from fer_lab.experiments.landmarks import ship_landmarks
 
-    knobs = _typed(knob, "--knob", {name: one.default for name, one in KNOBS.items()}) or None
+    knobs = _typed_knobs(knob) or None
     photographs = load_dataset("ferplus", data_root) if data_root else None
     if photographs:
         photographs = photographs.split(photographs.reported_split())
@@ -580,14 +541,17 @@ def evaluate(
     knob: Knobs = None,
 ) -> None:
     """Measure a trained model on one split, with 95 % bootstrap intervals."""
+    from fer_lab.data import FaceRequest
     from fer_lab.evaluation import metrics
     from fer_lab.runs import open_model
 
     model = open_model(run)
     # A data set without contempt is not asked for it: `predict` leaves contempt out of the model's answers.
     classes = model.num_classes if dataset == "synthetic" or model.num_classes == 7 else None
-    request = _faces(dataset, data_root, count, faces_seed, faces_size, classes, rule, skip_bad, knob)
-    request = dataclasses.replace(request, order=order, test_share=test_share)
+    request = FaceRequest(
+        dataset=dataset, root=data_root, classes=classes, size=faces_size, rule=rule, skip_bad=skip_bad,
+        order=order, test_share=test_share, count=count, seed=faces_seed, knobs=_typed_knobs(knob),
+    )  # fmt: skip
     faces = request.sized(model.image_size).load()
     split = split or faces.reported_split()
     faces = faces.split(split)
@@ -738,8 +702,13 @@ def data_cache(
     test_share: TestShare = 0.0,
 ) -> None:
     """Decode a data set once, into one file that trainings map into memory."""
-    request = _faces(dataset, root, None, 0, size, classes, rule, skip_bad, None)
-    _say(dataclasses.replace(request, order=order, test_share=test_share).load())
+    from fer_lab.data import FaceRequest
+
+    request = FaceRequest(
+        dataset=dataset, root=root, classes=classes, size=size, rule=rule, skip_bad=skip_bad, order=order,
+        test_share=test_share,
+    )  # fmt: skip
+    _say(request.load())
 
 
 @data_app.command("render")
@@ -752,9 +721,10 @@ def data_render(
     knob: Knobs = None,
 ) -> None:
     """Render faces with known labels into a folder that `--dataset folder` reads."""
+    from fer_lab.data import FaceRequest
     from fer_lab.data.synthetic import write_folder
 
-    faces = _faces("synthetic", None, count, seed, size, classes, "majority", False, knob).load()
+    faces = FaceRequest(classes=classes, size=size, count=count, seed=seed, knobs=_typed_knobs(knob)).load()
     write_folder(faces, folder)
     _say(f"{folder}: {faces}")
 
@@ -810,10 +780,8 @@ def bench_data(dataset: Dataset = "synthetic", data_root: DataRoot = None, csv: 
     """Faces per second through rendering, reading and augmentation; memory of larger sets."""
     from fer_lab.bench import data
 
-    if dataset == "synthetic":
-        _print_table(data.bench_data(), csv)
-    else:
-        _print_table(data.bench_data(dataset=dataset, root=data_root), csv)
+    real: dict[str, Any] = {} if dataset == "synthetic" else {"dataset": dataset, "root": data_root}
+    _print_table(data.bench_data(**real), csv)
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """The command line: what it passes on, what it prints, how it ends; one training from end to end."""
 
 import csv
+import importlib
 import json
 import subprocess
 import sys
@@ -200,6 +201,26 @@ def test_help_does_not_wait_for_torch():
 
 # ---------------------------------------------------------------------------------------------------------
 # models
+
+
+def test_predict_does_not_wait_for_what_it_does_not_use():
+    heavy = ("captum", "ipywidgets", "matplotlib", "pandas", "scipy", "seaborn", "sympy", "torchvision", "umap")
+    code = (
+        "import sys\nfrom fer_lab.explorer import predict_picture\nfrom fer_lab.models.inference import fuse\n"
+        f"from fer_lab.runs import open_model\nfuse(open_model('dan'))\nprint({{*{heavy}}} & {{*sys.modules}})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+@pytest.mark.parametrize("name", ["explanation", "explorer", "runs"])
+def test_a_package_shows_the_names_that_it_imports_when_they_are_asked_for(name):
+    package = importlib.import_module(f"fer_lab.{name}")
+    some = {"explanation": "explain", "explorer": "FaceExplorer", "runs": "ResultsStore"}[name]
+    assert some in dir(package)
+    assert getattr(package, some).__name__ == some
+    with pytest.raises(AttributeError, match=f"module 'fer_lab.{name}' has no attribute 'nothing'"):
+        package.nothing  # noqa: B018
 
 
 def test_models_lists_sizes_recipes_and_options():

@@ -25,7 +25,7 @@ FLOORS = (
     "parallel",
 )
 # Single files at the bottom, which every folder may import.
-GROUND = ("_files", "_device", "_progress", "intervals")
+GROUND = ("_files", "_device", "_progress", "_lazy", "intervals")
 
 
 def room(module: str) -> str:

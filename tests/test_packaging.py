@@ -185,7 +185,13 @@ def test_the_wheel_carries_notebooks_and_results(wheel):
     package = {path.relative_to(ROOT).as_posix() for path in (ROOT / "fer_lab").rglob("*.*") if path.is_file()}
     package = {path for path in package if "__pycache__" not in path}
     assert {"fer_lab/py.typed", "fer_lab/book/index.html.j2"} <= package
-    assert notebooks | package | {"fer_lab/notebooks/98_extra.ipynb", "fer_lab/results/extra.csv"} <= names
+    store = ROOT / "figures" / "results"
+    results = {
+        f"fer_lab/results/{path.relative_to(store).as_posix()}" for path in store.rglob("*") if path.suffix
+    }
+    assert "fer_lab/results/plane.npz" in results
+    extra = {"fer_lab/notebooks/98_extra.ipynb", "fer_lab/results/extra.csv"}
+    assert notebooks | package | results | extra <= names
 
 
 def test_notebooks_are_laid_out_from_an_installed_wheel(wheel, tmp_path):

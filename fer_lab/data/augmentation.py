@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -34,21 +35,6 @@ def check_number(name: str, value: object) -> None:
 class Augmentation:
     """Random changes of a training face, drawn for every face by itself; the default changes nothing.
 
-    Attributes:
-        flip: probability of a mirror image.
-        rotation: largest angle in degrees, in either direction.
-        scale: (smallest, largest) zoom; above 1 enlarges the face.
-        shift: largest displacement along each axis, as a share of the side.
-        warp_p: probability that rotation, scale and shift are applied to a face.
-        brightness, contrast, saturation: largest relative change, 0…1.
-        hue: largest turn of the colour circle, as a share of the full circle, 0…0.5. It is a rotation in YIQ,
-            not in HSV as in torchvision: for small turns the two are close, and this one is a matrix.
-        grey_p: probability that a face loses its colours, so that a model serves colour and grey pictures.
-        noise: standard deviation of added Gaussian noise, on the 0…1 scale.
-        noise_p: probability of noise.
-        erasing_p: probability that a rectangle is blanked (Zhong et al., arXiv 1708.04896).
-        erasing_scale: (smallest, largest) share of the area that is blanked; its sides are 0.3…3.3 to 1.
-
     Raises:
         ValueError: a value out of range.
 
@@ -56,42 +42,31 @@ class Augmentation:
         >>> Augmentation(flip=0.5, rotation=10, erasing_p=0.25)
     """
 
-    flip: float = 0.0
-    rotation: float = 0.0
-    scale: tuple[float, float] = (1.0, 1.0)
-    shift: float = 0.0
-    warp_p: float = 1.0
-    brightness: float = 0.0
+    flip: float = 0.0  # probability of a mirror image
+    rotation: float = 0.0  # largest angle in degrees, in either direction
+    scale: tuple[float, float] = (1.0, 1.0)  # smallest and largest zoom; above 1 enlarges the face
+    shift: float = 0.0  # largest displacement along each axis, as a share of the side
+    warp_p: float = 1.0  # probability that rotation, scale and shift are applied to a face
+    brightness: float = 0.0  # largest relative change, 0…1, as for the next two
     contrast: float = 0.0
     saturation: float = 0.0
+    # Largest turn of the colour circle, as a share of the full circle, 0…0.5. It is a rotation in YIQ, not in
+    # HSV as in torchvision: for small turns the two are close, and this one is a matrix.
     hue: float = 0.0
-    grey_p: float = 0.0
-    noise: float = 0.0
-    noise_p: float = 1.0
-    erasing_p: float = 0.0
+    grey_p: float = 0.0  # probability that a face loses its colours, for a model of colour and grey pictures
+    noise: float = 0.0  # standard deviation of added Gaussian noise, on the 0…1 scale
+    noise_p: float = 1.0  # probability of noise
+    erasing_p: float = 0.0  # probability that a rectangle is blanked (Zhong et al., arXiv 1708.04896)
+    # Smallest and largest share of the area that is blanked; its sides are 0.3…3.3 to 1.
     erasing_scale: tuple[float, float] = (0.02, 0.1)
 
     def __post_init__(self) -> None:
-        for f in dataclasses.fields(self):
-            if f.type is float:
-                check_number(f.name, getattr(self, f.name))
-        for key in (
-            "flip",
-            "warp_p",
-            "grey_p",
-            "noise_p",
-            "erasing_p",
-            "brightness",
-            "contrast",
-            "saturation",
-            "shift",
-        ):
-            if not 0 <= getattr(self, key) <= 1:
-                raise ValueError(f"{key} must be in 0…1, got {getattr(self, key)!r}")
-        if not 0 <= self.hue <= 0.5:
-            raise ValueError(f"hue must be in 0…0.5, got {self.hue!r}")
-        if self.noise < 0 or self.rotation < 0:
-            raise ValueError("noise and rotation must not be negative")
+        most = {"hue": 0.5, "noise": math.inf, "rotation": math.inf}
+        for key in (f.name for f in dataclasses.fields(self) if f.type is float):
+            value = getattr(self, key)
+            check_number(key, value)
+            if not 0 <= value <= most.get(key, 1):
+                raise ValueError(f"{key} must be in 0…{most.get(key, 1)}, got {value!r}")
         for key in ("scale", "erasing_scale"):
             low, high = getattr(self, key)
             if not 0 < low <= high < math.inf:
@@ -101,8 +76,7 @@ class Augmentation:
     def from_dict(cls, data: dict[str, Any]) -> "Augmentation":
         """The inverse of `dataclasses.asdict`, also after JSON has turned tuples into lists.
 
-        Raises:
-            ValueError: an unknown field, or a value out of range.
+        Raises ValueError for an unknown field, or a value out of range.
         """
         known = {f.name for f in dataclasses.fields(cls)}
         if unknown := set(data) - known:
@@ -111,7 +85,7 @@ class Augmentation:
         return cls(**values)
 
 
-def to_grey(images: torch.Tensor) -> torch.Tensor:
+def to_grey(images: Tensor) -> Tensor:
     """RGB images uint8 [...,3,H,W] → their luma in all three channels, rounded as Pillow's `convert("L")` does.
 
     A picture whose channels are equal stays as it is, byte for byte.
@@ -121,15 +95,11 @@ def to_grey(images: torch.Tensor) -> torch.Tensor:
     return luma.to(images.dtype).unsqueeze(-3).expand_as(images)
 
 
-def normalize(images: torch.Tensor, color_order: str = "RGB") -> torch.Tensor:
+def normalize(images: Tensor, color_order: str = "RGB") -> Tensor:
     """Normalise RGB images [...,3,H,W], uint8 or float 0…1 → float32, by ImageNet's mean and deviation.
 
-    Args:
-        color_order: "BGR" swaps the channels first and keeps the RGB statistics, as the authors of POSTER do
-            on RAF-DB. "GREY" takes images that `to_grey` has turned grey.
-
-    Raises:
-        ValueError: another number of channels, or another colour order.
+    "BGR" swaps the channels first and keeps the RGB statistics, as the authors of POSTER do on RAF-DB. "GREY"
+    takes images that `to_grey` has turned grey. Raises ValueError for other channels or colour orders.
     """
     if images.ndim < 3 or images.shape[-3] != 3:
         raise ValueError(f"expected images [...,3,H,W], got {list(images.shape)}")
@@ -139,15 +109,14 @@ def normalize(images: torch.Tensor, color_order: str = "RGB") -> torch.Tensor:
         images = images.float() / 255
     if color_order == "BGR":
         images = images.flip(-3)
-    mean, std = _channel(MEAN, images), _channel(STD, images)
-    return (images - mean) / std
+    return (images - _channel(MEAN, images)) / _channel(STD, images)
 
 
-def _channel(values: tuple[float, ...], like: torch.Tensor) -> torch.Tensor:
+def _channel(values: tuple[float, ...], like: Tensor) -> Tensor:
     return torch.tensor(values, device=like.device, dtype=like.dtype).view(3, 1, 1)
 
 
-def prepare(images: torch.Tensor, size: int, color_order: str = "RGB") -> torch.Tensor:
+def prepare(images: Tensor, size: int, color_order: str = "RGB") -> Tensor:
     """Resize and normalise faces for evaluation: uint8 [B,3,S,S] → float32 [B,3,size,size].
 
     For a model whose colour order is "GREY", a picture and its grey twin give the same numbers.
@@ -159,7 +128,7 @@ def prepare(images: torch.Tensor, size: int, color_order: str = "RGB") -> torch.
 
 
 def augment(
-    images: torch.Tensor,
+    images: Tensor,
     size: int,
     augmentation: Augmentation,
     generator: torch.Generator,
@@ -167,28 +136,22 @@ def augment(
     color_order: str = "RGB",
     part: slice = slice(None),
     total: int | None = None,
-) -> torch.Tensor:
-    """Augment and normalise faces, each with its own draw.
+) -> Tensor:
+    """Augment and normalise faces, each with its own draw: uint8 [B,3,S,S] → float32 [B,3,size,size].
 
     Args:
-        images: uint8 [B,3,S,S] on any device.
-        size: side of the result in pixels.
-        augmentation: the random changes and their ranges.
         generator: a CPU generator, so that the draws do not depend on the device.
         part, total: with several processes, `images` are the faces `part` of a global batch of `total` faces.
             Every process draws for all of them, so all processes agree.
-
-    Returns:
-        float32 [B,3,size,size].
     """
     n = total if total is not None else len(images)
     device = images.device
     a = augmentation
 
-    def draw(*shape: int) -> torch.Tensor:
+    def draw(*shape: int) -> Tensor:
         return torch.rand(n, *shape, generator=generator)[part].to(device)
 
-    def signed(limit: float) -> torch.Tensor:
+    def signed(limit: float) -> Tensor:
         return (draw() * 2 - 1) * limit
 
     images = (to_grey(images) if color_order == "GREY" else images).float() / 255
@@ -221,22 +184,11 @@ def augment(
         noise = torch.randn(n, 3, size, size, generator=generator)[part].to(device)
         images = (images + strength[:, None, None, None] * noise).clamp(0, 1)
     images = normalize(images, color_order)
-    if a.erasing_p:
-        images = images.masked_fill(_rectangles(draw, size, a), 0.0)
-    return images
+    return images.masked_fill(_rectangles(draw, size, a), 0.0) if a.erasing_p else images
 
 
-def _recolor(
-    images: torch.Tensor,
-    bright: torch.Tensor,
-    contrast: torch.Tensor,
-    saturation: torch.Tensor,
-    turn: torch.Tensor,
-) -> torch.Tensor:
-    """One colour matrix per face: hue, saturation, brightness; then contrast around the mean grey.
-
-    images [B,3,H,W] on the 0…1 scale, the factors [B], turn [B] in radians.
-    """
+def _recolor(images: Tensor, bright: Tensor, contrast: Tensor, saturation: Tensor, turn: Tensor) -> Tensor:
+    """One colour matrix per face, by factors [B] and radians [B]; then contrast around the mean grey."""
     device = images.device
     c, s = torch.cos(turn) * saturation, torch.sin(turn) * saturation
     one, zero = torch.ones_like(c), torch.zeros_like(c)
@@ -249,7 +201,7 @@ def _recolor(
     return flat.view_as(images).clamp_(0, 1)
 
 
-def _rectangles(draw: Callable[..., torch.Tensor], size: int, a: Augmentation) -> torch.Tensor:
+def _rectangles(draw: Callable[..., Tensor], size: int, a: Augmentation) -> Tensor:
     """Bool [B,1,size,size], True inside each face's rectangle; a face has one with probability erasing_p."""
     erased = draw() < a.erasing_p
     area = (a.erasing_scale[0] + draw() * (a.erasing_scale[1] - a.erasing_scale[0])) * size * size

@@ -39,20 +39,13 @@ FER2013_SIZE = 48
 
 
 class Source(NamedTuple):
-    """Where the pixels of one face are: a picture file, or one field of Kaggle's fer2013.csv.
+    """Where the pixels of one face are: a picture file, or one field of Kaggle's fer2013.csv."""
 
-    Attributes:
-        name: relative to the data set's root; used in messages and in FaceSet.files.
-        path: the file.
-        offset, length: the bytes of the pixel field; offset -1 means a whole picture file.
-        line: line of the pixel field, counted from 1.
-    """
-
-    name: str
+    name: str  # relative to the data set's root; used in messages and in FaceSet.files
     path: str
-    offset: int = -1
-    length: int = 0
-    line: int = 0
+    offset: int = -1  # first byte of the pixel field; -1 for a whole picture file
+    length: int = 0  # bytes of the pixel field
+    line: int = 0  # line of the pixel field, counted from 1
 
     def read(self) -> bytes:
         """The picture's bytes, not decoded; raises DataError if the file cannot be read."""
@@ -89,19 +82,12 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True)
 class Pixels:
-    """Decoded pictures.
+    """Decoded pictures."""
 
-    Attributes:
-        storage: uint8 [M,3,S,S], one row a source; rows of unreadable pictures are black.
-        bad: row → why the picture could not be read.
-        twins: groups of rows whose pictures are identical, byte for byte.
-        digest: hex digest of the pictures' bytes, the same on every machine.
-    """
-
-    storage: torch.Tensor
-    bad: dict[int, str]
-    twins: list[list[int]]
-    digest: str
+    storage: torch.Tensor  # uint8 [M,3,S,S], one row a source; rows of unreadable pictures are black
+    bad: dict[int, str]  # row → why the picture could not be read
+    twins: list[list[int]]  # groups of rows whose pictures are identical, byte for byte
+    digest: str  # hex digest of the pictures' bytes, the same on every machine
 
 
 def cache_folder() -> Path:
@@ -112,20 +98,19 @@ def cache_folder() -> Path:
 def for_each(
     sources: Sequence[Source], work: Callable[[Source], Any], title: str, block: int = 32
 ) -> Generator[Any, None, None]:
-    """Yield `work(source)` for every source, in order, computed in a few threads.
+    """Yield `work(source)`, or the DataError that it raises, for every source in order; a few threads work.
 
-    A DataError that `work` raises is yielded as the result. At most 16 blocks of results wait at a time, so
-    memory does not grow with the data set.
+    At most 16 blocks of results wait at a time, so memory does not grow with the data set.
     """
 
+    def attempt(source: Source) -> Any:
+        try:
+            return work(source)
+        except DataError as error:
+            return error
+
     def run(part: Sequence[Source]) -> list[Any]:
-        results = []
-        for source in part:
-            try:
-                results.append(work(source))
-            except DataError as error:
-                results.append(error)
-        return results
+        return [attempt(source) for source in part]
 
     threads = min(4, os.cpu_count() or 1)
     with (
@@ -153,10 +138,7 @@ def native_size(sources: Sequence[Source]) -> int:
 
 
 def to_square(image: Image.Image, size: int) -> np.ndarray:
-    """Resize an RGB picture (antialiased, bilinear) to uint8 [3,S,S].
-
-    A picture that is not square is stretched, as the published recipes do.
-    """
+    """Resize an RGB picture (antialiased, bilinear) to uint8 [3,S,S], stretched as the published recipes do."""
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BILINEAR)
     return np.asarray(image).transpose(2, 0, 1)
@@ -175,17 +157,17 @@ def load_pixels(
 
     Args:
         name, root: the data set; the cache is named after them.
-        sources: M pictures.
         size: side S in pixels; None takes the pictures' own side if they all agree, else 112.
         part: name of a choice of the set's pictures; each has a cache of its own.
         cache: False decodes into memory and writes nothing.
 
     Raises:
-        DiskFullError: the cache does not fit on the disk.
-        OSError: the cache cannot be written.
+        OSError: as `build_cache`.
     """
     if not cache:
-        return _decode_into_memory(sources, size or native_size(sources))
+        side = size or native_size(sources)
+        storage = torch.empty(len(sources), 3, side, side, dtype=torch.uint8)
+        return Pixels(storage, *_decode(sources, side, storage.numpy().__setitem__))
     name = f"{name}-{part}" if part else name
     return open_cache(name, root, sources, size) or build_cache(name, root, sources, size)
 
@@ -216,17 +198,14 @@ def _card(name: str, root: Path, size: int | None) -> Path:
 def open_cache(name: str, root: Path, sources: Sequence[Source], size: int | None = None) -> Pixels | None:
     """The cached pictures; None if there is no undamaged cache of these files, this size and this format.
 
-    The whole cache is read once, to compare its digest. What a caller writes into the tensor never reaches the
-    disk.
+    The whole cache is read, to compare its digest. What a caller writes into the tensor never reaches the disk.
     """
     card = _card(name, root, size)
     try:
         info = read_json(card)
-        if (
-            info.pop("seal") != _seal(info)
-            or info["format"] != FORMAT
-            or info["key"] != cache_key(sources, size)
-        ):
+        if info.pop("seal") != _seal(info):
+            return None
+        if (info["format"], info["key"]) != (FORMAT, cache_key(sources, size)):
             return None
         path = card.parent / info["file"]
         array = _mapped(path)
@@ -272,17 +251,15 @@ def build_cache(name: str, root: Path, sources: Sequence[Source], size: int | No
     """
     card, key = _card(name, root, size), cache_key(sources, size)
     folder = card.parent
-    with _advised(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(_abandoned(folder))
-    side = size or native_size(sources)
-    shape = (len(sources), 3, side, side)
-    needed = math.prod(shape) + 128
     pixels = folder / f"{card.stem}-{key[:12]}.npy"
     advice = "make room, or point FER_LAB_CACHE at another disk"
     with _advised(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(_abandoned(folder))
+        side = size or native_size(sources)
+        shape = (len(sources), 3, side, side)
         # Written, not mapped: on a full disk a write fails, while a store into a map kills the process.
-        with atomic_file(pixels, needed, advice=advice) as file:
+        with atomic_file(pixels, math.prod(shape) + 128, advice=advice) as file:
             header = {"descr": "|u1", "fortran_order": False, "shape": shape}
             opening = io.BytesIO()
             np.lib.format.write_array_header_1_0(opening, header)
@@ -313,10 +290,9 @@ def build_cache(name: str, root: Path, sources: Sequence[Source], size: int | No
         if other != pixels:
             with contextlib.suppress(OSError):  # Windows keeps a file that a process has mapped
                 other.unlink()
-    built = open_cache(name, root, sources, size)
-    if built is None:
-        raise OSError(f"{pixels} does not read back as it was written; run again, and check the disk")
-    return built
+    if built := open_cache(name, root, sources, size):
+        return built
+    raise OSError(f"{pixels} does not read back as it was written; run again, and check the disk")
 
 
 def _abandoned(folder: Path) -> Iterator[Path]:
@@ -350,11 +326,6 @@ def _decode(
         store(row, result[0])
         total.update(result[1])
     return bad, [group for group in rows.values() if len(group) > 1], total.hexdigest()
-
-
-def _decode_into_memory(sources: Sequence[Source], side: int) -> Pixels:
-    storage = torch.empty(len(sources), 3, side, side, dtype=torch.uint8)
-    return Pixels(storage, *_decode(sources, side, storage.numpy().__setitem__))
 
 
 @contextlib.contextmanager

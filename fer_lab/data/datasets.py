@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fer_lab.data.cache import Pixels, Source, build_cache, for_each, load_pixels
+from fer_lab.data.cache import Source, build_cache, for_each, load_pixels
 from fer_lab.data.faces import SPLITS, FaceSet
 from fer_lab.data.images import DataError
-from fer_lab.data.layouts import LAYOUTS, RULES, Listing, read_layout
+from fer_lab.data.layouts import LAYOUTS, RULES, read_layout
 from fer_lab.data.layouts.parsing import some
 
 __all__ = ["LAYOUTS", "RULES", "DataError", "DatasetReport", "build_cache", "check_dataset", "load_dataset"]
@@ -44,13 +44,12 @@ def load_dataset(
 ) -> FaceSet:
     """Read a data set. The first call decodes every picture into a cache; later calls map the cache.
 
-    Subjects are −1, because none of these sets names its people. A warning counts pictures that are in more
-    than one split. Others count the faces of contempt that seven classes leave out, and say so where FER+'s
-    votes are missing and the faces are FER2013's, by name too.
+    Subjects are −1, because none of these sets names its people. Warnings count pictures that are in more than
+    one split and faces of contempt that seven classes leave out, and say so where FER+'s votes are missing and
+    the faces are FER2013's, by name too. The fingerprint does not depend on the files' place or times.
 
     Args:
-        name: "ferplus", "rafdb", "affectnet", "sfew" or "folder".
-        root: its folder.
+        name: "ferplus", "rafdb", "affectnet", "sfew" or "folder"; `root` is its folder.
         num_classes: 7 or 8, canonical order; None takes what the set has. Folders may have other classes.
         label_rule: FER+'s "largest", "majority" or "votes" (the faces of "largest"). All three fill `votes`.
         size: side S in pixels; None takes the pictures' own side if all are square and equal, else 112.
@@ -63,9 +62,6 @@ def load_dataset(
         count: keep so many faces, of every class and split its share and at least one; a warning says so. No
             other picture is decoded, and they have a cache of their own. None keeps all.
         seed: of the choice of `count` faces.
-
-    Returns:
-        images uint8 [N,3,S,S]. The fingerprint does not depend on the place of the files or their times.
 
     Raises:
         DataError: which file is wrong, in what way, and what to do.
@@ -103,18 +99,17 @@ def load_dataset(
                 "replace them, or leave them out with skip_bad=True (--skip-bad)"
             )
         warnings.warn(
-            f"{len(reasons):,} of {len(listing):,} unreadable pictures left out: {some(reasons)}",
-            stacklevel=2,
+            f"{len(reasons):,} of {len(listing):,} unreadable pictures left out: {some(reasons)}", stacklevel=2
         )
     rows, labels, splits = (part[readable] for part in (listing.rows, listing.labels, listing.splits))
     where = dict(zip(rows.tolist(), splits.tolist(), strict=True))
-    leaked = sum(len({where[row] for row in group if row in where}) > 1 for group in pixels.twins)
-    if leaked:
+    if leaked := sum(len({where[row] for row in group if row in where}) > 1 for group in pixels.twins):
         warnings.warn(
             f"pictures of {name} that are in more than one split, byte for byte: {leaked:,}; results on them "
             f"are too good (`fer-lab data check {name}` has the details)",
             stacklevel=2,
         )
+    about = (listing.name, listing.rule, listing.classes, pixels.storage.shape[-1], pixels.digest)
     return FaceSet(
         storage=pixels.storage,
         labels=torch.from_numpy(labels),
@@ -122,47 +117,29 @@ def load_dataset(
         splits=splits,
         subjects=torch.full((len(rows),), -1),
         name=listing.name,
-        fingerprint=_fingerprint(listing, pixels, rows, labels),
+        fingerprint=hashlib.sha256(repr(about).encode() + rows.tobytes() + labels.tobytes()).hexdigest()[:16],
         rows=torch.from_numpy(rows),
         files=np.array([listing.sources[row].name for row in rows.tolist()]),
         votes=None if listing.votes is None else torch.from_numpy(listing.votes[readable]),
     )
 
 
-def _fingerprint(listing: Listing, pixels: Pixels, rows: np.ndarray, labels: np.ndarray) -> str:
-    about = (listing.name, listing.rule, listing.classes, pixels.storage.shape[-1], pixels.digest)
-    return hashlib.sha256(repr(about).encode() + rows.tobytes() + labels.tobytes()).hexdigest()[:16]
-
-
 @dataclass(frozen=True, eq=False)
 class DatasetReport:
-    """The result of `check_dataset`.
-
-    Attributes:
-        name, root, rule: what was checked; rule is "" for a set without label rules.
-        counts: split → class → readable faces.
-        left_out: reason → faces that the label rule or the number of classes excludes.
-        bad: one message for each unreadable or missing picture.
-        notes: missing parts of the layout, files that do not belong to it.
-        leaked: number of different pictures that are in two splits or more, byte for byte.
-        repeated: number of different pictures that are twice or more in one split.
-        relabelled: number of different pictures that occur with different labels.
-        sizes: (width, height) → number of pictures.
-        seconds: duration of the check.
-    """
+    """The result of `check_dataset`; pictures are the same if they are so byte for byte."""
 
     name: str
     root: Path
-    rule: str
-    counts: dict[str, dict[str, int]]
-    left_out: dict[str, int]
-    bad: list[str]
-    notes: list[str]
-    leaked: int
-    repeated: int
-    relabelled: int
-    sizes: dict[tuple[int, int], int]
-    seconds: float
+    rule: str  # "" for a set without label rules
+    counts: dict[str, dict[str, int]]  # split → class → readable faces
+    left_out: dict[str, int]  # reason → faces that the label rule or the number of classes excludes
+    bad: list[str]  # one message for each unreadable or missing picture
+    notes: list[str]  # missing parts of the layout, files that do not belong to it
+    leaked: int  # number of different pictures that are in two splits or more,
+    repeated: int  # that are twice or more in one split,
+    relabelled: int  # that occur with different labels
+    sizes: dict[tuple[int, int], int]  # (width, height) → number of pictures
+    seconds: float  # duration of the check
 
     @property
     def ok(self) -> bool:
@@ -177,8 +154,7 @@ class DatasetReport:
             reasons = ", ".join(f"{reason} {count:,}" for reason, count in self.left_out.items())
             lines.append(f"left out by the rules: {reasons}")
         total = sum(self.sizes.values())
-        sizes = sorted(self.sizes, key=lambda side: self.sizes[side], reverse=True)
-        shown = [f"{width}×{height}" for width, height in sizes]
+        shown = [f"{width}×{height}" for (width, height), _ in Counter(self.sizes).most_common()]
         lines.append(f"verified: {total:,} pictures decoded in {self.seconds:.1f} s, {some(shown, 3)} px")
         lines += [f"note: {note}" for note in self.notes[:MOST_PROBLEMS]]
         if self.leaked:
@@ -199,17 +175,15 @@ class DatasetReport:
         return "\n".join(lines)
 
     def _table(self) -> list[str]:
-        splits = [split for split in SPLITS if split in self.counts]
-        classes = list(self.counts[splits[0]])
-        width = max(len("class"), *(len(name) for name in classes[:MOST_CLASSES]))
-        rows = [(name, [self.counts[split][name] for split in splits]) for name in classes]
-        lines = [f"{'class':<{width}}" + "".join(f"{split:>9}" for split in splits)]
-        for name, numbers in rows[:MOST_CLASSES]:
-            lines.append(f"{name:<{width}}" + "".join(f"{number:>9,}" for number in numbers))
-        if len(rows) > MOST_CLASSES:
-            lines.append(f"… and {len(rows) - MOST_CLASSES} more classes")
-        totals = [sum(self.counts[split].values()) for split in splits]
-        return [*lines, f"{'all':<{width}}" + "".join(f"{number:>9,}" for number in totals)]
+        columns = list(self.counts.values())
+        classes = list(columns[0])
+        rows = [(name, [column[name] for column in columns]) for name in classes[:MOST_CLASSES]]
+        rows.append(("all", [sum(column.values()) for column in columns]))
+        width = max(len("class"), *(len(name) for name, _ in rows))
+        lines = [f"{name:<{width}}" + "".join(f"{number:>9,}" for number in numbers) for name, numbers in rows]
+        if len(classes) > MOST_CLASSES:
+            lines.insert(-1, f"… and {len(classes) - MOST_CLASSES} more classes")
+        return [f"{'class':<{width}}" + "".join(f"{split:>9}" for split in self.counts), *lines]
 
 
 def check_dataset(
@@ -223,10 +197,7 @@ def check_dataset(
 ) -> DatasetReport:
     """Read a layout, decode every picture, count, and search for pictures that occur twice.
 
-    Args: as of `load_dataset`.
-
-    Raises:
-        DataError: the layout or a label file cannot be read at all.
+    The arguments are those of `load_dataset`. Raises DataError if the layout cannot be read at all.
     """
     started = time.monotonic()
     listing = read_layout(name, root, num_classes, label_rule, order=order, test_share=test_share)
@@ -253,23 +224,19 @@ def check_dataset(
         labels = listing.labels[readable][listing.splits[readable] == split]
         numbers = np.bincount(labels, minlength=len(listing.classes)).tolist()
         counts[split] = dict(zip(listing.classes, numbers, strict=True))
+    empty = {split: [name for name, n in inside.items() if not n] for split, inside in counts.items()}
+    gaps = [f"no {split} face of {some(names, 8)}" for split, names in empty.items() if names]
     return DatasetReport(
         name=listing.name,
         root=Path(root),
         rule=listing.rule,
         counts=counts,
-        left_out=dict(listing.left_out),
+        left_out=listing.left_out,
         bad=bad,
-        notes=listing.notes + _gaps(counts),
+        notes=listing.notes + gaps,
         leaked=sum(len(set(listing.splits[indices])) > 1 for indices in twice),
         repeated=sum(len(set(listing.splits[indices])) < len(indices) for indices in twice),
         relabelled=sum(len(set(listing.labels[indices])) > 1 for indices in twice),
         sizes=dict(sizes),
         seconds=time.monotonic() - started,
     )
-
-
-def _gaps(counts: dict[str, dict[str, int]]) -> list[str]:
-    """Notes on classes without a face in some split."""
-    gaps = {split: [name for name, count in inside.items() if not count] for split, inside in counts.items()}
-    return [f"no {split} face of {some(names, 8)}" for split, names in gaps.items() if names]

@@ -48,22 +48,14 @@ COLORS: dict[str, str] = {
 
 
 def class_names(num_classes: int) -> tuple[str, ...]:
-    """The first `num_classes` canonical names (2 to 8).
-
-    Raises:
-        ValueError: fewer or more classes.
-    """
+    """The first `num_classes` canonical names; ValueError for fewer than 2 or more than 8."""
     if not 2 <= num_classes <= len(CANONICAL):
         raise ValueError(f"expected 2 to {len(CANONICAL)} expression classes, got {num_classes}")
     return CANONICAL[:num_classes]
 
 
 def canonical_name(word: str) -> str:
-    """The canonical name for a data set's own word (`"Happy"` → `"happiness"`).
-
-    Raises:
-        ValueError: the word names no known expression.
-    """
+    """The canonical name for a data set's own word (`"Happy"` → `"happiness"`); ValueError for other words."""
     key = word.strip().lower()
     key = ALIASES.get(key, key)
     if key not in CANONICAL:
@@ -72,14 +64,9 @@ def canonical_name(word: str) -> str:
 
 
 def order_of(dataset: str, num_classes: int | None = None) -> tuple[str, ...]:
-    """The class names of a data set in its own order, index 0 first.
+    """The class names of a data set of `ORDERS` in its own order, index 0 first; 7 classes leave contempt out.
 
-    Args:
-        dataset: a key of `ORDERS`.
-        num_classes: 7 leaves contempt out of an order that has it; None keeps all.
-
-    Raises:
-        ValueError: an unknown data set, or a number of classes that the data set does not have.
+    Raises ValueError for an unknown data set, or a number of classes that it does not have.
     """
     if dataset not in ORDERS:
         raise ValueError(f"unknown label order {dataset!r}; expected one of {', '.join(ORDERS)}")
@@ -92,11 +79,7 @@ def order_of(dataset: str, num_classes: int | None = None) -> tuple[str, ...]:
 
 
 def numbers_of(dataset: str) -> dict[int, str]:
-    """The numbers that a data set gives its classes → class names. RAF-DB counts from 1, the others from 0.
-
-    Raises:
-        ValueError: an unknown data set.
-    """
+    """The numbers that a data set gives its classes → class names. RAF-DB counts from 1, the others from 0."""
     return dict(enumerate(order_of(dataset), start=1 if dataset == "rafdb" else 0))
 
 
@@ -109,12 +92,8 @@ def from_canonical(dataset: str, num_classes: int | None = None) -> torch.Tensor
     """The inverse table [C]: entry i is the data set's own index of canonical class i.
 
     `weight[from_canonical(dataset)]` puts a classifier's rows from the data set's order into the canonical one.
-
-    Raises:
-        ValueError: as `order_of`.
     """
-    names = order_of(dataset, num_classes)
-    return torch.tensor([names.index(name) for name in CANONICAL if name in names])
+    return to_canonical(dataset, num_classes).argsort()
 
 
 def colors(classes: Sequence[str]) -> list[str]:

@@ -4,17 +4,20 @@ import dataclasses
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Bit i of FaceSet.regions marks the pixels of REGIONS[i]; "moved" marks the skin that active units move.
 REGIONS = ("brows", "eyes", "nose", "cheeks", "mouth", "moved")
 SPLITS = ("train", "valid", "test")
-# Fields of FaceSet that have one entry per face, besides splits, files and attributes.
+# Fields of FaceSet that have one entry per face, besides attributes.
 _TENSORS = ("labels", "rows", "subjects", "votes", "true_labels", "action_units", "landmarks")
+_ALIGNED = (*_TENSORS, "splits", "files")
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,44 +27,27 @@ class FaceSet:
     The pixels exist once: `subset`, `split` and `holdout` share `storage` and keep row numbers. `take` reads
     pixels, and copies only the faces that it returns.
 
-    Attributes:
-        storage: uint8 [M,3,S,S], possibly a read-only memory map on disk.
-        labels: int64 [N], indices into `classes`; noisy if the renderer added label noise.
-        classes: C class names in label order.
-        splits: str [N], one of `SPLITS`.
-        subjects: int64 [N], the person's number, -1 if unknown.
-        name: the set's name in tables ("ferplus", "synthetic", …).
-        fingerprint: hex digest that changes when the source, the label rule or a knob changes.
-        rows: int64 [N], row of `storage` of each face; 0…N-1 by default.
-        files: str [N], file names relative to the data set's root; None for rendered faces.
-        votes: float32 [N,C] annotators' vote shares, rows sum to 1; or None.
-        true_labels: int64 [N], before label noise; None for photographs.
-        action_units: float32 [N,U,2], intensity 0…1 of each unit, left and right of the face; or None.
-        landmarks: float32 [N,68,2], x and y in pixels of the stored image, iBUG order; or None.
-        regions: uint8 [M,S,S], bit i is set if the pixel belongs to `REGIONS[i]`; or None.
-        attributes: one row per face (skin tone, glasses, …); or None.
-        knobs: the renderer's settings.
-
     Raises:
         ValueError: a wrong shape, a label or split out of range, or a field of another length.
     """
 
-    storage: torch.Tensor
-    labels: torch.Tensor
-    classes: tuple[str, ...]
-    splits: np.ndarray
-    subjects: torch.Tensor
-    name: str
-    fingerprint: str
-    rows: torch.Tensor = None  # type: ignore[assignment]  # __post_init__ fills it in
-    files: np.ndarray | None = None
-    votes: torch.Tensor | None = None
-    true_labels: torch.Tensor | None = None
-    action_units: torch.Tensor | None = None
-    landmarks: torch.Tensor | None = None
-    regions: torch.Tensor | None = None
-    attributes: pd.DataFrame | None = None
-    knobs: dict[str, Any] = field(default_factory=dict)
+    storage: torch.Tensor  # uint8 [M,3,S,S], possibly a read-only memory map on disk
+    labels: torch.Tensor  # int64 [N], indices into `classes`; noisy if the renderer added label noise
+    classes: tuple[str, ...]  # C class names in label order
+    splits: np.ndarray  # str [N], of `SPLITS`
+    subjects: torch.Tensor  # int64 [N], the person's number, -1 if unknown
+    name: str  # the set's name in tables ("ferplus", "synthetic", …)
+    fingerprint: str  # hex digest that changes when the source, the label rule or a knob changes
+    # int64 [N], row of `storage` of each face; __post_init__ fills in 0…N-1.
+    rows: torch.Tensor = None  # type: ignore[assignment]
+    files: np.ndarray | None = None  # str [N], names relative to the data set's root; None for rendered faces
+    votes: torch.Tensor | None = None  # float32 [N,C] annotators' vote shares, rows sum to 1
+    true_labels: torch.Tensor | None = None  # int64 [N], before label noise; None for photographs
+    action_units: torch.Tensor | None = None  # float32 [N,U,2], intensities 0…1, left and right of the face
+    landmarks: torch.Tensor | None = None  # float32 [N,68,2], x, y in pixels of the stored image, iBUG order
+    regions: torch.Tensor | None = None  # uint8 [M,S,S], bit i is set if the pixel belongs to `REGIONS[i]`
+    attributes: "pd.DataFrame | None" = None  # one row per face (skin tone, glasses, …)
+    knobs: dict[str, Any] = field(default_factory=dict)  # the renderer's settings
 
     def __post_init__(self) -> None:
         n = len(self.labels)
@@ -71,7 +57,7 @@ class FaceSet:
             raise ValueError(
                 f"images must be uint8 [N,3,S,S], got {self.storage.dtype} {list(self.storage.shape)}"
             )
-        for key in (*_TENSORS, "splits", "files", "attributes"):
+        for key in (*_ALIGNED, "attributes"):
             value = getattr(self, key)
             if value is not None and len(value) != n:
                 raise ValueError(f"{key} has {len(value)} entries for {n} faces")
@@ -107,11 +93,7 @@ class FaceSet:
         return self.storage[self.rows[torch.as_tensor(indices)]]
 
     def region_masks(self, indices: torch.Tensor | Sequence[int]) -> torch.Tensor:
-        """Region masks at `indices` [B] → bool [B,R,S,S], R in the order of `REGIONS`.
-
-        Raises:
-            ValueError: the set has no regions; photographs never have.
-        """
+        """Masks at `indices` [B] → bool [B,R,S,S], in the order of `REGIONS`; ValueError for photographs."""
         if self.regions is None:
             raise ValueError(f"{self.name} has no region masks; only rendered faces do")
         packed = self.regions[self.rows[torch.as_tensor(indices)]]
@@ -119,46 +101,27 @@ class FaceSet:
         return (packed[:, None] >> bits & 1).bool()
 
     def subset(self, indices: torch.Tensor | np.ndarray | Sequence[int]) -> "FaceSet":
-        """The faces at `indices` (int64 [K] or bool [N]), in that order, sharing the pixels.
-
-        The result has a fingerprint of its own, computed from this one and the indices.
-        """
+        """The faces at `indices` (int64 [K] or bool [N]), in that order, with a fingerprint of their own."""
         indices = torch.as_tensor(np.asarray(indices))
         if indices.dtype == torch.bool:
             indices = indices.nonzero().squeeze(1)
-        indices = indices.long()
-        digest = hashlib.sha256(self.fingerprint.encode() + indices.numpy().tobytes()).hexdigest()[:16]
-        chosen: dict[str, Any] = {}
-        for key in _TENSORS:
-            value = getattr(self, key)
-            chosen[key] = None if value is None else value[indices]
-        positions = indices.numpy()
-        attributes = self.attributes
-        if attributes is not None:
-            attributes = attributes.iloc[positions].reset_index(drop=True)
-        return dataclasses.replace(
-            self,
-            **chosen,
-            splits=self.splits[positions],
-            files=None if self.files is None else self.files[positions],
-            attributes=attributes,
-            fingerprint=digest,
-        )
+        positions = indices.long().numpy()
+        digest = hashlib.sha256(self.fingerprint.encode() + positions.tobytes()).hexdigest()[:16]
+        known = {key: getattr(self, key) for key in _ALIGNED if getattr(self, key) is not None}
+        chosen = {key: value[positions] for key, value in known.items()}
+        if self.attributes is not None:
+            chosen["attributes"] = self.attributes.iloc[positions].reset_index(drop=True)
+        return dataclasses.replace(self, **chosen, fingerprint=digest)
 
     def reported_split(self) -> str:
-        """The split that results are reported on.
+        """The split that results are reported on: "test" for rendered faces and RAF-DB.
 
-        "test" for rendered faces. A data set of photographs reports "valid" if it has such faces (AffectNet,
-        SFEW and FER+ publish those), else "test" (RAF-DB).
+        Data sets of photographs that have "valid" faces report those: AffectNet, SFEW and FER+.
         """
         return "valid" if self.name != "synthetic" and (self.splits == "valid").any() else "test"
 
     def split(self, name: str) -> "FaceSet":
-        """The faces of one split.
-
-        Raises:
-            ValueError: the set has no face of that split.
-        """
+        """The faces of one split; ValueError if the set has none."""
         chosen = self.splits == name
         if not chosen.any():
             raise ValueError(f"{self.name} has no {name!r} faces; it has {', '.join(np.unique(self.splits))}")
@@ -170,12 +133,8 @@ class FaceSet:
         If every subject is known, the cut is by subject, so that no person is in both parts. Otherwise it is
         stratified by label; if no class is large enough for its share, one random face is held out.
 
-        Args:
-            fraction: share to hold out, between 0 and 1 exclusive.
-            seed: the cut depends on the labels (or subjects), the fraction and the seed alone.
-
-        Raises:
-            ValueError: a fraction out of range, or fewer than two faces.
+        The cut depends on the labels (or subjects), the fraction and the seed alone. Raises ValueError for a
+        fraction that is not between 0 and 1, or fewer than two faces.
         """
         if not 0 < fraction < 1:
             raise ValueError(f"fraction must be between 0 and 1, got {fraction}")
@@ -220,19 +179,12 @@ class FaceSet:
 
 @dataclass(frozen=True, eq=False)
 class FaceBatch:
-    """One batch on the device, augmented and normalised.
+    """One batch on the device, augmented and normalised; pairs and quadruplets have [B,2] and [B,4] for [B]."""
 
-    Attributes:
-        images: float [B,3,H,W]; [B,4,3,H,W] for quadruplets, [B,2,3,H,W] for pairs.
-        labels: int64 [B], or [B,4] / [B,2].
-        indices: int64, same shape as labels: positions in the FaceSet that the batch came from.
-        targets: float [B,C] (or [B,4,C] / [B,2,C]) soft targets, rows sum to 1; None for hard labels.
-    """
-
-    images: torch.Tensor
-    labels: torch.Tensor
-    indices: torch.Tensor
-    targets: torch.Tensor | None = None
+    images: torch.Tensor  # float [B,3,H,W]
+    labels: torch.Tensor  # int64 [B]
+    indices: torch.Tensor  # int64 [B], positions in the FaceSet that the batch came from
+    targets: torch.Tensor | None = None  # float [B,C], soft targets, rows sum to 1; None for hard labels
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -47,11 +47,7 @@ class DataError(ValueError):
 
 
 def read_limited(path: str | Path, max_bytes: int = MAX_BYTES) -> bytes:
-    """The bytes of a regular file of at most `max_bytes`.
-
-    Raises:
-        DataError: missing, not a regular file, unreadable or larger.
-    """
+    """The bytes of a regular file of at most `max_bytes`; DataError if it is another one, or unreadable."""
     path = Path(path)
     try:
         # Opening a pipe or a device could wait forever.
@@ -60,9 +56,9 @@ def read_limited(path: str | Path, max_bytes: int = MAX_BYTES) -> bytes:
             raise DataError(f"{path} {problem}; expected a picture")
         with open(path, "rb") as file:
             data = file.read(max_bytes + 1)
+    except DataError:
+        raise
     except (OSError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
         raise DataError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if len(data) > max_bytes:
         raise DataError(f"{path} is larger than the {max_bytes:,} bytes accepted; shrink the picture")
@@ -94,15 +90,8 @@ def open_header(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.I
     """The picture in `data`, its pixels not yet decoded.
 
     A JPEG of more than `max_pixels`, up to `JPEG_PIXELS`, will be decoded at a half, a quarter or an eighth of
-    its width and height.
-
-    Args:
-        data: a file's content.
-        name: the picture's name in messages.
-        max_pixels: largest width × height.
-
-    Raises:
-        DataError: `data` is not a picture of an accepted format, is too large, or would be too much work.
+    its width and height. Raises DataError, with the picture's `name`, if `data` is not a picture of an accepted
+    format, is too large, or would be too much work.
     """
     if not data:
         raise DataError(f"{name} is empty (0 bytes); expected a picture")
@@ -112,9 +101,8 @@ def open_header(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.I
             # Image.open refuses 180 million pixels; telephones make JPEGs of 200.
             image: ImageFile.ImageFile = JpegImagePlugin.jpeg_factory(file)
         else:
-            with warnings.catch_warnings():
-                # Pillow warns about pictures of 90 million pixels and more; they are refused below.
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # Pillow warns about pictures of 90 million pixels and more; they are refused below.
+            with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
                 image = Image.open(file, formats=(*FORMATS, *_heif(data, name)))
     except Image.UnidentifiedImageError:
         if data.startswith(SIGNATURES):
@@ -182,16 +170,7 @@ def _heif(data: bytes, name: str) -> tuple[str, ...]:
 
 
 def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The whole picture in `data` as RGB, upright; see `open_header` for large JPEGs.
-
-    Args:
-        data: a file's content.
-        name: the picture's name in messages.
-        max_pixels: largest width × height, checked before any pixel is decoded.
-
-    Raises:
-        DataError: not a picture, truncated, damaged, too large, too much work, or without an RGB form.
-    """
+    """The whole picture in `data` as RGB, upright; DataError as of `open_header`, or for damaged pixels."""
     image = open_header(data, name, max_pixels)
     try:
         image.load()
@@ -203,11 +182,7 @@ def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 
 def to_rgb(image: Image.Image, name: str) -> Image.Image:
-    """A decoded picture as 8-bit RGB, upright.
-
-    Raises:
-        DataError: a colour mode that has no RGB form.
-    """
+    """A decoded picture as 8-bit RGB, upright; DataError for a colour mode that has no RGB form."""
     if image.mode[0] in "IF":
         image = _eight_bits(image, name)
     # Each of a hostile picture's thousands of Exif tags may claim all of its megabytes.

@@ -26,20 +26,17 @@ def draw_partners(
     generator: torch.Generator,
     classes: Sequence[str] = (),
 ) -> torch.Tensor:
-    """Choose the other faces of each anchor's pair or quadruplet.
+    """Choose the other faces of each anchor's pair [B,2] or quadruplet [B,4].
+
+    These are (anchor, positive) or (anchor, positive, negative, second negative). The positive is another face
+    of the anchor's class, the second negative is another face of the negative's class.
 
     Args:
         labels: int64 [N].
         anchors: int64 [B], positions in `labels`.
-        kind: "pair" (anchor, positive) or "quadruplet" (anchor, positive, negative, second negative).
         negatives: "by_frequency" draws the negative from all faces of other classes, as QCS does on RAF-DB and
             FERPlus; "by_class" first draws the class, all others equally likely, as QCS does on AffectNet.
-        generator: a CPU generator.
         classes: names of the labels, for messages.
-
-    Returns:
-        int64 [B,2] or [B,4]: the positive is another face of the anchor's class, the second negative is another
-        face of the negative's class.
 
     Raises:
         ValueError: fewer than two classes, or a class with a single face, which has no positive.
@@ -55,13 +52,12 @@ def draw_partners(
             f"leave it out by faces.subset(~torch.isin(faces.labels, torch.tensor({single}))), or add faces"
         )
     by_class = labels.argsort(stable=True)
+    position = by_class.argsort()
     starts = counts.cumsum(0) - counts
 
     def another(of: torch.Tensor) -> torch.Tensor:
         """Another face of the same class for each face of `of`, all equally likely."""
         label = labels[of]
-        position = torch.empty_like(labels)
-        position[by_class] = torch.arange(len(labels))
         step = 1 + (torch.rand(len(of), generator=generator) * (counts[label] - 1)).long()
         return by_class[starts[label] + (position[of] - starts[label] + step) % counts[label]]
 
@@ -70,19 +66,16 @@ def draw_partners(
         return torch.stack([anchors, positive], 1)
     uniform = torch.rand(len(anchors), generator=generator)
     if negatives == "by_class":
-        rank = torch.empty(len(counts), dtype=torch.long)
-        rank[present] = torch.arange(len(present))
+        rank = torch.searchsorted(present, labels[anchors])
         step = 1 + (uniform * (len(present) - 1)).long()
-        label = present[(rank[labels[anchors]] + step) % len(present)]
-        negative = by_class[
-            starts[label] + (torch.rand(len(anchors), generator=generator) * counts[label]).long()
-        ]
+        label = present[(rank + step) % len(present)]
+        place = (torch.rand(len(anchors), generator=generator) * counts[label]).long() + starts[label]
     else:
         # In faces sorted by class, skipping the anchor's own run leaves all others equally likely.
         label = labels[anchors]
         place = (uniform * (len(labels) - counts[label])).long()
         place = place + (place >= starts[label]) * counts[label]
-        negative = by_class[place]
+    negative = by_class[place]
     return torch.stack([anchors, positive, negative, another(negative)], 1)
 
 
@@ -90,24 +83,7 @@ def draw_partners(
 class Loader:
     """Iterate over a FaceSet as `FaceBatch`es on a device.
 
-    Attributes:
-        faces: the set.
-        batch_size: examples per step, over all processes together.
-        size: side in pixels of the images that the network takes.
-        kind: "single", "pair" or "quadruplet".
-        sampler: "sequential" (evaluation), "shuffle", or "balanced": all classes equally likely, the faces of a
-            class drawn with replacement.
-        negatives: see `draw_partners`.
-        augmentation: None prepares faces as for evaluation.
-        seed: all draws depend on the seed, the epoch and the step alone.
-        device, color_order: the batch's device, and the colours that the network expects.
-        soft_targets: give the annotators' vote shares as targets.
-        label_smoothing: share of every target that is spread evenly over the classes.
-        drop_last: drop an incomplete last batch, unless it is the only one.
-        epoch_fraction: share of the faces that makes up one epoch.
-        rank, world_size: this process's number and the number of processes; each gets its part of every batch.
-        epoch: the epoch that the next iteration draws for; `set_epoch` sets it.
-        examples, steps: of one epoch.
+    `epoch` is the one that the next iteration draws for; `examples` and `steps` are those of one epoch.
 
     Raises:
         ValueError: an unknown kind or sampler, an empty set, soft targets without votes, or a batch that does
@@ -120,21 +96,22 @@ class Loader:
 
     faces: FaceSet
     _: KW_ONLY
-    batch_size: int
-    size: int
-    kind: str = "single"
+    batch_size: int  # examples per step, over all processes together
+    size: int  # side in pixels of the images that the network takes
+    kind: str = "single"  # or "pair" or "quadruplet"
+    # "sequential" for evaluation; "balanced": all classes equally likely, their faces drawn with replacement.
     sampler: str = "shuffle"
-    negatives: str = "by_frequency"
-    augmentation: Augmentation | None = None
-    seed: int = 0
+    negatives: str = "by_frequency"  # see `draw_partners`
+    augmentation: Augmentation | None = None  # None prepares faces as for evaluation
+    seed: int = 0  # all draws depend on the seed, the epoch and the step alone
     device: torch.device | str = "cpu"
-    color_order: str = "RGB"
-    soft_targets: bool = False
-    label_smoothing: float = 0.0
-    drop_last: bool = False
-    epoch_fraction: float = 1.0
-    rank: int = 0
-    world_size: int = 1
+    color_order: str = "RGB"  # of the colours that the network expects
+    soft_targets: bool = False  # give the annotators' vote shares as targets
+    label_smoothing: float = 0.0  # share of every target that is spread evenly over the classes
+    drop_last: bool = False  # drop an incomplete last batch, unless it is the only one
+    epoch_fraction: float = 1.0  # share of the faces that makes up one epoch
+    rank: int = 0  # this process's number; each process gets its part of every batch
+    world_size: int = 1  # number of processes
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -163,10 +140,8 @@ class Loader:
     def _generator(self, step: int) -> torch.Generator:
         """A generator for one step of this epoch; step −1 is for the epoch's order."""
         # Distinct odd multipliers keep (seed, epoch, step) apart; torch mixes the 64 bits itself.
-        mixed = (
-            self.seed * 0x9E3779B97F4A7C15 + self.epoch * 0xC2B2AE3D27D4EB4F + (step + 1) * 0x165667B19E3779F9
-        )
-        return torch.Generator().manual_seed(mixed % 2**63)
+        mixed = self.seed * 0x9E3779B97F4A7C15 + self.epoch * 0xC2B2AE3D27D4EB4F
+        return torch.Generator().manual_seed((mixed + (step + 1) * 0x165667B19E3779F9) % 2**63)
 
     def order(self) -> torch.Tensor:
         """Positions in the set for this epoch: int64 [n] or, for pairs and quadruplets, [n,2|4]."""
@@ -174,16 +149,16 @@ class Loader:
         if self.sampler == "sequential":
             chosen = torch.arange(n)
         elif self.sampler == "balanced":
-            counts = self.faces.class_counts()
-            weights = 1.0 / counts[self.faces.labels].double()
+            weights = 1.0 / self.faces.class_counts()[self.faces.labels].double()
             chosen = torch.multinomial(weights, self.examples, replacement=True, generator=generator)
         else:
             chosen = torch.randperm(n, generator=generator)
         chosen = chosen[: self.examples]
         if self.kind == "single":
             return chosen
-        partners = (self.kind, self.negatives, generator, self.faces.classes)
-        return draw_partners(self.faces.labels, chosen, *partners)
+        return draw_partners(
+            self.faces.labels, chosen, self.kind, self.negatives, generator, self.faces.classes
+        )
 
     def __iter__(self) -> Iterator[FaceBatch]:
         order = self.order()
@@ -200,15 +175,9 @@ class Loader:
         if self.augmentation is None:
             images = prepare(images, self.size, self.color_order)
         else:
-            images = augment(
-                images,
-                self.size,
-                self.augmentation,
-                self._generator(step),
-                color_order=self.color_order,
-                part=slice(mine.start * group, mine.stop * group),
-                total=len(indices) * group,
-            )
+            part, total = slice(mine.start * group, mine.stop * group), len(indices) * group
+            settings = (self.size, self.augmentation, self._generator(step))
+            images = augment(images, *settings, color_order=self.color_order, part=part, total=total)
         labels = self.faces.labels[chosen]
         targets = None
         if self.soft_targets and self.faces.votes is not None:
@@ -218,9 +187,4 @@ class Loader:
         if targets is not None:
             targets = targets * (1 - self.label_smoothing) + self.label_smoothing / self.faces.num_classes
             targets = targets.to(self.device)
-        return FaceBatch(
-            images=images.view(*chosen.shape, *images.shape[1:]),
-            labels=labels.to(self.device),
-            indices=chosen,
-            targets=targets,
-        )
+        return FaceBatch(images.view(*chosen.shape, *images.shape[1:]), labels.to(self.device), chosen, targets)

@@ -23,17 +23,9 @@ import torch
 from PIL import Image
 
 from fer_lab._progress import progress
+from fer_lab.data import images
 from fer_lab.data.cache import to_square
-from fer_lab.data.images import (
-    MAX_BYTES,
-    MAX_PIXELS,
-    SUFFIXES,
-    DataError,
-    decode,
-    open_header,
-    read_limited,
-    to_rgb,
-)
+from fer_lab.data.images import MAX_BYTES, MAX_PIXELS, DataError, decode, open_header
 
 # A larger picture is shrunk to this many pixels for the search, so the work does not grow with the picture.
 # dlib finds faces of about 60 pixels: a 25th of the shorter side of a large photograph in the format 4:3.
@@ -62,7 +54,7 @@ UPLOAD_PIXELS = 40_000_000
 UPLOAD_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "HEIF")
 # An upload's longer side is reduced to this, which is enough for the search and for every network.
 UPLOAD_SIDE = 2048
-PHOTO_SUFFIXES = SUFFIXES | {".heic", ".heif"}
+PHOTO_SUFFIXES = images.SUFFIXES | {".heic", ".heif"}
 
 Source = str | Path | bytes | Image.Image | np.ndarray
 
@@ -107,19 +99,17 @@ def _square(box: Sequence[float], scale: float, below: float) -> tuple[int, int,
 def open_image(source: Source) -> Image.Image:
     """Open a picture as upright 8-bit RGB.
 
+    The source is a file, a file's content, an opened picture, or an array, uint8 [H,W,3] in RGB order or [H,W].
     The content decides the format: PNG, JPEG, BMP, GIF, WebP, TIFF or PPM, and HEIC where pillow-heif is
     installed. An animation gives its first frame. A JPEG of more than 50 million pixels, up to 200 million, is
     decoded at a half or a quarter of its width and height.
-
-    Args:
-        source: a file, a file's content, an opened picture, or an array, uint8 [H,W,3] in RGB order or [H,W].
 
     Raises:
         DataError: missing, too large, truncated, or not a picture in one of these formats.
         TypeError: another kind of source.
     """
     if isinstance(source, str | Path):
-        return decode(read_limited(source), str(source))
+        return decode(images.read_limited(source), str(source))
     if isinstance(source, bytes | bytearray | memoryview):
         if len(source) > MAX_BYTES:
             raise DataError(
@@ -142,24 +132,15 @@ def open_image(source: Source) -> Image.Image:
         source.load()
     except Exception as error:  # decoders fail on damaged files with errors of every kind
         raise DataError(f"the picture is damaged: {error or type(error).__name__}") from error
-    return to_rgb(source, "the picture")
+    return images.to_rgb(source, "the picture")
 
 
 def open_upload(content: bytes | memoryview, name: str = "the upload") -> Image.Image:
     """Open a picture from a browser, within `UPLOAD_BYTES`, `UPLOAD_PIXELS` and `UPLOAD_FORMATS`.
 
     The content decides the format; the file name and the type that the browser sends are not trusted. A larger
-    JPEG is shrunk as by `open_image`.
-
-    Args:
-        content: the file's bytes.
-        name: the upload's name in messages.
-
-    Returns:
-        Upright 8-bit RGB, its longer side at most `UPLOAD_SIDE`.
-
-    Raises:
-        DataError: too large, another format, truncated, or not a picture.
+    JPEG is shrunk as by `open_image`. Returns upright 8-bit RGB, its longer side at most `UPLOAD_SIDE`. Raises
+    DataError, with the upload's `name`, if it is too large, of another format, truncated, or not a picture.
     """
     size = memoryview(content).nbytes
     if size > UPLOAD_BYTES:
@@ -167,9 +148,8 @@ def open_upload(content: bytes | memoryview, name: str = "the upload") -> Image.
             f"{name} has {size:,} bytes, more than the {UPLOAD_BYTES:,} accepted; shrink the picture"
         )
     data = bytes(content)
-    with warnings.catch_warnings():
-        # Pillow warns about large pictures and odd metadata; the ones that matter are errors below.
-        warnings.simplefilter("ignore")
+    # Pillow warns about large pictures and odd metadata; the ones that matter are errors below.
+    with warnings.catch_warnings(action="ignore"):
         kind = open_header(data, name, UPLOAD_PIXELS).format
         # A phone's JPEG with a second picture appended, such as a depth map; the first one is used.
         kind = "JPEG" if kind == "MPO" else kind
@@ -186,13 +166,9 @@ def find_faces(image: Source, *, smallest: float = 0.05, largest_first: int = 32
     Faces may be turned or rolled by up to about 40°. See `SEARCH_PIXELS` for the smallest face.
 
     Args:
-        image: any source of `open_image`.
+        image: any source of `open_image`, whose errors it may raise.
         smallest: side of the smallest face, as a share of the picture's shorter side, between 0 and 1.
         largest_first: the largest number of faces to return.
-
-    Raises:
-        DataError: as `open_image`.
-        ValueError: `smallest` out of range.
     """
     if not 0 < smallest < 1:
         raise ValueError(f"smallest must be between 0 and 1, got {smallest}")
@@ -273,10 +249,7 @@ def find_tilt(image: Image.Image, box: FaceBox) -> float:
 
     dlib's three upright views score the face at seven angles from −45° to 45°. The result is the mean of the
     angles, weighted by how far each score is above the best one minus 1. On photographs turned by a known angle
-    of up to 30° it is within 3° (one standard deviation).
-
-    Raises:
-        RuntimeError: dlib is not installed.
+    of up to 30° it is within 3° (one standard deviation). Raises RuntimeError where dlib is not installed.
     """
     if _dlib() is None:
         raise RuntimeError("turning faces upright needs dlib: pip install dlib-bin")
@@ -299,16 +272,14 @@ def crop_face(
     *,
     trained_on: str = "ferplus",
 ) -> torch.Tensor:
-    """Crop a square around a face → uint8 [3,size,size].
+    """Crop a square around a face of an RGB picture → uint8 [3,size,size].
 
     The square stays inside the picture: near an edge it is moved, and if it is too large it shrinks.
 
     Args:
-        image: RGB, as `open_image` returns it.
         box: a face that `find_faces` returned, which gets the frame that `trained_on` asks for; or (left, top,
             right, bottom), which is cropped as it is; None takes the central square, for a picture that is a
             face crop.
-        size: side of the result in pixels.
         margin: added on every side, as a share of the square's side; −0.5 < margin.
         trained_on: data set that the model's weights were trained on; see `FRAMES`.
 
@@ -332,11 +303,7 @@ def face_square(
     *,
     trained_on: str = "ferplus",
 ) -> tuple[int, int, int, int]:
-    """(left, top, right, bottom) of the square that `crop_face` cuts out of the picture.
-
-    Raises:
-        ValueError: as `crop_face`.
-    """
+    """(left, top, right, bottom) of the square that `crop_face` cuts out; ValueError as there."""
     if not -0.5 < margin < 10:
         raise ValueError(f"margin must be between -0.5 and 10, got {margin}")
     if isinstance(box, FaceBox):
@@ -355,9 +322,7 @@ def list_photographs(paths: Sequence[Path]) -> list[Path]:
     """The files among `paths`, and the pictures in the folders among them and below, by their names.
 
     Links to folders are not followed, and a link to a file is left out if its target is outside the folder.
-
-    Raises:
-        DataError: paths that do not exist, or no picture.
+    Raises DataError for paths that do not exist, or no picture.
     """
     if missing := [str(path) for path in paths if not path.exists()]:
         raise DataError(f"{', '.join(missing)}: no such file or folder")
@@ -392,16 +357,13 @@ def crop_folder(
     class/photo.png. A photograph with several faces is left out, because its label cannot be of all of them;
     faces of less than a quarter of the largest one's area count as background.
 
+    Returns the number of photographs by what became of them: "cropped", "no face", "several faces",
+    "unreadable". If nothing was cropped, `target` is not made.
+
     Args:
-        source: folder of photographs.
         target: made here; it appears when it is complete.
-        size: side of the crops in pixels.
         align: turn the faces upright; see `find_tilt`.
         on_bad: called with every photograph that gave no crop, and the reason.
-
-    Returns:
-        Number of photographs by what became of them: "cropped", "no face", "several faces", "unreadable". If
-        nothing was cropped, `target` is not made.
 
     Raises:
         DataError: `source` is not a folder with pictures, or `target` exists.

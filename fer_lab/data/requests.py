@@ -17,20 +17,9 @@ RENDERED_FACES = 4000
 
 @dataclass(frozen=True, kw_only=True)
 class FaceRequest:
-    """A description of faces: rendered ones, or those of a data set on disk.
+    """A description of faces, rendered or of a data set on disk: the arguments of `load_faces`.
 
-    Attributes:
-        dataset: "synthetic" for rendered faces, or a name that `load_dataset` knows.
-        root: folder of the data set. It belongs to the reader and is no part of `to_data`.
-        classes: 7 or 8; None takes what the data set has, and 7 for rendered faces.
-        size: side in pixels; None takes the data set's own, and 112 for rendered faces.
-        rule: FER+'s label rule: "largest", "majority" or "votes".
-        skip_bad: leave unreadable images out.
-        order: of "folder" with numbered class folders: the data set whose numbers they are.
-        test_share: of "folder" without splits: the share of each class that becomes the test split.
-        count: how many faces to render, 4,000 if None; or to keep of a data set, all if None.
-        seed: of the renderer, or of the choice of faces of a data set.
-        knobs: of rendered faces, as `SyntheticFaces` takes them; `KNOBS` lists the knobs.
+    `root` belongs to the reader and is no part of `to_data`.
     """
 
     dataset: str = SYNTHETIC
@@ -55,12 +44,7 @@ class FaceRequest:
         return self.dataset == SYNTHETIC
 
     def load(self) -> FaceSet:
-        """Render or read the faces.
-
-        Raises:
-            ValueError: no folder for a data set, knobs for real faces, or whatever `SyntheticFaces` and
-                `load_dataset` refuse.
-        """
+        """Render or read the faces; ValueError as of `load_faces`."""
         if self.rendered and (self.order or self.test_share):
             raise ValueError(
                 "rendered faces have their own order and splits; order and test_share are for folder"
@@ -71,30 +55,17 @@ class FaceRequest:
             raise ValueError(f"only rendered faces have knobs; {self.dataset} does not know {list(self.knobs)}")
         if not self.root:
             raise ValueError(f"{self.dataset} needs its folder: --data-root, or FER_DATA in the environment")
-        return load_dataset(
-            self.dataset,
-            self.root,
-            num_classes=self.classes,
-            label_rule=self.rule,
-            skip_bad=self.skip_bad,
-            size=self.size,
-            order=self.order,
-            test_share=self.test_share,
-            count=self.count,
-            seed=self.seed,
-        )
+        shared = ("skip_bad", "size", "order", "test_share", "count", "seed")
+        settings: dict[str, Any] = {name: getattr(self, name) for name in shared}
+        return load_dataset(self.dataset, self.root, num_classes=self.classes, label_rule=self.rule, **settings)
 
     def fingerprint(self) -> str:
         """Fingerprint of rendered faces, known before a face is drawn; "" for a data set on disk."""
         return set_fingerprint(**self._rendering()) if self.rendered else ""
 
     def _rendering(self) -> dict[str, Any]:
-        settings = {
-            "n": self.count,
-            "seed": self.seed,
-            "num_classes": self.classes or 7,
-            "size": self.size or 112,
-        }
+        num_classes, size = self.classes or 7, self.size or 112
+        settings = {"n": self.count, "seed": self.seed, "num_classes": num_classes, "size": size}
         if clash := sorted(settings.keys() & self.knobs.keys()):
             raise ValueError(f"{', '.join(clash)} of the rendered faces are given by name, not as knobs")
         return {**settings, **self.knobs}
@@ -130,7 +101,7 @@ def load_faces(
     test_share: float = 0.0,
     **knobs: Any,
 ) -> FaceSet:
-    """Faces with labels: rendered with known truth, or read from a data set on disk.
+    """Faces with labels, images uint8 [N,3,S,S]: rendered with known truth, or read from a data set on disk.
 
     Example:
         >>> faces = load_faces(count=2000, size=56, imbalance=0)
@@ -150,9 +121,6 @@ def load_faces(
         order: for "folder" with class folders named by numbers: the data set whose numbers they are ("rafdb").
         test_share: for "folder" without splits: the share of each class that becomes the test split (0.2).
         knobs: of the renderer, such as `imbalance=0`; `fer_lab.data.synthetic.KNOBS` lists them.
-
-    Returns:
-        A FaceSet with images uint8 [N,3,S,S] and labels [N].
 
     Raises:
         ValueError: no folder for a data set, knobs for real faces, an unknown knob, or a damaged data set.

@@ -151,14 +151,17 @@ def mean_pairwise_cosine(maps: torch.Tensor) -> torch.Tensor:
 def strongest_matches(table: torch.Tensor | np.ndarray, count: int) -> list[tuple[int, int, float]]:
     """The places of two faces that match best: (place of the first, place of the second, strength 0…1).
 
-    Each place occurs at most once: the largest entry of the table [N,M] comes first, then the largest one that
-    shares no place with it, and so on. Strength is the entry as a share of the table's range.
+    What counts is how much more alike two places are than each of them is to all others: the means of row and
+    column are taken off the table [N,M], or plain background, which is like everything, would come first. Each
+    place occurs at most once: the largest entry is the first, then the largest one that shares no place with
+    it, and so on. Strength is the entry as a share of the range.
     """
     table = np.asarray(table, dtype=float)
     if table.ndim != 2 or not 1 <= count <= min(table.shape):
         raise ValueError(
             f"expected a table [N,M] and 1…{min(table.shape)} matches, got {list(table.shape)}, {count}"
         )
+    table = table - table.mean(0) - table.mean(1, keepdims=True)
     left, low, span = table.copy(), table.min(), max(np.ptp(table), 1e-12)
     matches = []
     for _ in range(count):

@@ -37,19 +37,15 @@ def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
 def _fit(text: str, face: ImageFont.FreeTypeFont, width: float) -> str:
     """The text in one line, cut to `width` pixels."""
     text = " ".join(text.split())
-    if face.getlength(text) <= width:
-        return text
-    while text and face.getlength(text + "…") > width:
-        text = text[:-1]
-    return text + "…"
+    if face.getlength(text) > width:
+        while text and face.getlength(text + "…") > width:
+            text = text[:-1]
+        text += "…"
+    return text
 
 
 def encode(picture: Image.Image, *, small: bool = False) -> bytes:
-    """A picture as PNG.
-
-    Args:
-        small: reduce the colours to a palette: a third of the size for pictures that are kept, but slower.
-    """
+    """A picture as PNG; `small` is a third of the size, with a palette of colours, but slower."""
     buffer = io.BytesIO()
     if small:
         picture = with_palette(picture.convert("RGB"), soft=True)
@@ -97,11 +93,7 @@ def to_picture(image: torch.Tensor) -> Image.Image:
 
 
 def draw_truth(drawn: Rendering, truth: str) -> Image.Image:
-    """The first rendered face with its landmarks, or with the places that its active units move.
-
-    Args:
-        truth: "landmarks" or "moved".
-    """
+    """The first rendered face with its "landmarks", or with the places that its active units "moved"."""
     picture = to_picture(drawn.images[0])
     pen = ImageDraw.Draw(picture)
     if truth == "landmarks":

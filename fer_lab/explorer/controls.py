@@ -27,12 +27,8 @@ ACCEPTED = ".png,.jpg,.jpeg,.webp,.gif,.bmp,.heic,.heif"
 def available_models(run: str | Path = "") -> dict[str, Method]:
     """Every bundled model, by set and name ("synthetic/dan"), and before them the reader's own run.
 
-    Args:
-        run: a run's folder, or a file of weights; its name becomes the model's name. "" is none.
-
-    Raises:
-        FileNotFoundError: the run does not exist.
-        ValueError: a run that cannot be read.
+    `run`: a run's folder, or a file of weights; its name becomes the model's name. "" is none. Raises
+    FileNotFoundError if it does not exist, and ValueError if it cannot be read.
     """
     models = dict([_opened(run)] if str(run) else [])
     for kind in sorted(SHIPPED, reverse=True):
@@ -49,24 +45,14 @@ def _opened(run: str | Path) -> tuple[str, Method]:
 def slider(
     low: float, high: float, step: float, value: float, name: str, tip: str = "", *, label: float = LABEL
 ) -> widgets.FloatSlider:
-    """A slider that reports its value on release; of whole numbers if `step` is an int.
-
-    Args:
-        label: width of its name, in em.
-    """
-    kind = widgets.IntSlider if isinstance(step, int) else widgets.FloatSlider
-    shape = {} if kind is widgets.IntSlider else {"readout_format": ".2f"}
+    """A slider that reports its value on release; of whole numbers if `step` is an int. `label` is in em."""
+    kind, shape = widgets.FloatSlider, {"readout_format": ".2f"}
+    if isinstance(step, int):
+        kind, shape = widgets.IntSlider, {}
     return kind(
-        value=value,
-        min=low,
-        max=high,
-        step=step,
-        description=name,
-        tooltip=tip or name,
-        continuous_update=False,
-        **_widths(label, 17),
-        **shape,
-    )
+        value=value, min=low, max=high, step=step, description=name, tooltip=tip or name,
+        continuous_update=False, **_widths(label, 17), **shape,
+    )  # fmt: skip
 
 
 def choice(
@@ -106,12 +92,10 @@ class Explorer(widgets.VBox):
     """What the three explorers share: models to choose from, a picture, a text, and a line for errors.
 
     Attributes:
-        models: name → model; a run that the reader opens is added.
-        chosen: name → the checkbox that shows or hides the model.
-        picture, text: the picture, and the same in words.
+        models, chosen: name → model, with the runs that the reader opened, and name → the box that shows it.
+        picture, text, last: the picture, the same in words, and the view of both; None before the first.
         note: the error of the reader's last action, in one sentence, or empty.
         run, open_run: a field for the folder of the reader's own run, and its button.
-        last: the view that is shown; None before the first.
     """
 
     def __init__(self, models: Mapping[str, Method] | None, ticked: Callable[[str], bool]):
@@ -132,11 +116,7 @@ class Explorer(widgets.VBox):
         super().__init__()
 
     def view(self) -> View:
-        """What to show for the present values of the controls.
-
-        Raises:
-            ValueError: values that cannot be drawn.
-        """
+        """What to show for the present values of the controls; ValueError if they cannot be drawn."""
         raise NotImplementedError
 
     def at_hand(self) -> dict[str, Method]:
@@ -202,11 +182,7 @@ class Explorer(widgets.VBox):
             self.admit(*_opened(self.run.value.strip()))
 
     def admit(self, name: str, model: Method) -> None:
-        """Add the model of the reader's own run.
-
-        Raises:
-            ValueError: a model that the explorer has no use for.
-        """
+        """Add the model of the reader's own run; ValueError for one that the explorer has no use for."""
         self.models[name] = model
         self._quick.pop(name, None)
         self._shelve([name])

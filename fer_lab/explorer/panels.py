@@ -19,9 +19,9 @@ from fer_lab.data.augmentation import prepare
 from fer_lab.data.photographs import FaceBox, crop_face
 from fer_lab.data.synthetic import GLASSES, Identity, Nuisance, Rendering, render
 from fer_lab.explanation.attribution import WAYS, explain
-from fer_lab.explanation.maps import GRID, normalize_for_display, strongest_matches, upsample
+from fer_lab.explanation.maps import GRID, cell_centre, strongest_matches
 from fer_lab.explorer.cards import TILE, compose, draw_card, draw_truth, encode, font, to_picture
-from fer_lab.figures.pictures import heat_over
+from fer_lab.figures.pictures import heat_over, heats
 from fer_lab.figures.style import HEAT
 from fer_lab.models.method import Method
 from fer_lab.models.qcs import QCS
@@ -51,42 +51,29 @@ MARGIN = 0.0
 
 @dataclass(frozen=True)
 class FaceState:
-    """One rendered face, as the sliders describe it.
+    """One rendered face, as the sliders describe it; None leaves skin, age or glasses as the person's own."""
 
-    Attributes:
-        units: FACS number → intensity 0…1; the other units are 0.
-        side: of `SIDES`, where the units act; left and right are the face's own.
-        person: seed of the identity, 0 or more.
-        skin_tone, age: 0…1, glasses: of `GLASSES`; None is the person's own.
-        roll, yaw: degrees.
-        cover: of `COVERS`.
-        blur: standard deviation in hundredths of the picture's side.
-    """
-
-    units: Mapping[int, float] = field(default_factory=dict)
-    side: str = "both"
-    person: int = 0
-    skin_tone: float | None = None
-    age: float | None = None
-    glasses: str | None = None
-    roll: float = 0.0
-    yaw: float = 0.0
-    cover: str = "nothing"
-    blur: float = 0.0
+    units: Mapping[int, float] = field(default_factory=dict)  # FACS number → 0…1; other units are 0
+    side: str = "both"  # of `SIDES`: left and right are the face's own
+    person: int = 0  # seed of the identity
+    skin_tone: float | None = None  # 0…1
+    age: float | None = None  # 0…1
+    glasses: str | None = None  # of `GLASSES`
+    roll: float = 0.0  # degrees
+    yaw: float = 0.0  # degrees
+    cover: str = "nothing"  # of `COVERS`
+    blur: float = 0.0  # standard deviation in hundredths of the picture's side
 
 
 @dataclass(frozen=True)
 class View:
-    """What a widget shows.
+    """What a widget shows: a picture, the same in words, and model → class → probability.
 
-    Attributes:
-        png: the picture.
-        text: the same in words, HTML.
-        answers: model → class → probability; for two faces, each key names model and face.
+    For two faces, each key of the answers names model and face.
     """
 
     png: bytes
-    text: str
+    text: str  # HTML
     answers: dict[str, dict[str, float]]
 
     @property
@@ -108,11 +95,7 @@ def _one_of(what: str, value: str, known: Mapping | Sequence) -> str:
 
 
 def draw_face(state: FaceState, size: int = FACE) -> Rendering:
-    """Render the state's face.
-
-    Raises:
-        ValueError: a value that the renderer does not know, or one out of range.
-    """
+    """Render the state's face; ValueError for a value that the renderer does not know, or one out of range."""
     _one_of("side", state.side, SIDES)
     left, right = state.side != "right", state.side != "left"
     units: dict[int | str, float | tuple[float, float]] = {
@@ -121,13 +104,9 @@ def draw_face(state: FaceState, size: int = FACE) -> Rendering:
     below, wide = COVERS[_one_of("cover", state.cover, COVERS)]
     turn = math.radians(state.roll)
     place = (-below * math.sin(turn), below * math.cos(turn), turn)
-    how = Nuisance.none(1).replace(
-        roll=state.roll,
-        yaw=state.yaw,
-        blur=state.blur,
-        occlusion=wide,
-        occluder=torch.tensor([*place, 0.35, 0.45, 0.55]),
-    )
+    occluder = torch.tensor([*place, 0.35, 0.45, 0.55])
+    turned = Nuisance.none(1).replace(roll=state.roll, yaw=state.yaw, blur=state.blur)
+    how = turned.replace(occlusion=wide, occluder=occluder)
     return render(units, person_of(state), how, size)
 
 
@@ -143,19 +122,10 @@ def person_of(state: FaceState) -> Identity:
 def answer(
     model: Method, image: torch.Tensor, overlay: str = "none"
 ) -> tuple[dict[str, float], np.ndarray, bool]:
-    """One model's answer to one face.
+    """The answer of one model in eval mode to one face uint8 [3,S,S]; ValueError for an overlay not of `MAPS`.
 
-    Args:
-        model: in eval mode.
-        image: uint8 [3,S,S].
-        overlay: of `MAPS`.
-
-    Returns:
-        Class → probability; the face as uint8 [112,112,3], with the map as heat over it; and whether the model
-        has such a map.
-
-    Raises:
-        ValueError: an unknown overlay.
+    Returns class → probability; the face as uint8 [112,112,3], with the map as heat over it; and whether the
+    model has such a map.
     """
     _one_of("overlay", overlay, MAPS)
     ready = prepare(image[None], model.image_size, model.color_order)
@@ -169,7 +139,7 @@ def answer(
     if has_map:
         # A class activation map may be negative; what speaks against the class is not shown.
         maps = explain(model, ready, overlay, target=row.argmax(), **QUICK.get(overlay, {})).clamp(min=0)
-        tile = heat_over(tile, upsample(normalize_for_display(maps), TILE, "bicubic").clamp(0, 1)[0, 0].numpy())
+        tile = heat_over(tile, heats(maps, TILE)[0, 0])
     return probabilities, tile, has_map or overlay == "none"
 
 
@@ -210,13 +180,10 @@ def face_panel(
     """The rendered face and each model's answer to it.
 
     Args:
-        models: name → model in eval mode.
-        overlay: of `MAPS`, drawn over what each model receives, or of `TRUTHS`, drawn over the face.
+        models: name → model in eval mode. RuntimeError names one that fails.
+        overlay: of `MAPS`, drawn over what each model receives, or of `TRUTHS`, drawn over the face; ValueError
+            for another, as for a state out of range.
         small: a smaller file that takes longer to make; see `encode`.
-
-    Raises:
-        ValueError: an unknown overlay, or a state out of range.
-        RuntimeError: a model that fails; the message names it.
     """
     _one_of("overlay", overlay, {**MAPS, **TRUTHS})
     drawn = draw_face(state)
@@ -242,15 +209,12 @@ def photo_panel(
     Args:
         image: RGB.
         boxes: the faces; without any, the middle square counts as a face crop.
-        chosen: index of the face to classify.
-        overlay: of `MAPS`.
+        chosen: index of the face to classify; ValueError if there is none.
+        models, small: as in `face_panel`.
+        overlay: of `MAPS`; ValueError for another.
         margin: room around the square that fits a model, on every side, as a share of its side. A model that is
             named "synthetic/…" gets the wider square of rendered faces, any other the square of FER+.
-        small: see `face_panel`.
-
-    Raises:
-        ValueError: an unknown overlay, an index without a face, or a margin out of the range of `crop_face`.
-        RuntimeError: as `face_panel`.
+            ValueError if it is out of the range of `crop_face`.
     """
     _one_of("overlay", overlay, MAPS)
     if not 0 <= chosen < max(1, len(boxes)):
@@ -293,13 +257,10 @@ def pair_panel(
     Args:
         faces: two of uint8 [3,S,S].
         name: the model's name in the text.
-        model: one that `can_match`; None shows only the faces.
+        model: one that `can_match`, or ValueError; None shows only the faces.
         scale: index into `SCALES`.
-        count: number of lines.
-        small: see `face_panel`.
-
-    Raises:
-        ValueError: a model that cannot match, or more lines than places.
+        count: number of lines; ValueError for more than there are places.
+        small: as in `face_panel`.
     """
     squares = [to_picture(face).resize((FACE, FACE), Image.Resampling.BICUBIC) for face in faces]
     gap = 110
@@ -319,7 +280,8 @@ def pair_panel(
     for row, column, strength in reversed(pairs):  # the strongest last, on top
         share = (strength - weakest) / max(1 - weakest, 1e-9)
         color = tuple(int(255 * part) for part in HEAT(0.35 + 0.5 * share)[:3])
-        start, end = _place(row, 0), _place(column, FACE + gap)
+        (x, y), (to_x, to_y) = cell_centre(row), cell_centre(column)
+        start, end = (x * FACE, y * FACE), (FACE + gap + to_x * FACE, to_y * FACE)
         for shade, width in (("#000000", 4), (color, 2)):
             pen.line(_arc(start, end), shade, width, joint="curve")
         for x, y in (start, end):
@@ -344,9 +306,3 @@ def _arc(start: tuple[float, float], end: tuple[float, float]) -> list[tuple[flo
     share = np.linspace(0, 1, 25)
     x, y = (a + (b - a) * share for a, b in zip(start, end, strict=True))
     return list(zip(x.tolist(), (y + 4 * sag * share * (1 - share)).tolist(), strict=True))
-
-
-def _place(place: int, left: int) -> tuple[float, float]:
-    """Centre of a cell of the grid over a face whose left edge is at `left`, in pixels."""
-    row, column = divmod(place, GRID)
-    return left + (column + 0.5) * FACE / GRID, (row + 0.5) * FACE / GRID

@@ -21,19 +21,12 @@ from fer_lab.runs.run import Run, weights_file
 
 @dataclass(frozen=True)
 class Seen:
-    """One face in a picture.
+    """One face in a picture."""
 
-    Attributes:
-        box: (left, top, right, bottom) of the square that the model received, in pixels of the picture.
-        probabilities: expression → probability.
-        heat: float [h,w], 0…1, where the model looked; zeros for a model without maps over the face.
-        score: how sure the face finder is; see `FaceBox`.
-    """
-
-    box: tuple[int, int, int, int]
-    probabilities: dict[str, float]
-    heat: np.ndarray
-    score: float = 0.0
+    box: tuple[int, int, int, int]  # left, top, right, bottom of the square that the model received, in pixels
+    probabilities: dict[str, float]  # of each expression
+    heat: np.ndarray  # float [h,w], 0…1, where the model looked; zeros for a model without maps over the face
+    score: float = 0.0  # how sure the face finder is; see `FaceBox`
 
 
 def look(
@@ -51,15 +44,10 @@ def look(
     if model.has_face_maps:
         maps = next(iter(native_maps(model, ready).values())).mean(1, keepdim=True)
     heats = normalize_for_display(maps)[:, 0].numpy()
-    return [
-        Seen(
-            face_square(image, box, trained_on=trained_on),
-            dict(zip(model.classes, row, strict=True)),
-            heat,
-            getattr(box, "score", 0.0),
-        )
-        for box, row, heat in zip(boxes, probabilities, heats, strict=True)
-    ]
+    squares = [face_square(image, box, trained_on=trained_on) for box in boxes]
+    answers = [dict(zip(model.classes, row, strict=True)) for row in probabilities]
+    scores = [getattr(box, "score", 0.0) for box in boxes]
+    return [Seen(*one) for one in zip(squares, answers, heats, scores, strict=True)]
 
 
 def overlay(image: Image.Image, faces: Sequence[Seen]) -> Image.Image:
@@ -89,8 +77,7 @@ def overlay(image: Image.Image, faces: Sequence[Seen]) -> Image.Image:
 def trained_on(weights: str | Path) -> str:
     """Name of the data set that trained a run, a file of weights or a bundled model; "" if nothing tells.
 
-    Raises:
-        FileNotFoundError, ValueError: as `open_model`.
+    Raises FileNotFoundError and ValueError as `open_model`.
     """
     file = weights_file(weights)
     return str(read_card(file).get("dataset") or Run(file.parent).config.get("dataset", ""))
@@ -103,12 +90,9 @@ def predict_picture(
 
     Args:
         model: on the CPU.
-        source: a file, or a picture as an array, uint8 [H,W,3] in RGB order; any source of `open_image`.
+        source: a file, or an array uint8 [H,W,3] in RGB order; ValueError for what `open_image` refuses.
         whole: take the picture's middle square as one face crop instead of looking for faces.
         trained_on: data set that the model's weights were trained on, which decides how faces are cropped.
-
-    Raises:
-        ValueError: a file that `open_image` does not accept.
 
     Example:
         >>> picture, faces = predict_picture(open_model("dan"), "photo.jpg")

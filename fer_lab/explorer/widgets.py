@@ -17,23 +17,9 @@ from PIL import Image
 
 from fer_lab.data.photographs import FaceBox, crop_face, find_faces, open_upload
 from fer_lab.data.synthetic import GLASSES, NUMBERS, PROTOTYPES, UNITS
+from fer_lab.explorer import panels
 from fer_lab.explorer.controls import Explorer, choice, rows, slider, upload
-from fer_lab.explorer.panels import (
-    COVERS,
-    MAPS,
-    MARGIN,
-    SCALES,
-    SIDES,
-    TRUTHS,
-    FaceState,
-    View,
-    can_match,
-    draw_face,
-    face_panel,
-    pair_panel,
-    person_of,
-    photo_panel,
-)
+from fer_lab.explorer.panels import FaceState, View
 from fer_lab.models.method import Method
 
 PEOPLE = 200
@@ -67,8 +53,8 @@ class FaceExplorer(Explorer):
             )
             for unit in UNITS
         }  # fmt: skip
-        self.side = choice(SIDES, "muscles act on", state.side)
-        who = person_of(state)
+        self.side = choice(panels.SIDES, "muscles act on", state.side)
+        who = panels.person_of(state)
         self.person = slider(0, PEOPLE - 1, 1, state.person, "person")
         self.skin_tone = slider(0.0, 1.0, 0.05, float(who.skin_tone), "skin, light to dark")
         self.age = slider(0.0, 1.0, 0.05, float(who.age), "age marks")
@@ -76,8 +62,8 @@ class FaceExplorer(Explorer):
         self.roll = slider(-45.0, 45.0, 5.0, state.roll, "head tilt, degrees")
         self.yaw = slider(-30.0, 30.0, 5.0, state.yaw, "head turn, degrees")
         self.blur = slider(0.0, 5.0, 0.25, state.blur, "blur, % of the side")
-        self.cover = choice(list(COVERS), "covered", state.cover)
-        self.overlay = choice({**MAPS, **TRUTHS}, "laid over", "native")
+        self.cover = choice(list(panels.COVERS), "covered", state.cover)
+        self.overlay = choice({**panels.MAPS, **panels.TRUTHS}, "laid over", "native")
         self.presets = {name: widgets.Button(description=name, layout={"width": "7em"}) for name in PROTOTYPES}
         for name, button in self.presets.items():
             button.on_click(lambda _button, name=name: self.show_expression(name))
@@ -107,7 +93,7 @@ class FaceExplorer(Explorer):
         return FaceState(units, **{name: getattr(self, name).value for name in names})
 
     def view(self) -> View:
-        return face_panel(self.state, self.at_hand(), self.overlay.value)
+        return panels.face_panel(self.state, self.at_hand(), self.overlay.value)
 
     def show_expression(self, name: str) -> None:
         """Set the units and the side to an expression's prototype."""
@@ -118,7 +104,7 @@ class FaceExplorer(Explorer):
 
     def _meet(self, _change: Any) -> None:
         """Set skin, age and glasses to those of the new person."""
-        who = person_of(FaceState(person=self.person.value))
+        who = panels.person_of(FaceState(person=self.person.value))
         with self.at_once():
             self.skin_tone.value, self.age.value = float(who.skin_tone), float(who.age)
             self.glasses.value = GLASSES[int(who.glasses)]
@@ -129,9 +115,8 @@ class PhotoExplorer(Explorer):
 
     Attributes:
         upload, forget: buttons that take a file and drop it again.
-        which: number of the face to classify, from 1.
+        which, overlay: number of the face to classify, from 1, and the map that is drawn over it.
         margin: room around the square that fits each model.
-        overlay: the map that is drawn.
         image, boxes: the picture, and the faces found in it.
     """
 
@@ -142,8 +127,8 @@ class PhotoExplorer(Explorer):
         self.upload = upload("Upload a picture", self.take)
         self.forget = widgets.Button(description="Forget it")
         self.which = widgets.BoundedIntText(1, min=1, max=1, description="face", layout={"width": "11em"})
-        self.margin = slider(-0.2, 0.4, 0.05, MARGIN, "room around the face")
-        self.overlay = choice(MAPS, "laid over", "native")
+        self.margin = slider(-0.2, 0.4, 0.05, panels.MARGIN, "room around the face")
+        self.overlay = choice(panels.MAPS, "laid over", "native")
         self.image: Image.Image | None = None
         self.boxes: list[FaceBox] = []
         self.forget.on_click(lambda _button: self._drop())
@@ -163,8 +148,8 @@ class PhotoExplorer(Explorer):
     def view(self) -> View:
         if self.image is None:
             return View(b"", "No picture yet. PNG, JPEG, WebP, GIF or BMP, at most 8 MB.", {})
-        chosen, margin = self.which.value - 1, self.margin.value
-        return photo_panel(self.image, self.boxes, chosen, self.at_hand(), self.overlay.value, margin=margin)
+        chosen, overlay, margin = self.which.value - 1, self.overlay.value, self.margin.value
+        return panels.photo_panel(self.image, self.boxes, chosen, self.at_hand(), overlay, margin=margin)
 
     def take(self, content: bytes | memoryview, name: str = "the upload") -> None:
         """Find the faces in a picture and show it; after an error the previous picture remains."""
@@ -189,9 +174,7 @@ class PhotoExplorer(Explorer):
 class Pick:
     """One of the two faces: rendered from a person and an expression, or cut out of an upload.
 
-    Attributes:
-        person, expression, upload: its controls; row: all of them.
-        image: the uploaded face, uint8 [3,S,S]; None for the rendered one.
+    `image`: the uploaded face, uint8 [3,S,S]; None for the rendered one. `row`: all controls.
     """
 
     def __init__(
@@ -220,7 +203,7 @@ class Pick:
         if self.image is not None:
             return self.image
         name = self.expression.value
-        return draw_face(FaceState(PROTOTYPES[name], _side(name), self.person.value)).images[0]
+        return panels.draw_face(FaceState(PROTOTYPES[name], _side(name), self.person.value)).images[0]
 
 
 class PairExplorer(Explorer):
@@ -228,8 +211,7 @@ class PairExplorer(Explorer):
 
     Attributes:
         first, second: the faces' controls.
-        model, scale: the model that matches, and at which of its scales.
-        count: number of lines.
+        model, scale, count: the model that matches, at which of its scales, and the number of lines.
     """
 
     def __init__(self, models: Mapping[str, Method] | None = None):
@@ -237,7 +219,7 @@ class PairExplorer(Explorer):
         self.first = Pick("first", 3, "surprise", self.update, self.take)
         self.second = Pick("second", 5, "surprise", self.update, self.take)
         self.model = choice(self._matchers(), "matched by")
-        self.scale = choice(dict(enumerate(SCALES)), "scale", 2)
+        self.scale = choice(dict(enumerate(panels.SCALES)), "scale", 2)
         self.count = slider(1, 49, 1, 12, "lines")
         self.watch(self.model, self.scale, self.count)
         self.children = [
@@ -252,10 +234,10 @@ class PairExplorer(Explorer):
         self.update()
 
     def _matchers(self) -> list[str]:
-        return [name for name, model in self.models.items() if can_match(model)]
+        return [name for name, model in self.models.items() if panels.can_match(model)]
 
     def admit(self, name: str, model: Method) -> None:
-        if not can_match(model):
+        if not panels.can_match(model):
             raise ValueError(f"{name} is a {model.name}, which does not match faces; use a qcs")
         with self.at_once():
             super().admit(name, model)
@@ -266,8 +248,8 @@ class PairExplorer(Explorer):
         faces = self.first.face(), self.second.face()
         name = self.model.value
         if name is None:
-            return View(pair_panel(faces, "", None).png, NO_MATCHER, {})
-        return pair_panel(faces, name, self.models[name], scale=self.scale.value, count=self.count.value)
+            return View(panels.pair_panel(faces, "", None).png, NO_MATCHER, {})
+        return panels.pair_panel(faces, name, self.models[name], scale=self.scale.value, count=self.count.value)
 
     def take(self, pick: Pick, content: bytes | memoryview, name: str = "the upload") -> None:
         """Use the largest face of a picture, or without any its middle square, instead of a rendered face."""
@@ -282,18 +264,13 @@ class PairExplorer(Explorer):
 def latency(explorer: FaceExplorer, *, overlays: Sequence[str] | None = None, moves: int = 15) -> pd.DataFrame:
     """Milliseconds in the kernel from a slider's move to a new picture and text; the browser adds its part.
 
-    Args:
-        explorer: its lip corner puller is moved, and put back.
-        overlays: of `MAPS` and `TRUTHS`; None is all.
-        moves: of the slider for each overlay, after one that is not counted.
-
-    Returns:
-        A row an overlay: overlay, models (how many answer), median_ms, slowest_ms.
+    A row an overlay of `MAPS` and `TRUTHS`, all if None: overlay, models (how many answer), median_ms,
+    slowest_ms. The lip corner puller is moved `moves` times, after one that is not counted, and put back.
     """
     mouth, before = explorer.units[12], (explorer.units[12].value, explorer.overlay.value)
     table: list[tuple[str, int, float, float]] = []
     try:
-        for overlay in overlays or (*MAPS, *TRUTHS):
+        for overlay in overlays or (*panels.MAPS, *panels.TRUTHS):
             with explorer.at_once():
                 explorer.overlay.value, mouth.value = overlay, 0.0
             durations = []

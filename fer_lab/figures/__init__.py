@@ -40,8 +40,10 @@ from fer_lab.figures.diagrams import (
     triplet_center_diagram,
 )
 from fer_lab.figures.explain import (
+    causes_figure,
     explanation_grid,
     explanation_scores,
+    mean_maps_figure,
     perturbation_figure,
     randomization_figure,
 )

@@ -39,8 +39,7 @@ STAR: dict[str, Any] = {"marker": "*", "edgecolors": "white", "linewidths": 1.1,
 @style.styled
 def class_counts(faces: FaceSet) -> Figure:
     """Faces per class as bars in the classes' colours, paler by split; count and share at the end."""
-    fig = style.new_figure(7, 0.34 * faces.num_classes + 1.2)
-    ax = fig.subplots()
+    fig, ax = style.chart(7, 0.34 * faces.num_classes + 1.2)
     place, left = np.arange(faces.num_classes), np.zeros(faces.num_classes)
     shades = np.array([to_rgb(color) for color in colors(faces.classes)])
     present = [split for split in SPLITS if (faces.splits == split).any()]
@@ -126,16 +125,11 @@ def curves(
     dots: bool = True,
     **axes: Any,
 ) -> Figure:
-    """Named lines [N] over x [N]. A line that is named after a model has the model's colour.
+    """Named lines [N] over x [N], with dots and some dashed. One named after a model has the model's colour.
 
-    Args:
-        reference: name and value, or values [N], of a grey dashed line.
-        dashed: which lines are dashed, for two sets of lines or a line that covers another.
-        dots: mark the points.
-        axes: more for `Axes.set`: xscale, xlim, ylim.
+    `reference`: name and value, or values [N], of a grey dashed line. `axes`: more for `Axes.set`.
     """
-    fig = style.new_figure(7.5, 3.3)
-    ax = fig.subplots()
+    fig, ax = style.chart(7.5, 3.3)
     shades = style.method_palette(list(lines))
     for (name, values), (label, color) in zip(lines.items(), shades.items(), strict=True):
         stroke: Any = (0, (3, 2)) if name in dashed else "-"
@@ -151,17 +145,14 @@ def curves(
 
 @style.styled
 def confusion(matrix: np.ndarray, classes: Sequence[str]) -> Figure:
-    """Counts int [C,C] (rows the truth, columns what was predicted): share of the row as shade and number,
-    the count below it.
-    """
+    """Counts int [C,C], rows the truth: the share of the row as shade and number, the count below it."""
     matrix, c = np.asarray(matrix), len(classes)
     if matrix.shape != (c, c):
         raise ValueError(f"expected a matrix [{c},{c}] for {c} classes, got {list(matrix.shape)}")
     total = matrix.sum(1)
     share = np.divide(matrix, total[:, None], out=np.zeros((c, c)), where=total[:, None] > 0)
     side = 0.62 * c + 1.5
-    fig = style.new_figure(side, side)
-    ax = fig.subplots()
+    fig, ax = style.chart(side, side)
     cells = zip(share.flat, matrix.flat, strict=True)
     texts = np.array([f"{part:.0%}\n{n:,}" if n else "" for part, n in cells]).reshape(c, c)
     rows = [f"{name}\n{n:,}" for name, n in zip(classes, total, strict=True)]
@@ -184,8 +175,7 @@ def per_class_recall(metrics: pd.DataFrame) -> Figure:
     style.check_columns(metrics, ("metric", "class", "value", "low", "high"))
     table = metrics[metrics["metric"] == "recall"].rename(columns={"class": "label"})
     style.check_columns(table, ())
-    fig = style.new_figure(6.4, 0.36 * len(table) + 1.1)
-    ax = fig.subplots()
+    fig, ax = style.chart(6.4, 0.36 * len(table) + 1.1)
     style.interval_rows(ax, table, colors(list(table["label"])))
     mean = 100 * table["value"].mean()
     ax.axvline(mean, **style.DASHED)
@@ -205,19 +195,16 @@ def ablation(
     reference: str | None = None,
     title: str | None = None,
 ) -> Figure:
-    """One dot and interval a row, from the top down.
+    """A dot and an interval for each row of label, value, low, high, from the top down.
 
-    Args:
-        summary: columns label, value, low, high; low and high are NaN for a single seed, whose dot is hollow.
-        percent: values are shares, shown times 100.
-        reference: label of the row that the others are compared with; gets a line through all rows.
+    low and high are NaN for a single seed, whose dot is hollow. `percent`: values are shares, shown times 100.
+    `reference`: label of the row that the others are compared with; gets a line through all rows.
     """
     style.check_columns(summary, ("label", "value", "low", "high"))
     labels = list(summary["label"])
     if reference is not None and reference not in labels:
         raise ValueError(f"no row {reference!r}; labels are {', '.join(map(str, labels))}")
-    fig = style.new_figure(7.2, 0.36 * len(labels) + 1.05)
-    ax = fig.subplots()
+    fig, ax = style.chart(7.2, 0.36 * len(labels) + 1.05)
     shades = [style.INK if label == reference else style.SERIES[0] for label in labels]
     style.interval_rows(ax, summary, shades, percent, "{:.1f}%" if percent else "{:.3f}")
     if reference is not None:
@@ -233,10 +220,8 @@ def ablation(
 def verdicts(claims: pd.DataFrame, margin: float = 0.01, title: str | None = None) -> Figure:
     """Differences with their intervals and verdicts: a panel for accuracies, in points, and one for each ratio.
 
-    Args:
-        claims: columns a, b, metric, difference, low, high, seeds, planned, verdict, as `experiments.judge`
-            gives them.
-        margin: accuracies that differ by less count as equal; a grey band.
+    `claims`: as `experiments.judge` gives them. `margin`: accuracies that differ by less count as equal; a grey
+    band.
     """
     wanted = ("a", "b", "metric", "difference", "low", "high", "seeds", "planned", "verdict")
     style.check_columns(claims, wanted)
@@ -244,7 +229,8 @@ def verdicts(claims: pd.DataFrame, margin: float = 0.01, title: str | None = Non
     fig = style.new_figure(8.6, 0.34 * len(claims) + 0.62 * len(groups) + 0.5)
     axes = fig.subplots(len(groups), 1, squeeze=False, height_ratios=[len(part) + 0.6 for part in groups])[:, 0]
     for ax, part in zip(axes, groups, strict=True):
-        share = SHARES.fullmatch(str(part["metric"].iloc[0])) is not None
+        metric = str(part["metric"].iloc[0])
+        share = SHARES.fullmatch(metric) is not None
         rows = part.rename(columns={"difference": "value"})
         rows["label"] = [f"{a}  −  {b}" for a, b in zip(part["a"], part["b"], strict=True)]
         shades = [VERDICT_COLORS[verdict] for verdict in part["verdict"]]
@@ -259,28 +245,24 @@ def verdicts(claims: pd.DataFrame, margin: float = 0.01, title: str | None = Non
         if share:
             ax.axvspan(-100 * margin, 100 * margin, color="#eeeeee", linewidth=0, zorder=0)
         ax.axvline(0, **style.DASHED)
-        metric = str(part["metric"].iloc[0])
         name = METRIC_NAMES.get(metric, metric.replace("_", " "))
         ax.set_xlabel(f"difference of {name}" + (", points (grey: less than one)" if share else ""))
         ax.margins(x=0.08)
-    style.heading(fig, title or "What each idea changes, paired by seed")
-    return fig
+    return style.heading(fig, title or "What each idea changes, paired by seed")
 
 
 @style.styled
 def learning_curves(curves: pd.DataFrame, before: int = 0, title: str | None = None) -> Figure:
     """Accuracy on held-out training faces by epoch: the mean over seeds, a line a variant.
 
-    Args:
-        curves: columns variant, seed, epoch, holdout_accuracy, as `ResultsStore.curves` gives them.
-        before: epochs of the first variant, from whose end the others continue.
+    `curves`: as `ResultsStore.curves` gives them. `before`: epochs of the first variant, from whose end the
+    others continue.
     """
     style.check_columns(curves, ("variant", "seed", "epoch", "holdout_accuracy"))
     names = list(dict.fromkeys(curves["variant"]))
     shades = dict(zip(names, (style.INK, *style.SERIES), strict=False))
     drawn = curves.assign(epoch=curves["epoch"] + before * (curves["variant"] != names[0]))
-    fig = style.new_figure(7.6, 3.4)
-    ax = fig.subplots()
+    fig, ax = style.chart(7.6, 3.4)
     look: dict[str, Any] = {"hue": "variant", "palette": shades, "hue_order": names, "legend": False}
     sns.lineplot(drawn, x="epoch", y="holdout_accuracy", errorbar=None, ax=ax, **look)
     ax.set(xlabel="epoch", ylabel="accuracy on held-out faces")
@@ -288,8 +270,7 @@ def learning_curves(curves: pd.DataFrame, before: int = 0, title: str | None = N
     ax.grid(axis="y")
     marks = [style.mark(name, color, linestyle="-", marker="") for name, color in shades.items()]
     ax.legend(handles=marks, loc="lower right", ncols=2)
-    style.heading(fig, title or "Training to a plateau")
-    return fig
+    return style.heading(fig, title or "Training to a plateau")
 
 
 @style.styled
@@ -304,12 +285,9 @@ def panels_of_intervals(
 ) -> Figure:
     """Means with their intervals: a panel a setting, a row a method.
 
-    Args:
-        table: columns panel, label, value, low, high; low and high may be NaN. Methods have their titles and
-            colours, all other labels one colour.
-        reference: a label, whose value gets a line in every panel, or a value as it is shown.
-        percent: values are shares, shown times 100.
-        number: how a value is written.
+    `table`: columns panel, label, value, low, high; low and high may be NaN. Methods have their titles and
+    colours, all other labels one colour. `reference`: a label, whose value gets a line in every panel, or a
+    value as it is shown. `percent`: values are shares, shown times 100. `number`: how a value is written.
     """
     style.check_columns(table, ("panel", "label", "value", "low", "high"))
     names, labels = (list(dict.fromkeys(table[key])) for key in ("panel", "label"))
@@ -334,9 +312,7 @@ def panels_of_intervals(
         ax.locator_params(axis="x", nbins=5)
         if percent:
             ax.xaxis.set_major_formatter(PercentFormatter(100))
-    fig.supxlabel(xlabel, fontsize=9, color=style.SOFT)
-    style.heading(fig, title or xlabel)
-    return fig
+    return style.heading(fig, title or xlabel, xlabel)
 
 
 @style.styled
@@ -350,11 +326,8 @@ def curves_with_intervals(
 ) -> Figure:
     """A panel a knob: a share for every model against the knob's level, with intervals as shades.
 
-    Args:
-        table: columns knob, level, model, value, low, high, as `evaluation.robustness` gives them.
-        labels: knob → what its axis is called.
-        chance: accuracy of the best constant answer, a dashed line.
-        spans: knob → ends of a grey band.
+    `table`: as `evaluation.robustness` gives it. `labels`: knob → name of its axis. `chance`: accuracy of the
+    best constant answer, a dashed line. `spans`: knob → ends of a grey band.
     """
     style.check_columns(table, ("knob", "level", "model", "value", "low", "high"))
     knobs, names = (list(dict.fromkeys(table[key])) for key in ("knob", "model"))
@@ -374,16 +347,14 @@ def curves_with_intervals(
         ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         ax.grid(axis="y")
     style.legend(fig, [style.mark(name, color, linestyle="-") for name, color in shades.items()])
-    style.heading(fig, title or "One difficulty at a time")
-    return fig
+    return style.heading(fig, title or "One difficulty at a time")
 
 
 @style.styled
 def group_accuracy(table: pd.DataFrame) -> Figure:
     """A panel a property: accuracy of every model within each group, with intervals.
 
-    `table`: columns property, group, model, value, low, high, as `comparison.accuracy_by_group` gives them, and
-    faces, whose number is written under each group.
+    `table`: as `comparison.accuracy_by_group` gives it; the number of faces is written under each group.
     """
     style.check_columns(table, ("property", "group", "model", "faces", "value", "low", "high"))
     names, models = (list(dict.fromkeys(table[key])) for key in ("property", "model"))
@@ -398,17 +369,15 @@ def group_accuracy(table: pd.DataFrame) -> Figure:
         named = part.assign(model=part["model"].map(style.method_title))
         sns.pointplot(
             style.with_ends(named), x="group", y="estimate", hue="model", order=order, hue_order=list(shades),
-            palette=shades, linestyle="none", linewidth=1.6, markersize=6, markeredgewidth=0, legend=False,
-            dodge=0.5 if len(shades) > 1 else False, ax=ax,
-            err_kws={"linewidth": 2, "alpha": 0.5}, **style.KNOWN_ENDS,
+            palette=shades, linewidth=1.6, markersize=6, dodge=0.5 if len(shades) > 1 else False,
+            err_kws={"linewidth": 2, "alpha": 0.5}, ax=ax, **style.DOTS,
         )  # fmt: skip
         ax.set_xticks(range(len(order)), [f"{g}\n{n:,}" for g, n in groups[["group", "faces"]].to_numpy()])
         ax.set(xlabel=name, ylabel="accuracy" if ax is axes[0] else "")
         ax.grid(axis="y")
     axes[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     style.legend(fig, [style.mark(model, color) for model, color in shades.items()])
-    style.heading(fig, "Is the error the same for everybody? (numbers: faces in the group)")
-    return fig
+    return style.heading(fig, "Is the error the same for everybody? (numbers: faces in the group)")
 
 
 class Frame(NamedTuple):
@@ -465,11 +434,8 @@ def embedding_frames(
 ) -> Figure:
     """Plane embeddings of the same faces as they change: a row a method, a column a moment.
 
-    Every panel has its own scale, since what matters is where the classes lie to each other.
-
-    Args:
-        side: of a panel, in inches, made smaller if the figure would be too wide.
-        outline: the one class whose margin is drawn; all by default.
+    Every panel has its own scale, since what matters is where the classes lie to each other. `side`: of a
+    panel, in inches, at most. `outline`: the one class whose margin is drawn; all by default.
     """
     count = len(column_titles)
     if {len(row) for row in frames.values()} != {count}:
@@ -501,13 +467,9 @@ def embedding_map(
     centers: np.ndarray | None = None,
     title: str | None = None,
 ) -> Figure:
-    """Points [N,2] in their classes' colours, each class's name above most of its points.
-
-    `centers`: class centers [C,2], drawn as stars.
-    """
+    """Points [N,2] in their classes' colours, class names above most of the points, centers [C,2] as stars."""
     xy, labels = np.asarray(xy), np.asarray(labels)
-    fig = style.new_figure(6.6, 5.2)
-    ax = fig.subplots()
+    fig, ax = style.chart(6.6, 5.2)
     cloud(ax, Frame(xy, centers), labels, classes, size=float(np.clip(9000 / max(1, len(xy)), 5, 32)))
     members = {name: xy[labels == label] for label, name in enumerate(classes) if (labels == label).any()}
     marks = style.class_marks(list(members))
@@ -527,10 +489,7 @@ def embedding_map(
 
 @style.styled
 def bench_table_figure(table: pd.DataFrame) -> Figure:
-    """Images a second of every model on every path that was measured, a panel a size and mode.
-
-    `table`: from `bench.bench_models`; columns model, size, mode, path, images_per_s.
-    """
+    """Images a second of every model on every path, from `bench.bench_models`: a panel a size and mode."""
     style.check_columns(table, ("model", "size", "mode", "path", "images_per_s"))
     shades = {"plain": "#b9bcd9", "default": style.SERIES[0], "compiled": style.SERIES[1]}
     paths = [path for path in shades if path in set(table["path"])]
@@ -557,5 +516,4 @@ def bench_table_figure(table: pd.DataFrame) -> Figure:
         style.plain_rows(ax)
     names = {"plain": "plain: fp32, eager", "default": "default", "compiled": "default, torch.compile"}
     style.legend(fig, [Patch(color=shades[path], label=names[path]) for path in paths])
-    style.heading(fig, "Speed on this machine")
-    return fig
+    return style.heading(fig, "Speed on this machine")

@@ -15,27 +15,21 @@ from fer_lab.figures.charts import Frame, cloud
 
 @style.styled
 def recall_by_class(recalls: pd.DataFrame, classes: Sequence[str]) -> Figure:
-    """Recall of every class by every model: value as shade and number, with its interval below the number.
-
-    `recalls`: columns model, class, value, low, high; shares.
-    """
+    """Recall of every class by every model, shares: value as shade and number, its interval below them."""
     style.check_columns(recalls, ("model", "class", "value", "low", "high"))
     names = list(dict.fromkeys(recalls["model"]))
     tables = recalls.pivot_table(index="model", columns="class", values=["value", "low", "high"], dropna=False)
     tables = 100 * tables.reindex(index=names)
-    value, low, high = (
-        tables[end].reindex(columns=list(classes)).to_numpy() for end in ("value", "low", "high")
-    )
-    fig = style.new_figure(1.6 + 0.85 * len(classes), 1.4 + 0.48 * len(names))
-    ax = fig.subplots()
+    ends = (tables[end].reindex(columns=list(classes)) for end in ("value", "low", "high"))
+    value, low, high = (table.to_numpy() for table in ends)
+    fig, ax = style.chart(1.6 + 0.85 * len(classes), 1.4 + 0.48 * len(names))
     texts = np.full(value.shape, "", dtype=object)
     for at in zip(*np.nonzero(np.isfinite(value)), strict=True):
         texts[at] = f"{value[at]:.0f}%\n{low[at]:.0f}–{high[at]:.0f}"
     # Ten points below the least: from zero on, 77 % and 95 % would look alike.
     least = max(0, 10 * np.floor(np.nanmin(value) / 10) - 10)
-    style.heat_table(
-        ax, value, [style.method_title(name) for name in names], classes, texts, 0, vmin=least, vmax=100
-    )
+    titles = [style.method_title(name) for name in names]
+    style.heat_table(ax, value, titles, classes, texts, 0, vmin=least, vmax=100)
     ax.set(xlabel="", ylabel="")
     ax.set_title("Recall of each class, with 95 % interval")
     return fig
@@ -65,10 +59,8 @@ def confusion_differences(matrices: Mapping[str, np.ndarray], reference: str, cl
         shades: dict[str, Any] = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
         style.heat_table(ax, gap, classes, classes, texts, annot_kws={"fontsize": 8}, **shades)
         ax.set_title(style.method_title(name), color=style.method_color(name))
-    fig.supxlabel("predicted", fontsize=9, color=style.SOFT)
-    fig.supylabel("label", fontsize=9, color=style.SOFT)
-    style.heading(fig, f"Confusion minus that of {style.method_title(reference)}, in points of the row")
-    return fig
+    title = f"Confusion minus that of {style.method_title(reference)}, in points of the row"
+    return style.heading(fig, title, "predicted", "label")
 
 
 @style.styled
@@ -107,18 +99,14 @@ def accuracy_against_cost(
 ) -> Figure:
     """Accuracy against images a second: a disc a model with an area by its parameters.
 
-    Under two conditions each model has a hollow and a filled dot of one size instead.
-
-    Args:
-        table: columns model, value, low, high (accuracy, share), images_per_s, and parameters_m or condition.
-        conditions: two values of the column condition, the hollow one first.
+    Under two `conditions`, the hollow one first, each model has two dots of one size instead. `table`: columns
+    model, value, low, high (accuracy, share), images_per_s, and parameters_m or condition.
     """
     style.check_columns(table, ("model", "value", "low", "high", "images_per_s"))
     style.check_columns(table, ("condition",) if conditions else ("parameters_m",))
     if conditions and (len(conditions) != 2 or not set(conditions) <= set(table["condition"])):
         raise ValueError(f"expected two of {', '.join(sorted(set(table['condition'])))}, got {conditions}")
-    fig = style.new_figure(6.6, 4.0)
-    ax = fig.subplots()
+    fig, ax = style.chart(6.6, 4.0)
     names: list[tuple[str, str, float, float]] = []
     bars: list[tuple[tuple[float, float], tuple[float, float], float]] = []  # ends, and points around them
     shift = 0.006 * table["images_per_s"].max()

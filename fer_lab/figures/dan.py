@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from fer_lab.explanation.maps import normalize_for_display
 from fer_lab.figures.pictures import mosaic
-from fer_lab.figures.style import HEAT, INK, SERIES, new_figure, plain_rows, styled
+from fer_lab.figures.style import HEAT, INK, SERIES, chart, plain_rows, styled
 
 
 @styled
@@ -35,8 +35,7 @@ def head_overlap_figure(values_by_variant: Mapping[str, Sequence[float]]) -> Fig
     """
     if not values_by_variant or not all(len(values) for values in values_by_variant.values()):
         raise ValueError("every variant needs at least one value of overlap")
-    fig = new_figure(7.2, 0.75 * len(values_by_variant) + 1.1)
-    ax = fig.subplots()
+    fig, ax = chart(7.2, 0.75 * len(values_by_variant) + 1.1)
     parts = [pd.DataFrame({"variant": name, "overlap": v}) for name, v in values_by_variant.items()]
     rows = {"x": "overlap", "y": "variant", "hue": "variant", "palette": list(SERIES[: len(parts)])}
     # A kernel estimate reaches beyond the data, and a cosine of maps does not: `cut=0`.

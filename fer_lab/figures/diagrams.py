@@ -40,23 +40,19 @@ class Box(NamedTuple):
 def diagram(
     boxes: Mapping[str, Box], arrows: Sequence[str], shapes: Shapes, title: str, note: str = ""
 ) -> Figure:
-    """Boxes on a grid and arrows between them.
+    """Boxes on a grid and arrows between them; ValueError where a text or an arrow names what is not there.
 
     Args:
         boxes: name → box; rows count from the top.
         arrows: "a > b", with "a > b: text" for a text beside it. One that changes row and column goes along the
             row first, with "a ^ b" along the column, with "a / b" straight. "a - b" has no direction.
         shapes: module → shape of its output for one face, with the batch first, as `output_shapes` gives them.
-
-    Raises:
-        ValueError: a text names a module that has no shape, or an arrow a box that is not there.
     """
     texts = {name: _with_shapes(box.text, shapes) for name, box in boxes.items()}
     left = min(box.x - box.width / 2 for box in boxes.values()) - 0.05
     right = max(box.x + box.width / 2 for box in boxes.values()) + 0.05
     low = max(box.y for box in boxes.values()) + HEIGHT / 2
-    fig = style.new_figure(1.42 * (right - left), 0.95 * (low + HEIGHT / 2) + 0.7)
-    ax = fig.subplots()
+    fig, ax = style.chart(1.42 * (right - left), 0.95 * (low + HEIGHT / 2) + 0.7)
     ax.set(xlim=(left, right), ylim=(low + 0.05, -HEIGHT / 2 - 0.05))
     ax.axis("off")
     for name, box in boxes.items():
@@ -73,11 +69,10 @@ def diagram(
         if missing := {first, last} - set(boxes):
             raise ValueError(f"no box {', '.join(sorted(missing))}; there are {', '.join(boxes)}")
         _draw_arrow(ax, boxes[first], boxes[last], turn, label)
-    if note or any(box.training for box in boxes.values()):
-        dashed = "Dashed: in training alone. " if any(box.training for box in boxes.values()) else ""
+    dashed = "Dashed: in training alone. " if any(box.training for box in boxes.values()) else ""
+    if dashed or note:
         fig.supxlabel(f"{dashed}{note}".strip(), fontsize=8.5, color=style.SOFT)
-    style.heading(fig, title)
-    return fig
+    return style.heading(fig, title)
 
 
 def _with_shapes(text: str, shapes: Shapes) -> str:
@@ -95,30 +90,20 @@ def _draw_arrow(ax: Axes, a: Box, b: Box, turn: str, label: str) -> None:
     along = abs(a.y - b.y) < 1e-9
     down = abs(a.x - b.x) < 1e-9
     side, sign = (1 if b.x > a.x else -1), (1 if b.y > a.y else -1)
-    level, upright = (a.x + side * a.width / 2, a.y), (a.x, a.y + sign * HEIGHT / 2)
-    if along:
-        ends, bend = (level, (b.x - side * b.width / 2, b.y)), "arc3"
-    elif down:
-        ends, bend = (upright, (b.x, b.y - sign * HEIGHT / 2)), "arc3"
-    elif turn == "/":
-        ends, bend = (level, (b.x - side * b.width / 2, b.y)), "arc3"
-    elif turn == "^":
-        ends, bend = (upright, (b.x - side * b.width / 2, b.y)), "angle,angleA=90,angleB=0,rad=4"
-    else:
-        ends, bend = (level, (b.x, b.y - sign * HEIGHT / 2)), "angle,angleA=0,angleB=90,rad=4"
+    # Whether it leaves and enters at the side of a box, and not above or below it.
+    leaves, enters = (along or (not down and turn in turns) for turns in (">-/", "^/"))
+    start = (a.x + side * a.width / 2, a.y) if leaves else (a.x, a.y + sign * HEIGHT / 2)
+    end = (b.x - side * b.width / 2, b.y) if enters else (b.x, b.y - sign * HEIGHT / 2)
+    angles = "angleA=0,angleB=90" if leaves else "angleA=90,angleB=0"
+    bend = "arc3" if leaves == enters else f"angle,{angles},rad=4"
     dash = (0, (3, 2)) if a.training or b.training else "solid"
     head = "<|-|>" if turn == "-" else "-|>"
-    look: dict[str, Any] = {
-        "arrowstyle": head,
-        "mutation_scale": 9,
-        "color": style.SOFT,
-        "linewidth": 1.1,
-        "zorder": 1,
-    }
-    ax.add_patch(FancyArrowPatch(*ends, connectionstyle=bend, shrinkA=1, shrinkB=1, linestyle=dash, **look))
+    look: dict[str, Any] = {"mutation_scale": 9, "color": style.SOFT, "linewidth": 1.1, "linestyle": dash}
+    where: dict[str, Any] = {"connectionstyle": bend, "shrinkA": 1, "shrinkB": 1, "zorder": 1}
+    ax.add_patch(FancyArrowPatch(start, end, arrowstyle=head, **where, **look))
     if label:
         part = 0.25 if turn == "/" else 0.5
-        middle = tuple(np.average(ends, axis=0, weights=(1 - part, part)))
+        middle = tuple(np.average((start, end), axis=0, weights=(1 - part, part)))
         above = (0, 4) if along else (4, 0)
         ax.annotate(
             label, middle, above, textcoords="offset points", fontsize=8, color=style.SOFT,

@@ -21,9 +21,10 @@ NAMES = {
     "occlusion": "occlusion",
     "chance": "chance",
     "centre": "centre prior",
+    "other": "somebody else's",
 }
 COLORS = dict(zip(("native", "grad_cam", "integrated_gradients", "occlusion"), style.SERIES, strict=False))
-PRIORS: dict[str, Any] = {"chance": (0, (1.2, 1.2)), "centre": "-"}
+PRIORS: dict[str, Any] = {"chance": (0, (1.2, 1.2)), "centre": "-", "other": (0, (4, 1.5))}
 DOTTED: Any = (0, (1.2, 1.6))
 
 
@@ -57,13 +58,8 @@ def explanation_grid(
     """A row a face: the face, and then each way's map as heat over it, with a region outlined.
 
     Only what speaks for the class is shown (values below zero are cut), and every map is scaled to 0…1 on its
-    own: colours compare places within a map and not two maps.
-
-    Args:
-        images: uint8 [B,3,S,S]; the same face several times to compare models on it.
-        maps: way → [B,1,h,w].
-        masks: bool [B,S,S], outlined on every picture of the row.
-        cell: a picture's side in inches, made smaller if the figure would be too wide.
+    own: colours compare places within a map and not two maps. `images`: uint8 [B,3,S,S], the same face several
+    times to compare models on it. `maps`: way → [B,1,h,w]. `masks`: bool [B,S,S]. `cell`: as in `mosaic`.
     """
     pictures = pictures_of(images)
     n, size = len(pictures), pictures.shape[1]
@@ -94,9 +90,7 @@ def explanation_grid(
 def explanation_scores(summary: pd.DataFrame, metrics: Mapping[str, str], title: str) -> Figure:
     """Scores with intervals: a panel a metric, a row a model, a colour a way, and marks for the priors.
 
-    Args:
-        summary: from `mean_over_faces`; columns model, way, metric, value, low, high.
-        metrics: metric → label of its axis.
+    `summary`: from `mean_over_faces`, by model. `metrics`: metric → label of its axis.
     """
     style.check_columns(summary, ("model", "way", "metric", "value", "low", "high"))
     if missing := [metric for metric in metrics if metric not in set(summary["metric"])]:
@@ -110,9 +104,8 @@ def explanation_scores(summary: pd.DataFrame, metrics: Mapping[str, str], title:
         part = summary[summary["metric"] == metric]
         sns.pointplot(
             style.with_ends(part[part["way"].isin(ways)]), x="estimate", y="model", hue="way", order=labels,
-            hue_order=ways, palette=_palette(ways), dodge=0.55 if len(ways) > 1 else False, linestyle="none",
-            markersize=6, markeredgewidth=0, err_kws={"linewidth": 2, "alpha": 0.5}, legend=False, ax=ax,
-            **style.KNOWN_ENDS,
+            hue_order=ways, palette=_palette(ways), dodge=0.55 if len(ways) > 1 else False,
+            markersize=6, err_kws={"linewidth": 2, "alpha": 0.5}, ax=ax, **style.DOTS,
         )  # fmt: skip
         for row in part[part["way"].isin(priors)].to_dict("records"):
             y = labels.index(row["model"])
@@ -124,8 +117,7 @@ def explanation_scores(summary: pd.DataFrame, metrics: Mapping[str, str], title:
     axes[0].set_yticks(range(len(labels)), [style.method_title(name) for name in labels])
     axes[0].set_ylim(len(labels) - 0.45, -0.55)
     style.legend(fig, _marks([*ways, *priors]))
-    style.heading(fig, title)
-    return fig
+    return style.heading(fig, title)
 
 
 @style.styled
@@ -153,18 +145,15 @@ def perturbation_figure(
     left.set_title("deletion: the faster the fall, the better", fontsize=9.5)
     right.set_title("insertion: the faster the rise, the better", fontsize=9.5)
     style.legend(fig, _marks(list(deletion)))
-    style.heading(fig, title)
-    return fig
+    return style.heading(fig, title)
 
 
 @style.styled
 def randomization_figure(means: pd.DataFrame, between_faces: Mapping[str, Mapping[str, float]]) -> Figure:
     """How much of a map is left while layers become random: a panel a model, a line a way, bars for intervals.
 
-    Args:
-        means: columns model, way, share, value, low, high: `mean_over_faces` of `weight_randomization`'s
-            correlations, by model and share.
-        between_faces: model → way → correlation of the maps of different faces, dotted in the way's colour.
+    `means`: `mean_over_faces` of `weight_randomization`'s correlations, by model and share. `between_faces`:
+    model → way → correlation of the maps of different faces, dotted in the way's colour.
     """
     style.check_columns(means, ("model", "way", "share", "value", "low", "high"))
     models, ways = (list(dict.fromkeys(means[key])) for key in ("model", "way"))
@@ -182,9 +171,87 @@ def randomization_figure(means: pd.DataFrame, between_faces: Mapping[str, Mappin
         ax.set_title(style.method_title(model), fontsize=9.5)
         ax.set(ylim=(-0.65, 1.08), xlim=(-4, 104), xlabel="", ylabel="")
         ax.grid(axis="both")
-    fig.supxlabel("random layers, %", fontsize=9, color=style.SOFT)
-    fig.supylabel("rank correlation", fontsize=9, color=style.SOFT)
     marks = [*_marks(ways), style.mark("maps of two different faces", marker="", linestyle=DOTTED)]
     style.legend(fig, marks, empty, columns=2 if len(models) < 3 else None)
-    style.heading(fig, "What is left of a map while the layers become random")
-    return fig
+    title = "What is left of a map while the layers become random"
+    return style.heading(fig, title, "random layers, %", "rank correlation")
+
+
+@style.styled
+def causes_figure(
+    image: Images,
+    causes: Sequence[str],
+    importance: torch.Tensor,
+    maps: Mapping[str, torch.Tensor],
+    claims: Mapping[str, torch.Tensor],
+    title: str,
+) -> Figure:
+    """A face, what its answer hung on as bars, and under each map's heat what that map makes of the causes.
+
+    The causes are in their true order, the most important first.
+
+    Args:
+        image: uint8 [3,S,S].
+        causes: names of the M causes.
+        importance: [M], fall of the logit without each cause.
+        maps: way → [1,1,h,w].
+        claims: way → [M], shares of the map's mass.
+    """
+    if any(len(values) != len(causes) for values in (importance, *claims.values())) or set(maps) != set(claims):
+        raise ValueError(f"expected a number for each of {len(causes)} causes, by the truth and by every map")
+    face = pictures_of(image)[0]
+    order = importance.argsort(descending=True).tolist()
+    fig = style.new_figure(2.25 * (1 + len(maps)), 2.5 + 0.2 * len(causes))
+    axes = fig.subplots(2, 1 + len(maps), height_ratios=[1.9, 0.2 * len(causes)], squeeze=False)
+    bars = {"": importance} | dict(claims)
+    for (way, values), above, below in zip(bars.items(), *axes, strict=True):
+        heat = heats(maps[way].clamp(min=0), len(face))[0, 0] if way else None
+        above.imshow(face if heat is None else heat_over(face, heat), interpolation="bicubic")
+        above.set_axis_off()
+        above.set_title(NAMES.get(way, way) if way else "the face", fontsize=9.5, loc="center")
+        shade = COLORS.get(way, style.SOFT) if way else style.INK
+        below.barh(range(len(order)), values[order].numpy(), height=0.66, color=shade)
+        below.set(ylim=(len(order) - 0.4, -0.6), xlabel="share of the map" if way else "fall of the logit")
+        below.set_yticks(range(len(order)), [causes[i] for i in order] if not way else [])
+        below.axvline(0, color=style.SOFT, linewidth=0.8)
+        below.locator_params(axis="x", nbins=4)
+        style.plain_rows(below)
+    return style.heading(fig, title)
+
+
+@style.styled
+def mean_maps_figure(
+    maps: Mapping[str, Mapping[str, np.ndarray]], titles: Mapping[str, str], classes: Sequence[str]
+) -> Figure:
+    """The mean map of each class, a row a model and a block a set of faces; a row of a block has one scale.
+
+    Args:
+        maps: set → model → [C,7,7], C at most the number of classes.
+        titles: set → what stands above its block.
+        classes: names of the columns.
+    """
+    models = list(dict.fromkeys(name for block in maps.values() for name in block))
+    counts = [max(len(one) for one in block.values()) for block in maps.values()]
+    fig = style.new_figure(style.WIDTH, 0.6 * len(models) + 0.9)
+    fig.set_layout_engine("constrained", h_pad=0.02, w_pad=0.03, hspace=0, wspace=0)
+    widths = [size for count in counts for size in ([1.0] * count + [0.5])][:-1]
+    grid = fig.add_gridspec(len(models), len(widths), width_ratios=widths)
+    for r, name in enumerate(models):
+        first = 0
+        for (key, block), count in zip(maps.items(), counts, strict=True):
+            shown = block.get(name, np.zeros((0, 7, 7)))
+            for c, one in enumerate(shown):
+                ax = fig.add_subplot(grid[r, first + c])
+                ax.imshow(one, cmap=style.SHADES, vmin=0, vmax=shown.max())
+                ax.set(xticks=[], yticks=[])
+                ax.spines[:].set(visible=True, color="#d0d0d0")
+                if r == 0:
+                    ax.set_title(classes[c], fontsize=7, loc="center", fontweight="normal")
+                if r == len(models) - 1 and c == count // 2:
+                    ax.set_xlabel(titles[key], fontsize=9.5, labelpad=6)
+                if c == 0 and first == 0:
+                    ax.set_ylabel(
+                        style.method_title(name), rotation=0, ha="right", va="center", fontsize=9, labelpad=8
+                    )
+            first += count + 1
+    return style.heading(fig, "Where each model looks on average, by expression")

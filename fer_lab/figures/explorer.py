@@ -10,12 +10,9 @@ from fer_lab.figures.style import method_color, method_title, new_figure, styled
 
 @styled
 def from_relaxed_to_smiling(strengths: np.ndarray, happy: Mapping[str, np.ndarray], one: str) -> Figure:
-    """P(happiness) against the strength of AU12: the mean of each model, and one model person by person.
+    """P(happiness) against the strength [N] of AU12: the mean of each model, and `one` person by person.
 
-    Args:
-        strengths: [N], 0…1.
-        happy: model → probabilities [N,people].
-        one: the model of the right panel.
+    `happy`: model → probabilities [N,people].
     """
     fig = new_figure(9.0, 3.2)
     left, right = fig.subplots(1, 2, sharey=True)

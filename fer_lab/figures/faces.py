@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from fer_lab.figures.charts import Frame, cloud
 from fer_lab.figures.pictures import STROKES, Images, pictures_of
-from fer_lab.figures.style import HALO, SERIES, class_marks, new_figure, styled
+from fer_lab.figures.style import HALO, SERIES, chart, class_marks, new_figure, styled
 
 
 @styled
@@ -17,8 +17,7 @@ def landmarks_on_face(image: Images, points: Images) -> Figure:
     picture, points = pictures_of(image)[0], np.asarray(points, dtype=float)
     if points.shape != (68, 2):
         raise ValueError(f"expected 68 landmarks [68,2], got {list(points.shape)}")
-    fig = new_figure(4.9, 4.0)
-    ax = fig.subplots()
+    fig, ax = chart(4.9, 4.0)
     size = picture.shape[0]
     ax.imshow(picture, extent=(0, size, size, 0), interpolation="bicubic")
     line: dict[str, Any] = {"marker": "o", "markersize": 3.2, "linewidth": 1.2, "path_effects": HALO}

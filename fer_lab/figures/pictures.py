@@ -48,15 +48,11 @@ def mosaic(
     title: str | None = None,
     interpolation: str = "bicubic",
 ) -> tuple[Figure, Axes, list[float]]:
-    """Rows of pictures on one axis whose unit is a picture's side; column c starts at x = `PITCH` · c.
+    """Pictures [rows][columns] of RGB [S,S,3] on one axis whose unit is a picture's side.
 
-    Returns the figure, its axis, and each row's y (downwards).
-
-    Args:
-        tiles: [rows][columns] of RGB [S,S,3].
-        captions: above each picture, for the first rows or all.
-        left, right, bottom: room there, in pictures' sides.
-        cell: a picture's side in inches, made smaller if the figure would be too wide.
+    Returns the figure, its axis, and each row's y (downwards); column c starts at x = `PITCH` · c. `captions`
+    stand above the pictures of the first rows or all. `left, right, bottom`: room there, in pictures' sides.
+    `cell`: a picture's side in inches, made smaller if the figure would be too wide.
     """
     gap = PITCH - 1
     width = left + max(map(len, tiles)) * (1 + gap) - gap + right
@@ -193,9 +189,7 @@ def face_grid(
 ) -> Figure:
     """Faces uint8 [N,3,S,S] in rows of `columns`, with a title above each if there are titles.
 
-    Args:
-        cell: a face's side in inches, made smaller if the figure would be too wide.
-        masks: a region of each, bool [N,S,S], to outline.
+    `cell`: a face's side in inches, as in `mosaic`. `masks`: a region of each to outline, bool [N,S,S].
     """
     fig, ax, corners = grid_of_faces(images, titles, columns, cell=cell)
     if masks is not None:
@@ -239,30 +233,20 @@ def face_rows(
 ) -> Figure:
     """Rows of faces uint8 [R,K,3,S,S], each with its name at the left, and a note at the right if given.
 
-    Args:
-        columns: K titles above the first row.
-        cell: a face's side in inches, made smaller if the figure would be too wide.
+    `columns`: K titles above the first row. `cell`: a face's side in inches, as in `mosaic`.
     """
     images = np.asarray(images)
     if images.ndim != 5:
         raise ValueError(f"expected images [R,K,3,S,S], got {list(images.shape)}")
-    for what, given, needed in (
-        ("names", names, images.shape[0]),
-        ("column titles", columns, images.shape[1]),
-        ("notes", notes, images.shape[0]),
-    ):
+    n, k = images.shape[:2]
+    for what, given, needed in (("names", names, n), ("column titles", columns, k), ("notes", notes, n)):
         if given is not None and len(given) != needed:
             raise ValueError(f"expected {needed} {what}, got {len(given)}")
-    fig, ax, tops = mosaic(
-        [list(pictures_of(row)) for row in images],
-        captions=[columns] if columns else (),
-        left=room_for(names, 0.068 / cell),
-        right=room_for(notes, 0.068 / cell),
-        cell=cell,
-        title=title,
-    )
+    tiles, above = [list(pictures_of(row)) for row in images], [columns] if columns else ()
+    left, right = (room_for(texts, 0.068 / cell) for texts in (names, notes))
+    fig, ax, tops = mosaic(tiles, captions=above, left=left, right=right, cell=cell, title=title)
     name_rows(ax, tops, names)
-    end = images.shape[1] * PITCH - (PITCH - 1)
+    end = k * PITCH - (PITCH - 1)
     for top, note in zip(tops, notes or (), strict=False):
         ax.text(end + 0.08, top + 0.5, note, ha="left", va="center", fontsize=8.5, color=SOFT)
     return fig
@@ -278,11 +262,8 @@ def attention_overlay(
 ) -> Figure:
     """Maps [B,K,h,w] as heat over faces uint8 [B,3,S,S]: a row a face, the face first and then its K maps.
 
-    Every map is scaled to 0…1 on its own, so colours compare places within a map and not two maps.
-
-    Args:
-        column_titles: K names.
-        points: landmarks [B,68,2] as shares 0…1 of the image's side, drawn on the face and on its maps.
+    Every map is scaled to 0…1 on its own, so colours compare places within a map and not two maps. `points`:
+    landmarks [B,68,2] as shares 0…1 of the image's side, drawn on the face and on its maps.
     """
     pictures, maps = pictures_of(images), as_maps(maps)
     if maps.ndim != 4 or len(maps) != len(pictures):

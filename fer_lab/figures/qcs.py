@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
@@ -17,13 +18,10 @@ def matching_lines(
     matches: Sequence[Sequence[tuple[int, int, float]]],
     names: Sequence[str],
 ) -> Figure:
-    """Pairs of faces next to each other, with lines between places that match: thick is strong.
+    """Pairs of faces uint8 [3,S,S] next to each other, with lines between places that match: thick is strong.
 
-    Args:
-        pairs: (uint8 [3,S,S], uint8 [3,S,S]) each.
-        matches: of each pair, (place of the first, of the second, strength 0…1), as `strongest_matches` gives
-            them; places are row-major numbers in the 7×7 grid.
-        names: above each pair.
+    `matches`: of each pair, (place of the first, of the second, strength 0…1), as `strongest_matches` gives
+    them; places are row-major numbers in the 7×7 grid.
     """
     if not len(pairs) == len(matches) == len(names):
         raise ValueError(f"{len(pairs)} pairs, {len(matches)} lists of matches and {len(names)} names")
@@ -44,8 +42,12 @@ def matching_lines(
             color = SERIES[k % len(SERIES)]
             (x1, y1), (x2, y2) = cell_centre(i), cell_centre(j)
             xs, ys = [start_x + x1, start_x + PITCH + x2], [tops[row] + y1, tops[row] + y2]
-            ax.add_line(Line2D(xs, ys, color="white", linewidth=1.2 + 2.4 * strength, alpha=0.7))
-            ax.add_line(Line2D(xs, ys, color=color, linewidth=0.5 + 2.2 * strength, alpha=0.95))
+            # Bent, each in its own way, so that no line hides another at its height.
+            share = np.linspace(0, 1, 25)
+            bend = 0.022 * (1 + k // 2) * (-1) ** k * 4 * share * (1 - share)
+            arc = (np.interp(share, (0, 1), xs), np.interp(share, (0, 1), ys) + bend)
+            ax.add_line(Line2D(*arc, color="white", linewidth=1.2 + 2.4 * strength, alpha=0.7))
+            ax.add_line(Line2D(*arc, color=color, linewidth=0.5 + 2.2 * strength, alpha=0.95))
             ax.plot(xs, ys, "o", color=color, markersize=3.5, markeredgecolor="white", markeredgewidth=0.6)
     return fig
 
@@ -56,10 +58,8 @@ def similarity_over_both(
 ) -> Figure:
     """For chosen places of one face (framed), how similar every place of the other is, as heat over it.
 
-    Args:
-        first, second: uint8 [3,S,S].
-        table: similarity [G·G,G·G], rows the first face's places.
-        places: row-major numbers of places on the first face.
+    Faces are uint8 [3,S,S]. `table`: similarity [G·G,G·G], rows the first face's places. `places`: row-major
+    numbers of places on the first face.
     """
     similarity = as_maps(table)
     grid = round(len(similarity) ** 0.5)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from fer_lab.figures.style import SERIES, new_figure, plain_rows, styled
+from fer_lab.figures.style import SERIES, chart, plain_rows, styled
 
 LEAST = 1e-8
 
@@ -16,8 +16,7 @@ def gradient_distances(distances: Mapping[str, float], title: str) -> Figure:
 
     The bars begin at 1e-8; a smaller distance has no bar.
     """
-    fig = new_figure(6.5, 0.45 * len(distances) + 0.85)
-    ax = fig.subplots()
+    fig, ax = chart(6.5, 0.45 * len(distances) + 0.85)
     ax.set_xscale("log")
     values = [max(value, LEAST) for value in distances.values()]
     sns.barplot(

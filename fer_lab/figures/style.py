@@ -83,6 +83,7 @@ KNOWN_ENDS: dict[str, Any] = {
     "estimator": lambda ends: ends.iloc[0],
     "errorbar": lambda ends: (ends.iloc[1], ends.iloc[-1]),
 }
+DOTS: dict[str, Any] = {"linestyle": "none", "markeredgewidth": 0, "legend": False, **KNOWN_ENDS}
 
 
 def styled(draw: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
@@ -139,10 +140,7 @@ def with_palette(picture: Image.Image, *, soft: bool) -> Image.Image:
 
 
 def save(fig: Figure, path: str | Path) -> Path:
-    """Write a figure as a PNG with a palette. Missing folders are created.
-
-    Raises ValueError for a name that does not end in .png.
-    """
+    """Write a figure as a PNG with a palette, and missing folders; ValueError unless the name ends in .png."""
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise ValueError(f"figures are PNG files, got {path.name!r}; let the name end in .png")
@@ -188,9 +186,19 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(min(width, WIDTH), height), layout="constrained")
 
 
-def heading(fig: Figure, text: str) -> None:
-    """The bold line above several panels."""
+def chart(width: float, height: float) -> tuple[Figure, Axes]:
+    """`new_figure` with one panel."""
+    fig = new_figure(width, height)
+    return fig, fig.subplots()
+
+
+def heading(fig: Figure, text: str, xlabel: str | None = None, ylabel: str | None = None) -> Figure:
+    """Give a figure a bold line above its panels, and the names of axes that all panels share."""
     fig.suptitle(text, x=0.01, ha="left", fontsize=10.5, weight="bold")
+    for name, write in ((xlabel, fig.supxlabel), (ylabel, fig.supylabel)):
+        if name is not None:
+            write(name, fontsize=9, color=SOFT)
+    return fig
 
 
 def panels(
@@ -204,11 +212,8 @@ def panels(
 ) -> tuple[Figure, list[Axes], list[Axes]]:
     """Small multiples, at most three in a row: the figure, its panels, and empty places for a legend.
 
-    Args:
-        width, height: of a panel, in inches.
-        extra: height for heading and legend, in inches.
-        rows: another number of rows.
-        sharex, sharey: as in `Figure.subplots`. The lowest panel of each column has the labels of its ticks.
+    Sizes are in inches; `extra` is the height of heading and legend. The lowest panel of each column has the
+    labels of its ticks.
     """
     rows = rows or -(-count // (2 if count == 4 else 3))
     columns = -(-count // rows)
@@ -261,9 +266,7 @@ def heat_table(
 ) -> None:
     """Values [R,C] as shades, with the texts [R][C] in their cells, dark on light and light on dark.
 
-    Args:
-        slant: of the columns' names in degrees: class names are longer than half an inch.
-        options: of `seaborn.heatmap`: cmap, norm, vmin, vmax, cbar, …
+    `slant`: of the columns' names in degrees. `options`: of `seaborn.heatmap`.
     """
     options = {"cmap": SHADES, "cbar": False, "linewidths": 1.2, "fmt": "", **options}
     notes = None if texts is None else np.array(texts, dtype=object)
@@ -295,31 +298,18 @@ def interval_rows(
 ) -> None:
     """Rows of label, value, low, high as dots with bars, from the top down.
 
-    The value is written as `number` at the right, or above its dot where another panel begins at the right; ""
-    leaves it out.
-
-    The bar of a share ends at 0 and 100 %, though an interval by Student's t may not; a difference of shares is
-    not `bounded`. A value without an interval is a hollow dot.
+    The value is written as `number` at the right, or `above` its dot where another panel begins there; ""
+    leaves it out. The bar of a share ends at 0 and 100 %, though an interval by Student's t may not; a
+    difference of shares is not `bounded`. A value without an interval is a hollow dot.
     """
-    table, labels = table.reset_index(drop=True), list(table["label"])
+    labels = list(table["label"])
     numbers = table[["value", "low", "high"]] * (100 if percent else 1)
     numbers[["low", "high"]] = numbers[["low", "high"]].clip(*((0, 100) if percent and bounded else ()))
     sns.pointplot(
-        with_ends(numbers.assign(label=labels)),
-        x="estimate",
-        y="label",
-        hue="label",
-        order=labels,
-        hue_order=labels,
-        palette=list(shades),
-        legend=False,
-        linestyle="none",
-        markersize=8,
-        markeredgewidth=0,
-        err_kws={"linewidth": 2.4, "alpha": 0.55},
-        ax=ax,
-        **KNOWN_ENDS,
-    )
+        with_ends(numbers.assign(label=labels)), x="estimate", y="label", hue="label", order=labels,
+        hue_order=labels, palette=list(shades), markersize=8, err_kws={"linewidth": 2.4, "alpha": 0.55}, ax=ax,
+        **DOTS,
+    )  # fmt: skip
     for i, (value, low, high) in enumerate(numbers.itertuples(index=False)):
         if np.isnan([low, high]).any():
             ax.plot([value], [i], "o", color="white", markersize=4, zorder=4)
@@ -348,12 +338,10 @@ def name_points(
     line: bool = False,
     **text: Any,
 ) -> None:
-    """Write names near points, so that none covers another or leaves the axes.
+    """Write names (text, colour, x, y) near points, so that none covers another or leaves the axes.
 
-    Args:
-        names: text, colour, x and y of each. Limits and scales of the axes must be final.
-        avoid: boxes in pixels that no name may cover.
-        line: draw a thin line from each name to its point.
+    Limits and scales of the axes must be final. `avoid`: boxes in pixels that no name may cover. `line`: draw a
+    thin line from each name to its point.
     """
     figure: Any = ax.figure
     figure.draw_without_rendering()

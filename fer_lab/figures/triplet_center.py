@@ -25,11 +25,9 @@ def scatter_against_margin(found: Mapping[str, Separation], classes: Sequence[st
         ax.axvline(0, **style.DASHED)
         ax.grid()
         ax.set_title(name, fontsize=9.5)
-    fig.supxlabel("nearest-center margin", fontsize=9, color=style.SOFT)
-    fig.supylabel("scatter within the class", fontsize=9, color=style.SOFT)
     style.legend(fig, style.class_marks(classes), empty)
-    style.heading(fig, "Tight (low) and apart (right): one mark a class, in units of the whole spread")
-    return fig
+    title = "Tight (low) and apart (right): one mark a class, in units of the whole spread"
+    return style.heading(fig, title, "nearest-center margin", "scatter within the class")
 
 
 @style.styled
@@ -38,8 +36,7 @@ def nearest_wrong_center(nearest: np.ndarray, classes: Sequence[str]) -> Figure:
     nearest, c = np.asarray(nearest, dtype=float), len(classes)
     if nearest.shape != (c, c):
         raise ValueError(f"expected shares [{c},{c}] for {c} classes, got {list(nearest.shape)}")
-    fig = style.new_figure(0.62 * c + 1.6, 0.5 * c + 1.6)
-    ax = fig.subplots()
+    fig, ax = style.chart(0.62 * c + 1.6, 0.5 * c + 1.6)
     texts = [[f"{share:.0%}" if share >= 0.005 else "" for share in row] for row in nearest]
     style.heat_table(ax, np.nan_to_num(nearest), classes, classes, texts, norm=PowerNorm(0.6, 0, 1))
     own = np.arange(c) + 0.5
@@ -88,14 +85,10 @@ def dimension_weights(
 def negatives_in_plane(
     x: np.ndarray, label: int, centers: np.ndarray, chosen: Mapping[str, np.ndarray], classes: Sequence[str]
 ) -> Figure:
-    """One face, all centers, and the negative that each strategy builds in the plane: a panel a strategy.
+    """A face [2], the centers [C,2], and the negative that each strategy builds in the plane: a panel each.
 
-    Args:
-        x: [2].
-        label: the face's class.
-        centers: [C,2].
-        chosen: strategy → int [2], whose center each coordinate comes from (`TripletCenterLoss.choose`); thin
-            lines lead there.
+    `chosen`: strategy → int [2], whose center each coordinate comes from (`TripletCenterLoss.choose`); thin
+    lines lead there.
     """
     x, centers, shades = np.asarray(x), np.asarray(centers), colors(classes)
     fig = style.new_figure(2.25 * len(chosen), 2.9)
@@ -118,8 +111,7 @@ def negatives_in_plane(
         ax.margins(0.14)
     star = style.mark("centers", marker="*", markersize=12)
     style.legend(fig, [style.mark("the face", style.INK), style.mark("its negative", style.INK, "X"), star])
-    style.heading(fig, f"What a face of class {classes[label]} is pushed from")
-    return fig
+    return style.heading(fig, f"What a face of class {classes[label]} is pushed from")
 
 
 @style.styled
@@ -128,11 +120,8 @@ def negatives_strip(
 ) -> Figure:
     """The same in D dimensions: a panel a strategy, a column a dimension.
 
-    Args:
-        x: [D], a dash; its own center is the grey dash.
-        centers: [C,D], pale dots.
-        chosen: strategy → int [D], whose center each entry comes from (`TripletCenterLoss.choose`): the full
-            dots.
+    A dash is the face [D], the grey dash its own center, pale dots the other centers [C,D]. `chosen`: strategy
+    → int [D], whose center each entry comes from (`TripletCenterLoss.choose`): the full dots.
     """
     x, centers = np.asarray(x), np.asarray(centers)
     places, shades = np.arange(len(x)), np.array(colors(classes))
@@ -154,5 +143,4 @@ def negatives_strip(
     dash: dict[str, Any] = {"marker": "", "linestyle": "-", "linewidth": 2.2}
     marks = [style.mark("the face", style.INK, **dash), style.mark("its center", "#9a9a9a", **dash)]
     style.legend(fig, [*style.class_marks(classes), *marks], columns=9)
-    style.heading(fig, f"A face of class {classes[label]} and the negative of each strategy (full dots)")
-    return fig
+    return style.heading(fig, f"A face of class {classes[label]} and the negative of each strategy (full dots)")

@@ -13,7 +13,7 @@ Differences from the authors' code:
 - An image token is a place on the face: 2×2 cells of the trunk's 14×14 grid (`tokens="spatial"`). Their code
   reads the memory of [256,14,14] as [49,1024], so that a token is 5.2 channels at all places; their
   checkpoints need that, and `tokens="official"` gives it. Both have the same parameters.
-- What never acts is left out: IR-50's output layer and the transformer's own class token, 12.8 M of 71.85 M.
+- What never acts is left out: IR-50's output layer and the transformer's own class token, 12.9 M of 71.85 M.
 - `tiny` has 4 attention heads, an MLP as wide as its tokens, two steps of 96/48/24 wide tokens, and a
   landmark stream that was trained on rendered faces (fer_lab/experiments/landmarks.py). The authors' landmark
   weights come in with a checkpoint of theirs; a larger model without one has a landmark stream of random

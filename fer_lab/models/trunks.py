@@ -1,6 +1,6 @@
 """Trunks: images in, a grid of features out.
 
-ResNet-18 is He et al.'s (arXiv 1512.03385), built from torchvision's block. `paper` is the published
+ResNet-18 is He et al.'s (arXiv 1512.03385), with torchvision's parameter names. `paper` is the published
 network at 224 px without its pooling and classifier. `tiny` keeps the block and the 7×7 grid at 56 px: a
 3×3 stem with stride 2, then three stages of two blocks (32, 64, 128 channels; 0.7 M parameters). It keeps
 PyTorch's own initialisation: behind BatchNorm the size of a weight only sets how fast its direction changes,
@@ -29,7 +29,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torchvision.models.resnet import BasicBlock
 
 from fer_lab.models.layers import Chain, evaluating, fold
 from fer_lab.models.method import IMAGE_SIZES, SIZES
@@ -70,13 +69,26 @@ class Trunk(nn.Module):
         return (self(images),)
 
 
-class Residual(BasicBlock):
-    """torchvision's residual block: two 3×3 convolutions with BatchNorm, plus the shortcut."""
+class Residual(nn.Module):
+    """ResNet-18's block: two 3×3 convolutions with BatchNorm, plus the shortcut.
 
-    conv1: nn.Conv2d
-    bn1: nn.Module
-    conv2: nn.Conv2d
-    bn2: nn.Module
+    It is torchvision's, whose import takes longer than all else that a prediction needs.
+    """
+
+    def __init__(self, channels: int, width: int, stride: int = 1, shortcut: nn.Module | None = None):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, width, 3, stride, 1, bias=False)
+        self.bn1: nn.Module = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.bn2: nn.Module = nn.BatchNorm2d(width)
+        self.downsample = shortcut
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[B,C,h,w] → [B,D,h/s,w/s]."""
+        y = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        y += x if self.downsample is None else self.downsample(x)
+        return self.relu(y)
 
     def fold_for_inference(self) -> None:
         """Fold both BatchNorms; the shortcut folds its own."""

@@ -287,6 +287,11 @@ class _Bounded(TorchDispatchMode):
         super().__init__()
         self.left = self.most = most
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Whether torch imports its compiler for this class, which takes seconds; nothing is compiled here."""
+        return False
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:

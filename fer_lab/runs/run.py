@@ -4,9 +4,8 @@ import contextlib
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import torch
 
 from fer_lab._files import Lock, atomic_path, is_file, locked, read_csv, read_json, write_csv, write_json
@@ -22,6 +21,9 @@ from fer_lab.models.weights import (
 )
 from fer_lab.runs.environment import environment
 from fer_lab.runs.predictions import Predictions
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # What a checkpoint must share with the training that resumes it.
 IDENTITY = ("method", "num_classes", "size", "options")
@@ -158,11 +160,11 @@ class Run:
         write_json(self._path("config.json"), config)
 
     @property
-    def history(self) -> pd.DataFrame:
+    def history(self) -> "pd.DataFrame":
         """One row an epoch; empty before the first."""
         return read_csv(self.folder / "history.csv")
 
-    def save_history(self, history: pd.DataFrame) -> None:
+    def save_history(self, history: "pd.DataFrame") -> None:
         """Write history.csv; numbers are read back to the last bit."""
         write_csv(self._path("history.csv"), history)
 

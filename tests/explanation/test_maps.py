@@ -125,7 +125,11 @@ def test_mass_refuses_what_it_cannot_mean(maps, masks, message):
 
 def test_matches_are_one_to_one_and_the_strongest_first():
     table = np.array([[5.0, 9.0, 1.0], [8.0, 10.0, 0.0], [2.0, 3.0, 4.0]])
-    # (1, 1) takes row and column 1; then 5 at (0, 0) beats 4 at (2, 2).
-    assert strongest_matches(table, 3) == [(1, 1, 1.0), (0, 0, 0.5), (2, 2, 0.4)]
+    # Less the means of row and column, and plus that of all, the largest are 4, 5/3 and 4/3; the least is -3.
+    (first, second, third) = strongest_matches(table, 3)
+    assert (first[:2], second[:2], third[:2]) == ((2, 2), (1, 0), (0, 1))
+    assert [first[2], second[2], third[2]] == pytest.approx([1, 14 / 21, 13 / 21])
+    # A place that is like everything comes no earlier for it.
+    assert strongest_matches(table + [[50.0], [0.0], [0.0]], 3)[0][:2] == (2, 2)
     with pytest.raises(ValueError, match=r"expected a table \[N,M\] and 1…3 matches"):
         strongest_matches(table, 4)

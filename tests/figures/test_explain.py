@@ -175,3 +175,30 @@ def test_randomization_has_a_panel_a_model():
     assert [text.get_text() for text in fig.legends[0].get_texts()] == ["native", "maps of two different faces"]
     with pytest.raises(ValueError, match="model missing"):
         figures.randomization_figure(means.drop(columns="model"), between)
+
+
+def test_causes_stand_in_their_true_order_with_every_map_s_claims():
+    face, maps = torch.randint(0, 255, (3, 32, 32), dtype=torch.uint8), torch.rand(1, 1, 7, 7)
+    importance, claims = torch.tensor([0.5, 3.0, -0.2]), torch.tensor([0.1, 0.3, 0.2])
+    fig = figures.causes_figure(
+        face, ["a", "b", "c"], importance, {"grad_cam": maps}, {"grad_cam": claims}, "title"
+    )
+    pictures, bars = fig.axes[:2], fig.axes[2:]
+    assert [text.get_text() for text in bars[0].get_yticklabels()] == ["b", "a", "c"]
+    widths = [[round(bar.get_width(), 3) for bar in ax.patches] for ax in bars]
+    assert widths == [[3.0, 0.5, -0.2], [0.3, 0.1, 0.2]]
+    assert bars[0].get_ylim()[0] > bars[0].get_ylim()[1]  # the first is above
+    assert [ax.get_title(loc="center") for ax in pictures] == ["the face", "GradCAM"]
+    with pytest.raises(ValueError, match="each of 3 causes"):
+        figures.causes_figure(face, ["a", "b", "c"], importance, {"x": maps}, {"x": claims[:2]}, "title")
+
+
+def test_mean_maps_have_a_block_a_set_and_a_row_a_model():
+    maps = {"one": {"dan": np.random.rand(2, 7, 7)}, "two": {"dan": np.random.rand(3, 7, 7)}}
+    fig = figures.mean_maps_figure(maps, {"one": "drawn", "two": "real"}, ["a", "b", "c"])
+    drawn = [ax.images[0] for ax in fig.axes]
+    assert len(drawn) == 5
+    np.testing.assert_allclose(drawn[4].get_array(), maps["two"]["dan"][2])
+    assert drawn[0].get_clim() == (0, maps["one"]["dan"].max())
+    assert [ax.get_title(loc="center") for ax in fig.axes] == ["a", "b", "a", "b", "c"]
+    assert {ax.get_xlabel() for ax in fig.axes} == {"drawn", "real", ""}

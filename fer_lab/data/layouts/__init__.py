@@ -36,15 +36,7 @@ def read_layout(
     order: str = "",
     test_share: float = 0.0,
 ) -> Listing:
-    """List a data set.
-
-    Args:
-        name: a key of `LAYOUTS`.
-        root: its folder.
-        num_classes: 7 or 8; None takes all that the set has. 7 leaves contempt out.
-        label_rule: of `RULES`; only FER+ has votes to apply it to.
-        order: for "folder" with class folders named by numbers: the data set whose numbers they are.
-        test_share: for "folder" without splits: the share of each class that becomes the test split.
+    """List a data set; the arguments are as of `load_dataset`.
 
     Raises:
         DataError: an unknown name or rule, a missing folder or file, a set that is still packed, a wrong label
@@ -69,7 +61,12 @@ def read_layout(
         if packed_files := [file for file in entries(root)[1] if Path(file).suffix.lower() in PACKED]:
             raise DataError(f"{error}. {some(packed_files, 3)} there is still packed: unpack it") from error
         raise
-    if hidden := _hidden(listing):
+    folders = {os.path.dirname(source.path) for source in listing.sources} | {str(listing.root)}
+    inside = (
+        name for folder in sorted(folders) if os.path.isdir(folder) for name in sorted(os.listdir(folder))
+    )
+    # Next to the pictures and at the root.
+    if hidden := [name for name in inside if is_hidden(name)]:
         listing.notes.append(f"{len(hidden)} hidden files and folders ignored: {some(hidden, 3)}")
     if not len(listing):
         raise DataError(
@@ -80,15 +77,3 @@ def read_layout(
     if empty := [c for c, n in zip(listing.classes, counts, strict=True) if n == 0]:
         raise DataError(f"{root}: no {split} face of class {some(empty, 8)}; add faces, or leave the class out")
     return listing
-
-
-def _hidden(listing: Listing) -> list[str]:
-    """Names of the hidden files and folders next to the pictures and at the root."""
-    folders = {os.path.dirname(source.path) for source in listing.sources} | {str(listing.root)}
-    return [
-        name
-        for folder in sorted(folders)
-        if os.path.isdir(folder)
-        for name in sorted(os.listdir(folder))
-        if is_hidden(name)
-    ]

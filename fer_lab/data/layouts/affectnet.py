@@ -11,17 +11,9 @@ import numpy as np
 
 from fer_lab.data.expressions import class_names, order_of, to_canonical
 from fer_lab.data.images import DataError
+from fer_lab.data.layouts import parsing
 from fer_lab.data.layouts.folders import numbered_folder, read_class_folders
 from fer_lab.data.layouts.listing import SPLIT_NAMES, Listing, select, source
-from fer_lab.data.layouts.parsing import (
-    expect_columns,
-    first_folder,
-    pictures,
-    rows_of,
-    safe_name,
-    some,
-    whole_number,
-)
 
 # The distributed validation.csv exists with and without this line.
 COLUMNS = [
@@ -43,9 +35,11 @@ def read_affectnet(root: Path, num_classes: int | None, rule: str) -> Listing:
     if base := numbered_folder(root):
         classes = class_names(num_classes) if num_classes else None
         return read_class_folders("affectnet", base, classes, num_classes, order="affectnet")
-    if base := first_folder(root, ("",), ("train_set", *VALID_SETS)):
+    if base := parsing.first_folder(root, ("",), ("train_set", *VALID_SETS)):
         listed = list(_faces_in_folders(base, notes))
-    elif base := first_folder(root, ("", "Manual_Labels", "Manually_Annotated_file_lists"), ("training.csv",)):
+    elif base := parsing.first_folder(
+        root, ("", "Manual_Labels", "Manually_Annotated_file_lists"), ("training.csv",)
+    ):
         listed = list(_faces_in_tables(root, base, notes))
     else:
         raise DataError(
@@ -65,9 +59,9 @@ def _faces_in_folders(root: Path, notes: list[str]) -> Iterator[Named]:
         if not (root / part).is_dir():
             notes.append(f"{part} is not there: no {SPLIT_NAMES[part]} faces")
             continue
-        for name in pictures(root / part / "images")[0]:
+        for name in parsing.pictures(root / part / "images")[0]:
             path = root / part / "annotations" / f"{os.path.splitext(name)[0]}_exp.npy"
-            label = whole_number(_annotation(path), 0, 10, f"{path}, expression")
+            label = parsing.whole_number(_annotation(path), 0, 10, f"{path}, expression")
             yield f"{part}/images/{name}", label, SPLIT_NAMES[part]
 
 
@@ -90,7 +84,7 @@ def _annotation(path: Path) -> str:
 
 
 def _faces_in_tables(root: Path, base: Path, notes: list[str]) -> Iterator[Named]:
-    inner = first_folder(
+    inner = parsing.first_folder(
         root, ("Manually_Annotated/Manually_Annotated_Images", "Manually_Annotated_Images"), ("",)
     )
     prefix = "" if inner is None else inner.relative_to(root).as_posix() + "/"
@@ -99,17 +93,19 @@ def _faces_in_tables(root: Path, base: Path, notes: list[str]) -> Iterator[Named
             notes.append(f"{table} is not there: no {split} faces")
             continue
         columns: list[str] = []
-        for line, row in rows_of(base / table):
+        for line, row in parsing.rows_of(base / table):
             where = f"{base / table}, line {line}"
             if not columns:
                 header = "expression" in row
                 columns = row if header else COLUMNS
                 if "subDirectory_filePath" not in columns:
-                    raise DataError(f"{where}: expected a column subDirectory_filePath, got {some(columns)}")
+                    raise DataError(
+                        f"{where}: expected a column subDirectory_filePath, got {parsing.some(columns)}"
+                    )
                 if header:
                     continue
-            expect_columns(row, len(columns), where)
+            parsing.expect_columns(row, len(columns), where)
             cells = dict(zip(columns, row, strict=True))
-            label = whole_number(cells["expression"], 0, 10, f"{where}, expression")
-            name = safe_name(cells["subDirectory_filePath"], f"{where}, subDirectory_filePath")
+            label = parsing.whole_number(cells["expression"], 0, 10, f"{where}, expression")
+            name = parsing.safe_name(cells["subDirectory_filePath"], f"{where}, subDirectory_filePath")
             yield prefix + name, label, split

@@ -13,18 +13,8 @@ import numpy as np
 from fer_lab.data.cache import Source
 from fer_lab.data.expressions import class_names, order_of, to_canonical
 from fer_lab.data.images import DataError
+from fer_lab.data.layouts import parsing
 from fer_lab.data.layouts.listing import Listing, select, source
-from fer_lab.data.layouts.parsing import (
-    expect_columns,
-    first_folder,
-    limited_lines,
-    pictures,
-    rows_of,
-    safe_name,
-    unlisted,
-    unseen,
-    whole_number,
-)
 
 FOLDERS = {"FER2013Train": "train", "FER2013Valid": "valid", "FER2013Test": "test"}
 USAGES = {"Training": "train", "PublicTest": "valid", "PrivateTest": "test"}
@@ -44,14 +34,11 @@ def ferplus_labels(
     A single vote does not count. A face is left out if its largest count (the first one on ties) is unknown or
     not a face. Under `majority` it is also left out if its largest count is not more than half of all ten.
 
-    Args:
-        votes: int [N,10], the eight canonical classes, unknown, not a face.
-        rule: of `RULES`; `votes` keeps the faces that `largest` keeps.
-        num_classes: 7 leaves out the faces of contempt, and contempt's votes.
+    `votes` are int [N,10]: the eight canonical classes, unknown, not a face. The rule `votes` keeps the faces
+    that `largest` keeps. Seven classes leave out the faces of contempt, and contempt's votes.
 
-    Returns:
-        labels int64 [N] (8 and 9 are `NO_CLASS`), keep bool [N], and shares float32 [N,num_classes], whose rows
-        sum to 1 for the faces that are kept.
+    Returns labels int64 [N] (8 and 9 are `NO_CLASS`), keep bool [N], and shares float32 [N,num_classes], whose
+    rows sum to 1 for the faces that are kept.
     """
     counted = np.where(np.asarray(votes) > 1, votes, 0)
     largest, labels = counted.max(1), counted.argmax(1)
@@ -67,14 +54,15 @@ def read_ferplus(root: Path, num_classes: int | None, rule: str) -> Listing:
 
     Without fer2013new.csv the `Listing` is FER2013's, by name, classes and labels, and a note says so.
     """
-    folders = first_folder(root, ("", "data"), tuple(FOLDERS))
+    folders = parsing.first_folder(root, ("", "data"), tuple(FOLDERS))
     tables = [root / place / name for name in PIXEL_TABLES for place in ("", "data")]
     table = next((path for path in tables if path.exists()), None)
-    votes_at = first_folder(root, ("", "data"), ("fer2013new.csv",))
+    votes_at = parsing.first_folder(root, ("", "data"), ("fer2013new.csv",))
     notes: list[str] = []
     nameless = 0
     # The authors' repository has folders that hold label.csv alone; Kaggle's table is next to them.
-    if folders and not (table and not _any_picture(folders)):
+    parts = [folders / part for part in FOLDERS if (folders / part).is_dir()] if folders else []
+    if folders and (not table or any(parsing.pictures(part)[0] for part in parts)):
         root, faces = folders, list(_faces_in_folders(folders, notes))
     elif table and votes_at is None:
         return _read_fer2013(table, num_classes)
@@ -110,7 +98,7 @@ def _read_fer2013(table: Path, num_classes: int | None) -> Listing:
         where = f"{table}, line {span[-1]}"
         if usage not in USAGES:
             raise DataError(f"{where}: usage {usage!r}; expected one of {', '.join(USAGES)}")
-        label = canonical[whole_number(emotion, 0, len(canonical) - 1, f"{where}, emotion")]
+        label = canonical[parsing.whole_number(emotion, 0, len(canonical) - 1, f"{where}, emotion")]
         faces.append((Source(f"fer{number:07d}.png", str(table), *span), label, USAGES[usage]))
     note = (
         "fer2013new.csv, with FER+'s votes, is not there: these are FER2013's own labels, seven classes, of "
@@ -120,12 +108,8 @@ def _read_fer2013(table: Path, num_classes: int | None) -> Listing:
     return select("fer2013", table.parent, faces, classes, left_out={}, notes=[note])
 
 
-def _any_picture(folders: Path) -> bool:
-    return any((folders / part).is_dir() and pictures(folders / part)[0] for part in FOLDERS)
-
-
 def _votes(cells: list[str], where: str) -> list[int]:
-    return [whole_number(cell, 0, 1000, f"{where}, votes") for cell in cells]
+    return [parsing.whole_number(cell, 0, 1000, f"{where}, votes") for cell in cells]
 
 
 def _faces_in_folders(base: Path, notes: list[str]) -> Iterator[Voted]:
@@ -135,21 +119,21 @@ def _faces_in_folders(base: Path, notes: list[str]) -> Iterator[Voted]:
             continue
         label_file = base / folder / "label.csv"
         seen: set[str] = set()
-        for line, row in rows_of(label_file):
+        for line, row in parsing.rows_of(label_file):
             where = f"{label_file}, line {line}"
-            expect_columns(row, 12, where)
-            name = unseen(safe_name(row[0], f"{where}, file name"), seen, where)
+            parsing.expect_columns(row, 12, where)
+            name = parsing.unseen(parsing.safe_name(row[0], f"{where}, file name"), seen, where)
             yield source(base, f"{folder}/{name}"), _votes(row[2:], where), split
-        notes += unlisted(base / folder, seen, "label.csv")
+        notes += parsing.unlisted(base / folder, seen, "label.csv")
 
 
 def _faces_in_tables(label_file: Path, pixels: Path) -> Iterator[Voted | None]:
     """The faces of Kaggle's two tables, row by row; None for a row without a file name, which FER+ removed."""
     spans = _pixel_spans(pixels)
     seen: set[str] = set()
-    for line, row in rows_of(label_file):
+    for line, row in parsing.rows_of(label_file):
         where = f"{label_file}, line {line}"
-        expect_columns(row, 12, where)
+        parsing.expect_columns(row, 12, where)
         if row[0].lower() == "usage":
             continue
         usage, _, *span = next(spans, (None, ""))
@@ -161,7 +145,7 @@ def _faces_in_tables(label_file: Path, pixels: Path) -> Iterator[Voted | None]:
         if not row[1]:
             yield None
             continue
-        name = unseen(safe_name(row[1], f"{where}, image name"), seen, where)
+        name = parsing.unseen(parsing.safe_name(row[1], f"{where}, image name"), seen, where)
         yield Source(name, str(pixels), *span), _votes(row[2:], where), USAGES[usage]
     if next(spans, None) is not None:
         raise DataError(f"{label_file} ends before {pixels.name} does; expected as many rows in both")
@@ -173,7 +157,7 @@ def _pixel_spans(path: Path) -> Iterator[tuple[str, str, int, int, int]]:
         raise DataError(f"{path} is not a regular file; expected Kaggle's table of pixels")
     offset, columns = 0, None
     with open(path, "rb") as file:
-        for line, text in enumerate(limited_lines(path, file), 1):
+        for line, text in enumerate(parsing.limited_lines(path, file), 1):
             cells = text.removeprefix(b"\xef\xbb\xbf").split(b",") if line == 1 else text.split(b",")
             if columns is None:
                 columns = [cell.strip().strip(b'"').lower() for cell in cells]

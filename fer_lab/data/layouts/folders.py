@@ -64,9 +64,6 @@ def read_class_folders(
         order: the data set whose numbers the class folders have; "" if they have names.
         test_share: 0 for folders with splits. Otherwise this share of each class, at least one face, becomes
             the test split. The choice is a function of the number of faces and a fixed seed.
-
-    Raises:
-        DataError: what is wrong with the folders.
     """
     parts = split_folders(root)
     if test_share:

@@ -14,51 +14,31 @@ RULES = ("largest", "majority", "votes")
 Face = tuple[Source, int, str]
 # Names of splits, as folders and file names spell them → ours.
 SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "train_set": "train",
-    "train_aligned_faces": "train",
-    "val": "valid",
-    "valid": "valid",
-    "validation": "valid",
-    "val_set": "valid",
-    "valid_set": "valid",
-    "val_aligned_faces": "valid",
-    "test": "test",
-    "testing": "test",
-    "test_set": "test",
+    name: split
+    for split, names in {
+        "train": ("train", "training", "train_set", "train_aligned_faces"),
+        "valid": ("val", "valid", "validation", "val_set", "valid_set", "val_aligned_faces"),
+        "test": ("test", "testing", "test_set"),
+    }.items()
+    for name in names
 }
 
 
 @dataclass(frozen=True, eq=False)
 class Listing:
-    """The faces of a data set, before any picture is read.
-
-    Attributes:
-        name: the data set's.
-        root: its folder; file names are relative to it.
-        sources: M pictures, the same whatever the label rule and the number of classes.
-        rows: int64 [N], the sources that belong to the set; labels, splits and votes describe these.
-        labels: int64 [N], indices into `classes`.
-        splits: str [N], of `faces.SPLITS`.
-        classes: C names in label order, canonical unless the set brings its own.
-        votes: float32 [N,C], rows sum to 1; None if the set has no votes.
-        rule: the label rule that was applied, "" for a set without rules.
-        left_out: reason → how many faces do not belong to the set.
-        notes: missing parts of the layout, and files that do not belong to it.
-    """
+    """The faces of a data set, before any picture is read."""
 
     name: str
-    root: Path
-    sources: list[Source]
-    rows: np.ndarray
-    labels: np.ndarray
-    splits: np.ndarray
-    classes: tuple[str, ...]
-    votes: np.ndarray | None = None
-    rule: str = ""
-    left_out: dict[str, int] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    root: Path  # file names are relative to it
+    sources: list[Source]  # M pictures, the same whatever the label rule and the number of classes
+    rows: np.ndarray  # int64 [N], the sources that belong to the set; labels, splits and votes describe these
+    labels: np.ndarray  # int64 [N], indices into `classes`
+    splits: np.ndarray  # str [N], of `faces.SPLITS`
+    classes: tuple[str, ...]  # C names in label order, canonical unless the set brings its own
+    votes: np.ndarray | None = None  # float32 [N,C], rows sum to 1; None if the set has no votes
+    rule: str = ""  # the label rule that was applied, "" for a set without rules
+    left_out: dict[str, int] = field(default_factory=dict)  # reason → how many faces do not belong to the set
+    notes: list[str] = field(default_factory=list)  # missing parts of the layout, files that do not belong
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -66,10 +46,8 @@ class Listing:
     def at_most(self, count: int, seed: int) -> "Listing":
         """A choice of `count` faces in the same order, each class with its share in each split; all if fewer.
 
-        Every class keeps at least one face in every split where it has any. `sources` are the chosen faces'.
-
-        Raises:
-            DataError: `count` is too small for that.
+        Every class keeps at least one face in every split where it has any; DataError if `count` is too small
+        for that. `sources` are the chosen faces'.
         """
         if count >= len(self):
             return self

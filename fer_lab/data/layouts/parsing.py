@@ -61,8 +61,7 @@ def _at_least_one(path: Path, lines: Iterable[T]) -> Iterator[T]:
 def rows_of(path: Path) -> Iterator[tuple[int, list[str]]]:
     """(line number, stripped fields) of a CSV file in UTF-8, without its byte-order mark and blank lines.
 
-    Raises:
-        DataError: missing, not UTF-8, not CSV, or without any line.
+    Raises DataError if it is missing, not UTF-8, not CSV, or without any line.
     """
     with _label_file(path) as file:
         reader = csv.reader(limited_lines(path, file), strict=True)
@@ -82,25 +81,14 @@ def lines_of(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def whole_number(text: str, low: int, high: int, where: str) -> int:
-    """`"3"` or `"3.0"` as a number from `low` to `high`.
-
-    Args:
-        where: file, line and field, for the message.
-
-    Raises:
-        DataError: anything else.
-    """
+    """`"3"` or `"3.0"` as a number from `low` to `high`; DataError, with `where` in it, for anything else."""
     if not re.fullmatch(r"[0-9]{1,9}(\.0*)?", text, re.ASCII) or not low <= int(text.split(".")[0]) <= high:
         raise DataError(f"{where}: expected a whole number from {low} to {high}, got {text[:40]!r}")
     return int(text.split(".")[0])
 
 
 def safe_name(text: str, where: str) -> str:
-    """A relative file name from a list, with `/`, that stays below its folder.
-
-    Raises:
-        DataError: empty, absolute, or with `..` in it.
-    """
+    """A relative file name from a list, with `/`; DataError if it is empty, absolute, or has `..` in it."""
     name = text.replace("\\", "/")
     parts = PurePosixPath(name).parts
     absolute = name.startswith("/") or PureWindowsPath(text).drive
@@ -129,11 +117,7 @@ def is_hidden(name: str) -> bool:
 
 
 def entries(folder: Path) -> tuple[list[str], list[str]]:
-    """Names of the folders and of the files in a folder, sorted, without hidden ones.
-
-    Raises:
-        DataError: the folder does not exist or cannot be listed.
-    """
+    """Names of the folders and of the files in a folder, sorted, without hidden ones; DataError without one."""
     folders: list[str] = []
     files: list[str] = []
     try:

@@ -8,17 +8,9 @@ from pathlib import Path
 
 from fer_lab.data.expressions import class_names, to_canonical
 from fer_lab.data.images import DataError
+from fer_lab.data.layouts import parsing
 from fer_lab.data.layouts.folders import numbered_folder, read_class_folders
 from fer_lab.data.layouts.listing import SPLIT_NAMES, Face, Listing, select, source
-from fer_lab.data.layouts.parsing import (
-    first_folder,
-    lines_of,
-    rows_of,
-    safe_name,
-    unlisted,
-    unseen,
-    whole_number,
-)
 
 
 def read_rafdb(root: Path, num_classes: int | None, rule: str) -> Listing:
@@ -28,7 +20,7 @@ def read_rafdb(root: Path, num_classes: int | None, rule: str) -> Listing:
     folders, {train,test}/{1…7} is read, also inside a folder such as DATASET.
     """
     table = to_canonical("rafdb", num_classes).tolist()
-    base = first_folder(root, ("", "basic"), ("EmoLabel", "Image"))
+    base = parsing.first_folder(root, ("", "basic"), ("EmoLabel", "Image"))
     if base is None and (folders := numbered_folder(root)):
         listing = read_class_folders("rafdb", folders, class_names(len(table)), order="rafdb")
         _check_tables(listing)
@@ -45,19 +37,19 @@ def read_rafdb(root: Path, num_classes: int | None, rule: str) -> Listing:
         raise DataError(f"{folder} is missing; expected RAF-DB's aligned faces there")
     faces: list[Face] = []
     seen: set[str] = set()
-    for line, text in lines_of(label_file):
+    for line, text in parsing.lines_of(label_file):
         where = f"{label_file}, line {line}"
         name, *label = text.rsplit(maxsplit=1)
         if not label:
             raise DataError(f"{where}: expected a file name and a label, got {text[:80]!r}")
-        name = unseen(safe_name(name, f"{where}, file name"), seen, where)
-        own = whole_number(label[0], 1, len(table), f"{where}, label")
+        name = parsing.unseen(parsing.safe_name(name, f"{where}, file name"), seen, where)
+        own = parsing.whole_number(label[0], 1, len(table), f"{where}, label")
         split = SPLIT_NAMES.get(name.partition("_")[0])
         if split is None:
             raise DataError(f"{where}: expected a name that begins with train_ or test_, got {name!r}")
         stem, suffix = os.path.splitext(name)
         faces.append((source(base, f"Image/aligned/{stem}_aligned{suffix}"), table[own - 1], split))
-    notes = unlisted(folder, {os.path.basename(face.name) for face, _, _ in faces}, label_file.name)
+    notes = parsing.unlisted(folder, {os.path.basename(face.name) for face, _, _ in faces}, label_file.name)
     return select("rafdb", base, faces, class_names(len(table)), left_out={}, notes=notes)
 
 
@@ -65,7 +57,7 @@ def _check_tables(listing: Listing) -> None:
     """Compare the class folders with {train,test}_labels.csv, where these lie next to them."""
     number_of = {os.path.basename(face.path): Path(face.path).parent.name for face in listing.sources}
     for path in (listing.root / f"{split}_labels.csv" for split in ("train", "test")):
-        for line, row in rows_of(path) if path.is_file() else ():
+        for line, row in parsing.rows_of(path) if path.is_file() else ():
             folder = number_of.get(row[0])
             if folder and row[1:] != [folder]:
                 raise DataError(

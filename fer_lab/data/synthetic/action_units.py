@@ -19,22 +19,14 @@ from fer_lab.data.synthetic.anatomy import Face
 
 @dataclass(frozen=True)
 class ActionUnit:
-    """One row of `UNITS`.
+    """One row of `UNITS`."""
 
-    Attributes:
-        number: in the Facial Action Coding System.
-        name: snake case, as in the manual.
-        muscle: which one it is.
-        description: the muscle's visible effect, one sentence.
-        moves: length of the neutral face → what full intensity adds to it.
-        places: (x outwards, y, radius) of the skin that the unit moves, in face units on the mean face.
-    """
-
-    number: int
-    name: str
+    number: int  # in the Facial Action Coding System
+    name: str  # snake case, as in the manual
     muscle: str
-    description: str
-    moves: dict[str, float]
+    description: str  # the muscle's visible effect, one sentence
+    moves: dict[str, float]  # length of the neutral face → what full intensity adds to it
+    # (x outwards, y, radius) of the skin that the unit moves, in face units on the mean face.
     places: tuple[tuple[float, float, float], ...]
 
 
@@ -131,10 +123,7 @@ PROTOTYPES: dict[str, dict[int, float]] = {
 
 
 def unit_index(key: int | str) -> int:
-    """Row of a unit in `UNITS`, found by FACS number (12, "12", "AU12") or name ("lip_corner_puller").
-
-    Raises ValueError for an unknown unit; the message lists the known ones.
-    """
+    """Row of a unit in `UNITS`, by FACS number (12, "12", "AU12") or name; ValueError for an unknown one."""
     word = str(key).strip().lower().removeprefix("au").strip()
     for i, unit in enumerate(UNITS):
         if word in (str(unit.number), unit.name):
@@ -144,11 +133,10 @@ def unit_index(key: int | str) -> int:
 
 
 def action_units(units: Mapping[int | str, float | tuple[float, float]] | Tensor) -> Tensor:
-    """Check unit intensities and return them as a tensor [B,U,2] in the order of `UNITS`.
+    """Unit intensities as a tensor [B,U,2], in the order of `UNITS`; ValueError for anything outside 0…1.
 
     `units`: for one face {12: 0.8, "brow_lowerer": (1.0, 0.2)}, where a pair is (own left, own right); or a
-    tensor [U,2] or [B,U,2]. Raises ValueError for an unknown unit, a wrong shape, an intensity outside 0…1 or
-    not finite.
+    tensor [U,2] or [B,U,2].
     """
     if isinstance(units, Mapping):
         table = torch.zeros(1, len(UNITS), 2)
@@ -172,9 +160,9 @@ def action_units(units: Mapping[int | str, float | tuple[float, float]] | Tensor
 
 
 def expression_units(name: str) -> Tensor:
-    """The prototype of an expression as unit intensities [U,2]; contempt shows on the own left side only.
+    """The prototype of an expression as unit intensities [U,2]; ValueError for one that has none.
 
-    Raises ValueError for an expression without a prototype.
+    Contempt shows on the own left side only.
     """
     if name not in PROTOTYPES:
         raise ValueError(f"no prototype for {name!r}; expected one of {', '.join(PROTOTYPES)}")

@@ -24,18 +24,7 @@ HAIR_STYLES = ("shaved", "crop", "side part", "curly", "bob", "long", "wavy", "b
 BEARDS = ("none", "stubble", "moustache", "goatee", "full")
 GLASSES = ("none", "round", "square")
 
-# sRGB, light to dark; Identity.skin_tone 0…1 interpolates between the rows.
-SKIN_TONES = torch.tensor(
-    [
-        [0.985, 0.860, 0.780],
-        [0.960, 0.790, 0.680],
-        [0.910, 0.705, 0.565],
-        [0.820, 0.590, 0.435],
-        [0.680, 0.455, 0.315],
-        [0.520, 0.335, 0.230],
-        [0.385, 0.245, 0.175],
-    ]
-)
+# sRGB.
 HAIR_COLORS = torch.tensor(
     [
         [0.075, 0.065, 0.070],
@@ -76,27 +65,22 @@ class _Parameters:
     """The base of Identity and Nuisance: every field is one tensor, whose first dimension is the face."""
 
     def __len__(self) -> int:
-        return len(getattr(self, dataclasses.fields(self)[0].name))
+        return len(next(iter(vars(self).values())))
 
     def take(self, rows: Tensor) -> Self:
         """The parameters of some faces, in the order of `rows` (int64 [K])."""
         rows = torch.as_tensor(rows)
-        return type(self)(**{f.name: getattr(self, f.name)[rows] for f in dataclasses.fields(self)})
+        return dataclasses.replace(self, **{name: value[rows] for name, value in vars(self).items()})
 
     def to(self, device: torch.device | str) -> Self:
         """The same parameters on another device."""
-        return type(self)(**{f.name: getattr(self, f.name).to(device) for f in dataclasses.fields(self)})
+        return dataclasses.replace(self, **{name: value.to(device) for name, value in vars(self).items()})
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with some fields set to a number or a tensor, for every face.
-
-        Raises ValueError for an unknown field; the message lists the known ones.
-        """
-        known = [f.name for f in dataclasses.fields(self)]
-        if unknown := set(changes) - set(known):
-            raise ValueError(
-                f"unknown {type(self).__name__} field {sorted(unknown)}; expected some of {', '.join(known)}"
-            )
+        """A copy with some fields set to a number or a tensor for every face; ValueError for unknown ones."""
+        if unknown := set(changes) - set(vars(self)):
+            known = ", ".join(vars(self))
+            raise ValueError(f"unknown {type(self).__name__} field {sorted(unknown)}; expected some of {known}")
         for key, value in changes.items():
             old = getattr(self, key)
             changes[key] = torch.as_tensor(value, dtype=old.dtype).expand(old.shape).clone()
@@ -105,65 +89,47 @@ class _Parameters:
 
 @dataclass(frozen=True)
 class Identity(_Parameters):
-    """Who B people are. Tensors [B]; shapes are about -1…1 around the mean face unless the list below differs.
+    """Who B people are. Tensors [B]; shapes are about -1…1 around the mean face where no range is given."""
 
-    Attributes:
-        skin_tone: 0 light … 1 dark.
-        undertone: rosy (-1) to golden (1).
-        age: 0 young … 1 old: lines, folds, greying.
-        softness: 0 angular (heavy brows, wide jaw) … 1 soft (fuller lips, longer lashes).
-        width, length, jaw, chin, cheeks: of the head: wide, long, square, broad-chinned, high-cheeked.
-        eye_size, eye_distance, eye_tilt, eye_fold: opening, spacing, outer corner up, lid crease height.
-        brow_weight, brow_height, brow_arch: thick, high, arched.
-        nose_length, nose_width, nose_bridge: long, wide, high-ridged.
-        mouth_width, lip_fullness: wide, full.
-        iris, hair, clothes: float [B,3] colours 0…1.
-        hair_style, beard, glasses: int64, index into `HAIR_STYLES`, `BEARDS`, `GLASSES`.
-        hair_volume, hairline: full, high.
-        freckles, lipstick, ears: 0…1.
-        seed: int64, places freckles and hair waves.
-    """
-
-    skin_tone: Tensor
-    undertone: Tensor
-    age: Tensor
-    softness: Tensor
-    width: Tensor
-    length: Tensor
-    jaw: Tensor
-    chin: Tensor
-    cheeks: Tensor
-    eye_size: Tensor
-    eye_distance: Tensor
-    eye_tilt: Tensor
-    eye_fold: Tensor
-    brow_weight: Tensor
-    brow_height: Tensor
-    brow_arch: Tensor
-    nose_length: Tensor
-    nose_width: Tensor
-    nose_bridge: Tensor
-    mouth_width: Tensor
-    lip_fullness: Tensor
-    iris: Tensor
+    skin_tone: Tensor  # 0 light … 1 dark
+    undertone: Tensor  # rosy (-1) to golden (1)
+    age: Tensor  # 0 young … 1 old: lines, folds, greying
+    softness: Tensor  # 0 angular (heavy brows, wide jaw) … 1 soft (fuller lips, longer lashes)
+    width: Tensor  # the head is wide,
+    length: Tensor  # long,
+    jaw: Tensor  # square,
+    chin: Tensor  # broad-chinned,
+    cheeks: Tensor  # high-cheeked
+    eye_size: Tensor  # the eyes are open,
+    eye_distance: Tensor  # far apart,
+    eye_tilt: Tensor  # their outer corners up,
+    eye_fold: Tensor  # the lid's crease high
+    brow_weight: Tensor  # the brows are thick,
+    brow_height: Tensor  # high,
+    brow_arch: Tensor  # arched
+    nose_length: Tensor  # the nose is long,
+    nose_width: Tensor  # wide,
+    nose_bridge: Tensor  # high-ridged
+    mouth_width: Tensor  # the mouth is wide,
+    lip_fullness: Tensor  # the lips full
+    iris: Tensor  # float [B,3] colours 0…1, as the next two
     hair: Tensor
     clothes: Tensor
-    hair_style: Tensor
-    beard: Tensor
-    glasses: Tensor
-    hair_volume: Tensor
-    hairline: Tensor
-    freckles: Tensor
+    hair_style: Tensor  # int64, index into `HAIR_STYLES`
+    beard: Tensor  # int64, index into `BEARDS`
+    glasses: Tensor  # int64, index into `GLASSES`
+    hair_volume: Tensor  # the hair is full,
+    hairline: Tensor  # its line high
+    freckles: Tensor  # 0…1, as the next two
     lipstick: Tensor
     ears: Tensor
-    seed: Tensor
+    seed: Tensor  # int64, places freckles and hair waves
 
     @classmethod
     def sample(cls, n: int, seed: int = 0, spread: float = 1.0) -> "Identity":
-        """Draw n people.
+        """Draw n people: by spread 1 clearly different ones, by 0 one plain person, above 1 caricatures.
 
-        `spread`: 1 draws clearly different people, 0 one plain person n times, above 1 caricatures. Choices
-        (hair, colours, beard, glasses) differ fully from 0.6 on.
+        Choices (hair, colours, beard, glasses) differ fully from 0.6 on.
         """
         g = torch.Generator().manual_seed(seed)
 
@@ -196,13 +162,8 @@ class Identity(_Parameters):
         hair = (hair * (0.85 + 0.3 * uniform()[:, None])).clamp(0, 1)
         iris = IRIS_COLORS[pick(torch.cat([1 + 4 * dark, 1.2 + dark, *[(1.2 - 1.15 * dark)] * 4], 1))]
         short, long = (1 - soft), soft
-        styles = pick(
-            torch.cat(
-                [0.7 * short, 2.2 * short + 0.1, 1.6 * short + 0.3, 0.5 + 0.8 * dark, 1.5 * long, 1.8 * long,
-                 1.6 * long, 1.2 * long, 1.3 * short, 0.35 * long],
-                1,
-            )
-        )  # fmt: skip
+        weights = [0.7 * short, 2.2 * short + 0.1, 1.6 * short + 0.3, 0.5 + 0.8 * dark, 1.5 * long, 1.8 * long]
+        styles = pick(torch.cat([*weights, 1.6 * long, 1.2 * long, 1.3 * short, 0.35 * long], 1))
         beards = pick(torch.tensor([[1.1, 1.0, 0.5, 0.5, 0.9]]).expand(n, 5)) * (softness < 0.38)
         glasses = pick(torch.tensor([[0.72, 0.15, 0.13]]).expand(n, 3))
         clothes = CLOTHES[pick(torch.ones(n, len(CLOTHES)))]
@@ -243,43 +204,25 @@ class Identity(_Parameters):
 
 @dataclass(frozen=True)
 class Nuisance(_Parameters):
-    """How B pictures were taken. Tensors [B] unless the list below differs.
+    """How B pictures were taken. Tensors [B] where no other shape is given."""
 
-    Attributes:
-        roll, yaw, pitch: degrees; roll turns the picture clockwise, yaw the face to the picture's right,
-            pitch downwards.
-        scale: 1 lets the head fill most of the picture.
-        shift: float [B,2], in picture half-widths.
-        light: float [B,2], direction to the light, right and down, each about -1…1.
-        ambient: 0…1, share of the light that comes from all directions.
-        contrast, brightness: 1 and 0 leave the picture unchanged.
-        background: float [B,2,3], colours of top and bottom.
-        occlusion: 0 none … 1 an object as wide as the face.
-        occluder: float [B,6]: place x, y, angle in radians, colour.
-        blur: standard deviation in hundredths of the picture's width.
-        noise: standard deviation of grey values 0…1.
-        grey: 0 in colour … 1 in grey levels.
-        gaze: float [B,2], direction in which the eyes look, right and down, each about -1…1.
-        seed: int64, for background spots and noise.
-    """
-
-    roll: Tensor
-    yaw: Tensor
-    pitch: Tensor
-    scale: Tensor
-    shift: Tensor
-    light: Tensor
-    ambient: Tensor
-    contrast: Tensor
-    brightness: Tensor
-    background: Tensor
-    occlusion: Tensor
-    occluder: Tensor
-    blur: Tensor
-    noise: Tensor
-    grey: Tensor
-    gaze: Tensor
-    seed: Tensor
+    roll: Tensor  # degrees, the picture clockwise
+    yaw: Tensor  # degrees, the face to the picture's right
+    pitch: Tensor  # degrees, the face downwards
+    scale: Tensor  # 1 lets the head fill most of the picture
+    shift: Tensor  # float [B,2], in picture half-widths
+    light: Tensor  # float [B,2], direction to the light, right and down, each about -1…1
+    ambient: Tensor  # 0…1, share of the light that comes from all directions
+    contrast: Tensor  # 1 leaves the picture unchanged
+    brightness: Tensor  # 0 leaves the picture unchanged
+    background: Tensor  # float [B,2,3], colours of top and bottom
+    occlusion: Tensor  # 0 none … 1 an object as wide as the face
+    occluder: Tensor  # float [B,6]: place x, y, angle in radians, colour
+    blur: Tensor  # standard deviation in hundredths of the picture's width
+    noise: Tensor  # standard deviation of grey values 0…1
+    grey: Tensor  # 0 in colour … 1 in grey levels
+    gaze: Tensor  # float [B,2], direction in which the eyes look, right and down, each about -1…1
+    seed: Tensor  # int64, for background spots and noise
 
     @classmethod
     def none(cls, n: int) -> "Nuisance":
@@ -350,13 +293,8 @@ def neutral_face(who: Identity) -> Face:
         mouth_y=mouth_y,
         upper_lip=0.047 + 0.014 * who.lip_fullness,
         lower_lip=0.066 + 0.017 * who.lip_fullness,
-        upper_open=sided(zero),
-        lower_open=sided(zero),
-        lip_raise=sided(zero),
-        lip_press=zero.clone(),
-        lip_stretch=zero.clone(),
-        jaw_drop=zero.clone(),
-        chin_boss=zero.clone(),
+        **{key: sided(zero) for key in ("upper_open", "lower_open", "lip_raise", "dimple")},
+        **{key: zero.clone() for key in ("lip_press", "lip_stretch", "jaw_drop", "chin_boss")},
         nasolabial=sided(0.18 + 0.42 * age),
         forehead_inner=sided(0.42 * age),
         forehead_outer=sided(0.36 * age),
@@ -364,8 +302,12 @@ def neutral_face(who: Identity) -> Face:
         nose_wrinkle=sided(0.05 * age),
         crow_feet=sided(0.45 * age),
         marionette=sided(0.45 * age),
-        dimple=sided(zero),
     )
+
+
+def aligned(v: Tensor, x: Tensor) -> Tensor:
+    """[B] → [B,1,…], with as many dimensions as x."""
+    return v.view(-1, *(1,) * (x.ndim - 1))
 
 
 def head_halfwidth(face: Face, y: Tensor) -> Tensor:
@@ -385,16 +327,14 @@ def project(x: Tensor, y: Tensor, how: Nuisance, depth: float | Tensor = 0.0) ->
     Takes x, y [B,…] on the frontal face, x to the picture's right, and the point's distance from the head's
     ellipsoid (tip of the nose: 0.2). Returns x, y [B,…] as seen, before roll, scale and shift.
     """
-    shape = (-1,) + (1,) * (x.ndim - 1)
-    yaw, pitch = (torch.deg2rad(a).view(shape) for a in (how.yaw, how.pitch))
+    yaw, pitch = (aligned(torch.deg2rad(a), x) for a in (how.yaw, how.pitch))
     z = 0.50 * (1 - (x / 0.85) ** 2 - (y / 1.15) ** 2).clamp(min=0.02).sqrt() + depth
     return x * yaw.cos() + z * yaw.sin(), y * pitch.cos() + z * pitch.sin()
 
 
 def to_picture(x: Tensor, y: Tensor, how: Nuisance) -> Point:
     """Face units → picture coordinates -1…1: roll, scale, shift."""
-    shape = (-1,) + (1,) * (x.ndim - 1)
-    roll = torch.deg2rad(how.roll).view(shape)
-    c, s = how.scale.view(shape) * roll.cos(), how.scale.view(shape) * roll.sin()
-    dx, dy = (how.shift[:, i].view(shape) for i in (0, 1))
+    roll, scale = aligned(torch.deg2rad(how.roll), x), aligned(how.scale, x)
+    c, s = scale * roll.cos(), scale * roll.sin()
+    dx, dy = (aligned(how.shift[:, i], x) for i in (0, 1))
     return c * x - s * y + dx, s * x + c * y + dy

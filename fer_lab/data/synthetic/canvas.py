@@ -11,6 +11,11 @@ from torch import Tensor
 from fer_lab.data.synthetic.anatomy import Face, Identity, Nuisance, Point, to_picture
 
 
+def column(v: Tensor) -> Tensor:
+    """[B] → [B,1,1]."""
+    return v.view(-1, 1, 1)
+
+
 def edge(distance: Tensor, pixel: Tensor | float) -> Tensor:
     """Coverage 0…1 of a pixel whose centre is `distance` inside (+) or outside (-) an edge."""
     return (distance / pixel + 0.5).clamp(0, 1)
@@ -28,19 +33,14 @@ def bell(x: Tensor, width: Tensor | float) -> Tensor:
 
 
 def paint(picture: Tensor, color: Tensor, alpha: Tensor) -> None:
-    """Blend a colour over a picture, in place.
-
-    The picture is [B,3,…], the colour broadcastable to it, and alpha [B,…] a coverage 0…1.
-    """
+    """Blend a colour over a picture [B,3,…], in place; alpha [B,…] is a coverage 0…1."""
     torch.lerp(picture, color.expand_as(picture), alpha.unsqueeze(1), out=picture)
 
 
 class Canvas:
     """B square pictures of S pixels: colours [B,3,S,S] and region bits [B,S,S].
 
-    Attributes:
-        x, y: [B,S,S], face units at every pixel's centre.
-        pixel: [B,1,1], a pixel's side in face units.
+    x and y [B,S,S] are the face units of every pixel's centre, `pixel` [B,1,1] is a pixel's side in them.
     """
 
     def __init__(self, how: Nuisance, size: int) -> None:
@@ -49,32 +49,27 @@ class Canvas:
         self.colors = torch.empty(n, 3, size, size, device=device)
         self.regions = torch.zeros(n, size, size, dtype=torch.uint8, device=device)
         self.axis = (torch.arange(size, device=device) + 0.5) * (2 / size) - 1
-        self.pixel = (2 / size / how.scale).view(n, 1, 1)
+        self.pixel = column(2 / size / how.scale)
         self.x, self.y = self.face_units(self.axis[None, None, :], self.axis[None, :, None])
 
     def face_units(self, px: Tensor, py: Tensor) -> Point:
         """Picture coordinates (columns px, rows py, broadcastable to [B,h,w]) → face units."""
-        roll = torch.deg2rad(self.how.roll).view(-1, 1, 1)
-        scale = self.how.scale.view(-1, 1, 1)
+        roll, scale = column(torch.deg2rad(self.how.roll)), column(self.how.scale)
         c, s = roll.cos() / scale, roll.sin() / scale
-        px, py = px - self.how.shift[:, 0].view(-1, 1, 1), py - self.how.shift[:, 1].view(-1, 1, 1)
+        px, py = px - column(self.how.shift[:, 0]), py - column(self.how.shift[:, 1])
         return c * px + s * py, c * py - s * px
 
     def field(self, x: Tensor, y: Tensor, radius: Tensor, weights: Tensor) -> Tensor:
-        """Sums [B,F,S,S] of round Gaussian blobs, computed as one matrix product.
-
-        Takes centres and standard deviations [B,K] in face units, and weights [B,F,K].
-        """
+        """Sums [B,F,S,S] of Gaussian blobs: centres and deviations [B,K] in face units, weights [B,F,K]."""
         gx, gy, *_ = self._blobs(x, y, radius)
         return self._product([gy * w[..., None] for w in weights.unbind(1)], gx)
 
     def relief(
         self, x: Tensor, y: Tensor, radius: Tensor, height: Tensor, *weights: Tensor
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Slopes along the picture's axes of a relief made of blobs, and fields of the same blobs.
+        """Slopes of a relief made of blobs [B,K], and one field of the same blobs for each of `weights` [B,K].
 
-        Blobs are [B,K]; each of `weights` [B,K] makes one field. Returns the slope to the right [B,S,S], then a
-        tuple of [B,S,S]: slope downwards and the fields.
+        Returns the slope to the right [B,S,S], then a tuple of [B,S,S]: slope downwards and the fields.
         """
         gx, gy, dx, dy, radius = self._blobs(x, y, radius)
         steep = (-height / radius**2)[..., None]
@@ -100,12 +95,7 @@ class Canvas:
 class Window:
     """Cut-outs of one size around the point x, y [B] of each picture, large enough for all scales and rolls.
 
-    Edit `colors`, then call `close`.
-
-    Attributes:
-        x, y: [B,h,w] face units.
-        colors: [B,3,h,w], a copy of the canvas.
-        pixel: [B,1,1], a pixel's side in face units.
+    Edit `colors` [B,3,h,w], a copy of the canvas, then call `close`. x, y [B,h,w] and `pixel` are the canvas's.
     """
 
     def __init__(self, canvas: Canvas, x: Tensor, y: Tensor, half_width: float, half_height: float) -> None:
@@ -137,19 +127,11 @@ class Window:
 
 
 class Scene(NamedTuple):
-    """B faces that are being drawn.
-
-    Attributes:
-        canvas: the pictures.
-        face: where every feature is, after the action units have moved it.
-        who, how: the people, and how the pictures are taken.
-        skin: [B,3] unlit skin colour.
-        light: [B,3] unit vectors to the light: right, down, towards the viewer.
-    """
+    """B faces that are being drawn."""
 
     canvas: Canvas
-    face: Face
+    face: Face  # where every feature is, after the action units have moved it
     who: Identity
     how: Nuisance
-    skin: Tensor
-    light: Tensor
+    skin: Tensor  # [B,3] unlit skin colour
+    light: Tensor  # [B,3] unit vectors to the light: right, down, towards the viewer

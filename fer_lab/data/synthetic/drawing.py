@@ -12,85 +12,61 @@ from torch import Tensor
 from fer_lab.data.faces import REGIONS
 from fer_lab.data.synthetic import features
 from fer_lab.data.synthetic.action_units import UNITS, action_units, move
-from fer_lab.data.synthetic.anatomy import HAIR_STYLES, SIDE, Identity, Nuisance, neutral_face, project
-from fer_lab.data.synthetic.canvas import Canvas, Scene, edge, paint, ramp
+from fer_lab.data.synthetic.anatomy import HAIR_STYLES, Identity, Nuisance, neutral_face
+from fer_lab.data.synthetic.canvas import Canvas, Scene, column, edge, paint, ramp
 from fer_lab.data.synthetic.hair import HAIR, draw_bun, hair_color, hair_distances
-from fer_lab.data.synthetic.skin import draw_body, draw_ears, draw_head, light_direction, skin_base
+from fer_lab.data.synthetic.skin import Relief, draw_body, draw_ears, draw_head, light_direction, skin_base
 
 
 @dataclass(frozen=True)
 class Rendering:
-    """B drawn faces and what is known of them.
+    """B drawn faces and what is known of them."""
 
-    Attributes:
-        images: uint8 [B,3,S,S], RGB.
-        landmarks: float32 [B,68,2], x and y in pixels (whole numbers are pixel centres), iBUG order.
-        regions: uint8 [B,S,S], bit i is set if the pixel belongs to `faces.REGIONS[i]`.
-    """
-
-    images: Tensor
-    landmarks: Tensor
-    regions: Tensor
+    images: Tensor  # uint8 [B,3,S,S], RGB
+    landmarks: Tensor  # float32 [B,68,2], x and y in pixels (whole numbers are pixel centres), iBUG order
+    regions: Tensor  # uint8 [B,S,S], bit i is set if the pixel belongs to `faces.REGIONS[i]`
 
 
 def draw_background(canvas: Canvas, how: Nuisance) -> None:
     """A vertical gradient and four soft spots."""
     t = ((canvas.axis + 1) / 2).view(1, 1, -1, 1)
     top, bottom = (how.background[:, i, :, None, None] for i in (0, 1))
-    n = len(how)
     k = torch.arange(4, device=t.device)
     seed = (how.seed % 9973).to(t)[:, None]
     x, y = 1.1 * torch.sin(seed * 0.37 + 2.1 * k), 1.0 * torch.cos(seed * 0.61 + 1.7 * k)
     weight = 0.14 * torch.sin(seed * 1.3 + k) * (seed > 0)
-    spots = canvas.field(x, y, torch.full_like(x, 0.30), weight.view(n, 1, 4))
+    spots = canvas.field(x, y, torch.full_like(x, 0.30), weight[:, None])
     canvas.colors.copy_((top * (1 - t) + bottom * t + spots).clamp(0, 1))
 
 
 def mark_regions(scene: Scene, units: Tensor, cover: Tensor) -> None:
-    """Set the region bits of nose, cheeks and the skin that active units move; features set their own bits.
+    """Set the region bits of nose, cheeks and the skin that active `units` [B,U,2] move.
 
-    Args:
-        units: [B,U,2].
-        cover: [B,S,S], how much of a pixel shows the head.
+    The features set their own bits. `cover` [B,S,S] says how much of a pixel shows the head.
     """
-    canvas, face, how = scene.canvas, scene.face, scene.how
-    n, device = len(cover), cover.device
-    x: list[Tensor] = []
-    y: list[Tensor] = []
-    radius: list[Tensor] = []
-    weights: list[Tensor] = []
-
-    def add(px: Tensor, py: Tensor, r: float, field: int, weight: float | Tensor, depth: float = 0.0) -> None:
-        px, py = project(px, py, how, depth)
-        x.append(px)
-        y.append(py)
-        radius.append(torch.full_like(px, r))
-        w = torch.zeros(n, 3, px.shape[1], device=device)
-        w[:, field] = weight
-        weights.append(w)
-
-    zero = torch.zeros(n, 1, device=device)
+    canvas, face = scene.canvas, scene.face
+    # The three values of a blob are here its part in the nose, the cheeks and the moved skin.
+    blobs = Relief(scene.how)
+    zero = torch.zeros_like(units[:, 0, :1])
     for t in torch.linspace(0, 1, 5).tolist():
         nose_y = -0.06 + t * (face.nose_base_y[:, None] - 0.02 + 0.06)
-        add(zero, nose_y, 0.042 + 0.02 * t, 0, 1.0, 0.03 + 0.15 * t)
-    side = SIDE.to(device)
-    add((face.nose_wing_x - 0.04) * side, face.nose_wing_y, 0.045, 0, 1.0, 0.10)
-    add(face.cheek_x * side, face.cheek_y + 0.03, 0.105, 1, 1.0)
-    add((face.cheek_x + 0.06) * side, face.cheek_y - 0.02, 0.075, 1, 0.6)
+        blobs.add(zero, nose_y, 0.042 + 0.02 * t, 1.0, depth=0.03 + 0.15 * t)
+    blobs.sided(face.nose_wing_x - 0.04, face.nose_wing_y, 0.045, 1.0, depth=0.10)
+    blobs.sided(face.cheek_x, face.cheek_y + 0.03, 0.105, 0.0, 1.0)
+    blobs.sided(face.cheek_x + 0.06, face.cheek_y - 0.02, 0.075, 0.0, 0.6)
     for i, unit in enumerate(UNITS):
-        for place_x, place_y, r in unit.places:
-            add(place_x * side + zero, place_y + torch.zeros(n, 2, device=device), r * 0.75, 2, units[:, i])
-    field = canvas.field(torch.cat(x, 1), torch.cat(y, 1), torch.cat(radius, 1), torch.cat(weights, 2))
-    on_head = cover > 0.5
-    limits = {"nose": 0.45, "cheeks": 0.45, "moved": 0.30}
-    for k, (name, limit) in enumerate(limits.items()):
-        canvas.regions |= ((field[:, k] > limit) & on_head).to(torch.uint8) << REGIONS.index(name)
+        for x, y, radius in unit.places:
+            blobs.sided(zero + x, zero + y, radius * 0.75, 0.0, 0.0, units[:, i])
+    x, y, radius, *weights = torch.cat(blobs.parts, 2)
+    field = canvas.field(x, y, radius, torch.stack(weights, 1))
+    for k, (name, limit) in enumerate({"nose": 0.45, "cheeks": 0.45, "moved": 0.30}.items()):
+        canvas.regions |= ((field[:, k] > limit) & (cover > 0.5)).to(torch.uint8) << REGIONS.index(name)
 
 
 def draw_occluder(canvas: Canvas, how: Nuisance) -> None:
     """A flat object with rounded corners in front of the face."""
-    x0, y0, angle = (how.occluder[:, i].view(-1, 1, 1) for i in range(3))
-    size = how.occlusion.view(-1, 1, 1)
+    x0, y0, angle = (column(how.occluder[:, i]) for i in range(3))
+    size = column(how.occlusion)
     x, y = canvas.x - x0, canvas.y - y0
     u, v = x * angle.cos() + y * angle.sin(), y * angle.cos() - x * angle.sin()
     half_u, half_v, corner = 0.62 * size, 0.40 * size, 0.12 * size
@@ -139,9 +115,7 @@ def render(
     nuisance: Nuisance | None = None,
     size: int = 112,
 ) -> Rendering:
-    """Draw faces.
-
-    Raises ValueError for an unknown unit, an intensity outside 0…1, a size below 32, or unequal batch sizes.
+    """Draw faces; ValueError for units out of range, a size below 32, or unequal batch sizes.
 
     Args:
         units: intensities [U,2] or [B,U,2] (own left, own right), or {unit: intensity} for one face.
@@ -165,23 +139,21 @@ def render(
             f"expected one or the same number of each, got {len(units)} rows of units, {len(who)} identities, "
             f"{len(how)} nuisances"
         )
-    device = who.skin_tone.device
-    units, how = units.to(device).expand(n, -1, -1), how.to(device)
-    first = torch.zeros(n, dtype=torch.int64)
-    who, how = who if len(who) == n else who.take(first), how if len(how) == n else how.take(first)
-    with torch.no_grad():
-        return _render(units, who, how, size)
+    units, how = units.to(who.skin_tone.device).expand(n, -1, -1), how.to(who.skin_tone.device)
+    rows = torch.arange(n)
+    return _render(units, who.take(rows % len(who)), how.take(rows % len(how)), size)
 
 
+@torch.no_grad()
 def _render(units: Tensor, who: Identity, how: Nuisance, size: int) -> Rendering:
     face = move(neutral_face(who), units)
     canvas = Canvas(how, size)
     scene = Scene(canvas, face, who, how, skin_base(who), light_direction(how))
     x, y = canvas.x, canvas.y
     row = HAIR.to(x)[who.hair_style]
-    back_end, side_end, hair_alpha = (row[:, i].view(-1, 1, 1) for i in (2, 3, 9))
+    back_end, side_end, hair_alpha = (column(row[:, i]) for i in (2, 3, 9))
     outer, opening = hair_distances(face, who, how, x, y)
-    strands = ((who.hair_style != HAIR_STYLES.index("scarf")).view(-1, 1, 1)) & (hair_alpha > 0.9)
+    strands = column(who.hair_style != HAIR_STYLES.index("scarf")) & (hair_alpha > 0.9)
     hair = hair_color(who, x, y, outer, scene.light)
 
     draw_background(canvas, how)

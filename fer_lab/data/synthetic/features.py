@@ -1,5 +1,6 @@
 """Eyes, brows, nose and mouth, each drawn in its own window, and the 68 landmarks on their curves."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,37 +13,25 @@ from fer_lab.data.synthetic.anatomy import (
     Face,
     Nuisance,
     Point,
+    aligned,
     head_halfwidth,
     project,
     to_picture,
 )
-from fer_lab.data.synthetic.canvas import Scene, Window, bell, edge, paint, ramp
+from fer_lab.data.synthetic.canvas import Scene, Window, bell, column, edge, paint, ramp
 
 BROWS, EYES, MOUTH = (REGIONS.index(name) for name in ("brows", "eyes", "mouth"))
-
-
 # A feature's own axes, all [B]: middle x, y, half-length, direction (x, y) from its start to its end.
 Frame = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
 class Frames:
-    """Where the drawn features are, for the landmarks; index 0 is the face's own left.
+    """Where the drawn features are, for the landmarks; index 0 is the face's own left."""
 
-    Attributes:
-        eyes: two frames, inner → outer corner.
-        brows: inner end, arch and outer end of each brow.
-        mouth: frame from own right to own left corner, then sag and offset as `mouth_frame` returns them.
-    """
-
-    eyes: list[Frame]
-    brows: list[list[Point]]
-    mouth: tuple[Tensor, ...]
-
-
-def column(v: Tensor) -> Tensor:
-    """[B] → [B,1,1]."""
-    return v.view(-1, 1, 1)
+    eyes: list[Frame]  # from inner to outer corner
+    brows: list[list[Point]]  # inner end, arch and outer end
+    mouth: tuple[Tensor, ...]  # as `mouth_frame` returns it
 
 
 def rgb(r: float, g: float, b: float, like: Tensor) -> Tensor:
@@ -64,13 +53,25 @@ def _frame(start: Point, end: Point) -> Frame:
     return (start[0] + end[0]) / 2, (start[1] + end[1]) / 2, half, dx / (2 * half), dy / (2 * half)
 
 
+def into_frame(frame: Sequence[Tensor], window: Window) -> Point:
+    """The window's points in a frame: half-lengths along it, and heights below it."""
+    mx, my, half, ex, ey = map(column, frame[:5])
+    dx, dy = window.x - mx, window.y - my
+    return (dx * ex + dy * ey) / half, dy * ex - dx * ey
+
+
+def out_of_frame(frame: Sequence[Tensor], u: Tensor, v: Tensor) -> Point:
+    """The inverse of `into_frame`, for u and v [B,K]."""
+    mx, my, half, ex, ey = (value[:, None] for value in frame[:5])
+    return mx + u * half * ex - v * ey, my + u * half * ey + v * ex
+
+
 def lid_curves(face: Face, k: int, u: Tensor) -> Point:
     """Upper and lower lid at u [B,…], -1 inner … 1 outer: heights below the line between the corners."""
-    shape = (-1,) + (1,) * (u.ndim - 1)
     arch = (1 - u * u).clamp(min=0)
     full = 0.45 * arch.sqrt() + 0.55 * arch
-    upper = -face.lid_upper[:, k].view(shape) * full * (1 - 0.10 * u)
-    lower = face.lid_lower[:, k].view(shape) * (0.35 * arch.sqrt() + 0.65 * arch) * (1 + 0.12 * u)
+    upper = -aligned(face.lid_upper[:, k], u) * full * (1 - 0.10 * u)
+    lower = aligned(face.lid_lower[:, k], u) * (0.35 * arch.sqrt() + 0.65 * arch) * (1 + 0.12 * u)
     return upper, lower
 
 
@@ -86,8 +87,7 @@ def brow_points(face: Face, how: Nuisance, k: int) -> list[Point]:
 
 def brow_curve(points: list[Point], x: Tensor) -> Tensor:
     """y of the brow's centre line at x [B,…]: the parabola through its three points."""
-    shape = (-1,) + (1,) * (x.ndim - 1)
-    (x0, y0), (x1, y1), (x2, y2) = ((a.view(shape), b.view(shape)) for a, b in points)
+    (x0, y0), (x1, y1), (x2, y2) = ((aligned(a, x), aligned(b, x)) for a, b in points)
     return (
         y0 * (x - x1) * (x - x2) / ((x0 - x1) * (x0 - x2))
         + y1 * (x - x0) * (x - x2) / ((x1 - x0) * (x1 - x2))
@@ -104,37 +104,32 @@ def mouth_frame(face: Face, how: Nuisance) -> tuple[Tensor, ...]:
     middle = project(torch.zeros_like(face.mouth_y), face.mouth_y, how, 0.12)
     frame = _frame((x[:, 1], y[:, 1]), (x[:, 0], y[:, 0]))
     mx, my, half, ex, ey = frame
-    offset = (middle[0] - mx) * ex + (middle[1] - my) * ey
-    sag = -(middle[0] - mx) * ey + (middle[1] - my) * ex
-    return *frame, sag, offset / half
+    dx, dy = middle[0] - mx, middle[1] - my
+    return *frame, dy * ex - dx * ey, (dx * ex + dy * ey) / half
 
 
 def mouth_curves(face: Face, frame: tuple[Tensor, ...], u: Tensor) -> tuple[Tensor, ...]:
     """Curves of the lips at u [B,…], -1 own right … 1 own left corner: heights in the mouth's frame.
 
-    Returns:
-        upper lip's outer edge, its inner edge, the lower lip's inner edge, its outer edge, the closing line.
+    Returns the upper lip's outer and inner edge, the lower lip's inner and outer edge, and the closing line.
     """
-    shape = (-1,) + (1,) * (u.ndim - 1)
-    sag, offset = frame[5].view(shape), frame[6].view(shape).clamp(-0.5, 0.5)
+    sag, offset = aligned(frame[5], u), aligned(frame[6], u).clamp(-0.5, 0.5)
     w = u - offset * (1 - u * u)
     left = (0.5 + 0.5 * u).clamp(0, 1)
 
     def blend(pair: Tensor) -> Tensor:
-        return torch.lerp(pair[:, 1].view(shape).expand_as(u), pair[:, 0].view(shape).expand_as(u), left)
+        return torch.lerp(aligned(pair[:, 1], u).expand_as(u), aligned(pair[:, 0], u).expand_as(u), left)
 
     arch = (1 - u * u).clamp(min=0)
     root = arch.sqrt()
-    jaw = face.jaw_drop.view(shape)
-    roundness = (jaw * 7).clamp(0, 0.85)
-    shape_open = torch.lerp(arch, root, roundness)
+    shape_open = torch.lerp(arch, root, (aligned(face.jaw_drop, u) * 7).clamp(0, 0.85))
     line = sag * arch
     raised = blend(face.lip_raise) * (0.4 * root + 0.6 * (1 - u**4).clamp(min=0))
     upper_in = line - blend(face.upper_open) * shape_open - 0.55 * raised
     lower_in = line + blend(face.lower_open) * shape_open
     bow = 1 - 0.30 * torch.exp(-((w / 0.16) ** 2)) - 0.10 * w * w
-    upper_out = upper_in - face.upper_lip.view(shape) * (0.6 * arch + 0.4 * root) * bow - 0.45 * raised
-    lower_out = lower_in + face.lower_lip.view(shape) * (0.55 * arch + 0.45 * root)
+    upper_out = upper_in - aligned(face.upper_lip, u) * (0.6 * arch + 0.4 * root) * bow - 0.45 * raised
+    lower_out = lower_in + aligned(face.lower_lip, u) * (0.55 * arch + 0.45 * root)
     return upper_out, upper_in, lower_in, lower_out, line
 
 
@@ -157,12 +152,10 @@ def draw_features(scene: Scene) -> Frames:
 def draw_eye(scene: Scene, frame: Frame, k: int) -> None:
     """Eye k (0 own left): lids, eyeball, iris, highlights, lashes."""
     canvas, face, who, how, skin, light = scene
-    mx, my, half, ex, ey = (column(v) for v in frame)
-    side = SIDE[k].item()
+    half, side = column(frame[2]), SIDE[k].item()
     win = Window(canvas, frame[0], frame[1], 0.20, 0.17)
-    dx, dy = win.x - mx, win.y - my
-    u = (dx * ex + dy * ey) / half
-    v = side * (dy * ex - dx * ey)
+    u, v = into_frame(frame, win)
+    v = side * v
     upper, lower = lid_curves(face, k, u.clamp(-1, 1))
     pixel = win.pixel
     ends = edge((1 - u.abs()) * half, pixel)
@@ -262,12 +255,9 @@ def draw_nostrils(scene: Scene) -> None:
 def draw_mouth(scene: Scene, frame: tuple[Tensor, ...]) -> None:
     """Lips, the inside of an open mouth, and the line of a closed one."""
     canvas, face, who, _, skin, light = scene
-    mx, my, half, ex, ey = (column(v) for v in frame[:5])
     win = Window(canvas, frame[0], frame[1] + 0.05, 0.38, 0.30)
-    dx, dy = win.x - mx, win.y - my
-    u = (dx * ex + dy * ey) / half
-    v = dy * ex - dx * ey
-    pixel = win.pixel
+    u, v = into_frame(frame, win)
+    half, pixel = column(frame[2]), win.pixel
     inside = u.clamp(-1, 1)
     upper_out, upper_in, lower_in, lower_out, line = mouth_curves(face, frame, inside)
     ends = edge((1 - u.abs()) * half, pixel)
@@ -382,33 +372,28 @@ def landmarks(face: Face, frames: Frames, how: Nuisance, size: int) -> Tensor:
     t = torch.tensor([0.0, 1 / 3, 2 / 3, 1.0], device=device)
     y = -0.07 + t * (face.nose_tip_y[:, None] + 0.075)
     append(*project(torch.zeros_like(y), y, how, 0.03 + 0.17 * t))
-    wing_x, base = face.nose_wing_x, face.nose_base_y
-    own_left, own_right = wing_x.unbind(1)
+    base, wing_y = face.nose_base_y, face.nose_wing_y + 0.028
+    own_left, own_right = face.nose_wing_x.unbind(1)
     nose_x = [-own_right * 0.80, -own_right * 0.40, torch.zeros_like(base), own_left * 0.40, own_left * 0.80]
-    wing_y = face.nose_wing_y + 0.028
     nose_y = torch.stack([wing_y[:, 1], base + 0.016, base + 0.024, base + 0.016, wing_y[:, 0]], 1)
     append(*project(torch.stack(nose_x, 1), nose_y, how, 0.13))
 
     # eyes: outer/inner corners and two points on each lid; the own right eye comes first
     for k, us in ((1, [1.0, 0.4, -0.4, -1.0, -0.4, 0.4]), (0, [-1.0, -0.4, 0.4, 1.0, 0.4, -0.4])):
-        mx, my, half, ex, ey = (v[:, None] for v in frames.eyes[k])
         u = torch.tensor(us, device=device).expand(n, 6)
         upper, lower = lid_curves(face, k, u)
         v = torch.cat([upper[:, :4], lower[:, 4:]], 1)
         v[:, [0, 3]] = 0
-        side = SIDE[k].item()
-        append(mx + u * half * ex - side * v * ey, my + u * half * ey + side * v * ex)
+        append(*out_of_frame(frames.eyes[k], u, SIDE[k].item() * v))
 
-    mx, my, half, ex, ey = (v[:, None] for v in frames.mouth[:5])
-
-    def along(us: list[float], which: int) -> None:
+    # lips: outer edge of the upper and the lower one, inner edges
+    for which, us in (
+        (0, [-1.0, -0.62, -0.22, 0.0, 0.22, 0.62, 1.0]),
+        (3, [0.62, 0.26, 0.0, -0.26, -0.62]),
+        (1, [-0.90, -0.30, 0.0, 0.30, 0.90]),
+        (2, [0.30, 0.0, -0.30]),
+    ):
         u = torch.tensor(us, device=device).expand(n, len(us))
-        v = mouth_curves(face, frames.mouth, u)[which]
-        append(mx + u * half * ex - v * ey, my + u * half * ey + v * ex)
-
-    along([-1.0, -0.62, -0.22, 0.0, 0.22, 0.62, 1.0], 0)
-    along([0.62, 0.26, 0.0, -0.26, -0.62], 3)
-    along([-0.90, -0.30, 0.0, 0.30, 0.90], 1)
-    along([0.30, 0.0, -0.30], 2)
+        append(*out_of_frame(frames.mouth, u, mouth_curves(face, frames.mouth, u)[which]))
     x, y = to_picture(torch.cat(xs, 1), torch.cat(ys, 1), how)
     return (torch.stack([x, y], 2) + 1) * (size / 2) - 0.5

@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from PIL import Image
 
 from fer_lab._progress import progress
-from fer_lab.data.expressions import class_names
+from fer_lab.data.expressions import CANONICAL, class_names
 from fer_lab.data.faces import FaceSet
 from fer_lab.data.synthetic.action_units import NUMBERS, expression_units
 from fer_lab.data.synthetic.anatomy import Identity, Nuisance
@@ -34,21 +33,10 @@ VERSION = 2
 CHUNK = 64
 # Training faces of RAF-DB's basic set (Li & Deng, CVPR 2017). RAF-DB has no contempt, so contempt gets the
 # count of the rarest class.
-RAFDB_COUNTS = {
-    "neutral": 2524,
-    "happiness": 4772,
-    "surprise": 1290,
-    "sadness": 1982,
-    "anger": 705,
-    "disgust": 717,
-    "fear": 281,
-    "contempt": 281,
-}
+RAFDB_COUNTS = dict(zip(CANONICAL, (2524, 4772, 1290, 1982, 705, 717, 281, 281), strict=True))
 # Share of the people in the validation split, and in the test split.
 HELD_OUT = 0.15
 PICTURE_ATTRIBUTES = ("roll", "yaw", "pitch", "scale", "occlusion", "blur", "noise", "grey")
-
-
 # Expression → the two that people most often confuse it with.
 CONFUSED = {
     "neutral": ("sadness", "anger"),
@@ -94,10 +82,7 @@ KNOBS: dict[str, Knob] = {
 
 
 def check_knobs(knobs: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of all `KNOBS`: as given, or else the default.
-
-    Raises ValueError for an unknown knob, or a value out of its range.
-    """
+    """Values of all `KNOBS`, given or default; ValueError for an unknown knob, or a value out of its range."""
     if unknown := sorted(set(knobs) - set(KNOBS)):
         raise ValueError(f"unknown knob {', '.join(unknown)}; expected some of {', '.join(KNOBS)}")
     values = {}
@@ -273,19 +258,18 @@ def set_fingerprint(n: int, seed: int = 0, size: int = 112, num_classes: int = 7
 
 
 def SyntheticFaces(n: int, seed: int = 0, size: int = 112, num_classes: int = 7, **knobs: Any) -> FaceSet:
-    """Render a labelled set of faces; the same arguments give the same bytes on any number of threads.
+    """Render n labelled faces; the same arguments give the same bytes on any number of threads.
 
-    Besides the result, memory holds a few chunks, whatever n is. Returns a set named "synthetic" with labels,
-    true labels, action units, landmarks, regions, attributes, subjects, and splits that no subject crosses:
-    about 70, 15 and 15 % of the people. Raises ValueError for an unknown knob or one out of its range, n below
-    1, or a size below 32.
+    Besides the result, memory holds a few chunks, whatever n is. The set is named "synthetic". Its splits take
+    about 70, 15 and 15 % of the people, and no subject crosses them. Every field is filled but files and votes.
 
     Args:
-        n: number of faces.
-        seed: of all random draws.
         size: side in pixels, at least 32.
         num_classes: 2 to 8; the classes are the first canonical expressions.
         knobs: any of `KNOBS`, which holds their defaults, ranges and meanings.
+
+    Raises:
+        ValueError: an unknown knob or one out of its range, n below 1, or a size below 32.
 
     Example:
         >>> faces = SyntheticFaces(200, seed=1, size=56, occlusion=0.3)
@@ -319,6 +303,8 @@ def SyntheticFaces(n: int, seed: int = 0, size: int = 112, num_classes: int = 7,
     finally:
         torch.set_num_threads(threads)
 
+    import pandas as pd
+
     people = pd.DataFrame(plan.people.table()).iloc[plan.subjects.numpy()].reset_index(drop=True)
     settings = {"n": n, "seed": seed, "size": size, "num_classes": num_classes, **knobs}
     return FaceSet(
@@ -345,32 +331,29 @@ def write_folder(faces: FaceSet, folder: str | Path) -> Path:
     unit's left and right intensity (`AU12_left`, …); true labels and units are written if the set has them.
     The folder appears when it is complete. Raises ValueError if there is one that is not empty.
     """
+    import pandas as pd
+
     folder = Path(folder)
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise ValueError(f"{folder} is not an empty folder; give another one, or empty it first")
     names = [faces.classes[label] for label in faces.labels.tolist()]
     places = zip(faces.splits, names, strict=True)
     files = [f"{split}/{name}/{i:06d}.png" for i, (split, name) in enumerate(places)]
+    table = pd.DataFrame({"file": files, "label": names})
+    if faces.true_labels is not None:
+        table["true_label"] = [faces.classes[label] for label in faces.true_labels.tolist()]
+    table = table.assign(subject=faces.subjects.numpy(), split=faces.splits)
+    if faces.action_units is not None:
+        units = [f"AU{number}_{side}" for number in NUMBERS for side in ("left", "right")]
+        table[units] = faces.action_units.flatten(1).numpy().round(4)
     part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     try:
         for parent in sorted({str(Path(file).parent) for file in files}):
             (part / parent).mkdir(parents=True, exist_ok=True)
         for i, file in enumerate(progress(files, "writing")):
             Image.fromarray(faces.take([i])[0].permute(1, 2, 0).numpy()).save(part / file)
-        _table_of(faces, files, names).to_csv(part / "faces.csv", index=False)
+        table.to_csv(part / "faces.csv", index=False)
         part.rename(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return folder / "faces.csv"
-
-
-def _table_of(faces: FaceSet, files: list[str], names: list[str]) -> pd.DataFrame:
-    table: dict[str, Any] = {"file": files, "label": names}
-    if faces.true_labels is not None:
-        table["true_label"] = [faces.classes[label] for label in faces.true_labels.tolist()]
-    table |= {"subject": faces.subjects.numpy(), "split": faces.splits}
-    if faces.action_units is not None:
-        for u, number in enumerate(NUMBERS):
-            for side, word in enumerate(("left", "right")):
-                table[f"AU{number}_{word}"] = faces.action_units[:, u, side].numpy().round(4)
-    return pd.DataFrame(table)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from fer_lab.data.synthetic.anatomy import BEARDS, HAIR_STYLES, Face, Identity, Nuisance, Point, project
-from fer_lab.data.synthetic.canvas import Scene, bell, edge, paint, ramp
+from fer_lab.data.synthetic.canvas import Scene, bell, column, edge, paint, ramp
 
 # One row per style of HAIR_STYLES: height above the skull, width at its sides, lower end (y) of the back hair
 # and of the side hair, hairline (y), half-width of the open face as a share of the head's, slope of the
@@ -28,12 +28,12 @@ HAIR = torch.tensor(
 def hair_distances(face: Face, who: Identity, how: Nuisance, x: Tensor, y: Tensor) -> Point:
     """Distances inside (+) the hair's outer outline, and inside the opening for the face: two [B,h,w]."""
     row = HAIR.to(x)[who.hair_style]
-    rise, beside, _, _, line, half, slope, roundness, curl, _ = (c.view(-1, 1, 1) for c in row.unbind(1))
-    volume = 1 + 0.35 * who.hair_volume.view(-1, 1, 1)
+    rise, beside, _, _, line, half, slope, roundness, curl, _ = map(column, row.unbind(1))
+    volume = 1 + 0.35 * column(who.hair_volume)
     rise, beside = rise * volume, beside * volume
-    line = line - 0.035 * who.hairline.view(-1, 1, 1)
-    width, top = face.head_width.view(-1, 1, 1), face.head_top.view(-1, 1, 1)
-    phase = (who.seed % 63).view(-1, 1, 1).to(x)
+    line = line - 0.035 * column(who.hairline)
+    width, top = column(face.head_width), column(face.head_top)
+    phase = column(who.seed % 63).to(x)
     bumps = curl * torch.sin(23 * x + phase) * torch.sin(21 * y + 2 * phase)
     middle = -0.12
     u = x / (width + beside)
@@ -41,14 +41,14 @@ def hair_distances(face: Face, who: Identity, how: Nuisance, x: Tensor, y: Tenso
     g = u * u + v * v
     outer = (1 - g) * 0.5 * 0.70 / g.clamp(min=0.3).sqrt() + bumps
     ox, oy = project(torch.zeros_like(width), torch.zeros_like(width), how)
-    side = torch.where(who.seed.view(-1, 1, 1) % 2 == 0, 1.0, -1.0)
+    side = torch.where(column(who.seed) % 2 == 0, 1.0, -1.0)
     x, y = x - 0.7 * ox, y - 0.7 * oy
     y = y - slope * side * x
     middle = -0.05
     u = x / (width * half)
     v = ((y - middle) / (line - middle)).clamp(min=0)
-    scarf = (who.hair_style == HAIR_STYLES.index("scarf")).view(-1, 1, 1)
-    below = ((y - middle) / (face.chin_y.view(-1, 1, 1) - 0.01 - middle)).clamp(min=0)
+    scarf = column(who.hair_style == HAIR_STYLES.index("scarf"))
+    below = ((y - middle) / (column(face.chin_y) - 0.01 - middle)).clamp(min=0)
     v = v + torch.where(scarf, below, 0.0)
     u2, v2 = u * u, v * v
     g = torch.lerp(u2 * u2 + v2 * v2, u2 + v2, roundness)
@@ -58,10 +58,10 @@ def hair_distances(face: Face, who: Identity, how: Nuisance, x: Tensor, y: Tenso
 
 def hair_color(who: Identity, x: Tensor, y: Tensor, outer: Tensor, light: Tensor) -> Tensor:
     """Strands and sheen under the light [B,3]: [B,3,h,w]."""
-    lx, ly = (light[:, i].view(-1, 1, 1) for i in range(2))
-    phase = (who.seed % 101).view(-1, 1, 1).to(x)
-    scarf = (who.hair_style == HAIR_STYLES.index("scarf")).view(-1, 1, 1)
-    curl = HAIR.to(x)[who.hair_style][:, 8].view(-1, 1, 1)
+    lx, ly = (column(light[:, i]) for i in range(2))
+    phase = column(who.seed % 101).to(x)
+    scarf = column(who.hair_style == HAIR_STYLES.index("scarf"))
+    curl = column(HAIR.to(x)[who.hair_style][:, 8])
     fan = (x + (0.02 + curl) * torch.sin(11 * y + phase)) / (0.42 + 0.5 * (y + 0.9).clamp(0, 1))
     strands = 0.5 * torch.sin(31 * fan + phase) + 0.5 * torch.sin(74 * fan + 3 * torch.sin(9 * fan) + 2 * phase)
     strands = torch.where(scarf, 0.5 * torch.sin(9 * fan + 6 * y), strands)
@@ -74,8 +74,8 @@ def hair_color(who: Identity, x: Tensor, y: Tensor, outer: Tensor, light: Tensor
 def draw_bun(scene: Scene, hair: Tensor) -> None:
     """A bun on top of the head, behind it; `hair` [B,3,S,S] is its colour."""
     canvas, face, who = scene.canvas, scene.face, scene.who
-    style = (who.hair_style == HAIR_STYLES.index("bun")).view(-1, 1, 1)
-    d = 0.19 - (canvas.x**2 + (canvas.y - face.head_top.view(-1, 1, 1) + 0.04) ** 2).sqrt()
+    style = column(who.hair_style == HAIR_STYLES.index("bun"))
+    d = 0.19 - (canvas.x**2 + (canvas.y - column(face.head_top) + 0.04) ** 2).sqrt()
     paint(canvas.colors, hair * (0.75 + 1.2 * d.clamp(0, 0.2))[:, None], edge(d, canvas.pixel) * style)
 
 
@@ -86,9 +86,9 @@ def beard_cover(face: Face, who: Identity, x: Tensor, y: Tensor) -> tuple[Tensor
     if not len(rows):
         return alpha, extra, bristle
     x, y = x[rows], y[rows]
-    kind = who.beard[rows].view(-1, 1, 1)
+    kind = column(who.beard[rows])
     index = {name: kind == i for i, name in enumerate(BEARDS)}
-    corner, mouth, chin = (v[rows].view(-1, 1, 1) for v in (face.corner_y.mean(1), face.mouth_y, face.chin_y))
+    corner, mouth, chin = (column(v[rows]) for v in (face.corner_y.mean(1), face.mouth_y, face.chin_y))
     wave = 0.010 * torch.sin(31 * x) * torch.sin(27 * y)
     aside = x.abs()
     below = y - (corner + 0.03 - 2.1 * (aside - 0.13).clamp(min=0) ** 2) + wave

@@ -9,64 +9,55 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fer_lab.data.synthetic.anatomy import (
-    SIDE,
-    SKIN_TONES,
-    Face,
-    Identity,
-    Nuisance,
-    Point,
-    project,
-    to_picture,
-)
-from fer_lab.data.synthetic.canvas import Canvas, Scene, Window, bell, edge, paint, ramp
+from fer_lab.data.synthetic.anatomy import SIDE, Face, Identity, Nuisance, Point, project, to_picture
+from fer_lab.data.synthetic.canvas import Canvas, Scene, Window, bell, column, edge, paint, ramp
 from fer_lab.data.synthetic.hair import beard_cover
 
+# sRGB, light to dark; Identity.skin_tone 0…1 interpolates between the rows.
+SKIN_TONES = torch.tensor(
+    [
+        [0.985, 0.860, 0.780],
+        [0.960, 0.790, 0.680],
+        [0.910, 0.705, 0.565],
+        [0.820, 0.590, 0.435],
+        [0.680, 0.455, 0.315],
+        [0.520, 0.335, 0.230],
+        [0.385, 0.245, 0.175],
+    ]
+)
 SHADOW = torch.tensor([0.50, 0.37, 0.36])
 BLUSH = torch.tensor([0.02, 0.30, 0.24])
 Value = float | Tensor
 
 
 class Relief:
-    """Blobs on the skin, each with height, shade and redness; the canvas sums them."""
+    """Blobs on the skin, each with three values: height, shade and redness; the canvas sums them."""
 
     def __init__(self, how: Nuisance) -> None:
         self.how = how
         self.parts: list[Tensor] = []
 
-    def add(
-        self,
-        x: Tensor,
-        y: Tensor,
-        radius: Value,
-        height: Value = 0.0,
-        shade: Value = 0.0,
-        red: Value = 0.0,
-        *,
-        depth: Value = 0.0,
-    ) -> None:
-        """Add blobs at x, y [B], [B,2] or [B,K]; the rest broadcasts. `depth` is as in `project`."""
+    def add(self, x: Tensor, y: Tensor, radius: Value, *values: Value, depth: Value = 0.0) -> None:
+        """Add blobs at x, y [B], [B,2] or [B,K]; the rest broadcasts, and values left out are 0.
+
+        `depth` is as in `project`.
+        """
         if x.ndim == 1:
             x, y = x[:, None], y[:, None]
         x, y = project(x, y, self.how, depth)
         shape = torch.broadcast_shapes(x.shape, y.shape)
-        values = [
-            torch.as_tensor(v, dtype=x.dtype, device=x.device) for v in (x, y, radius, height, shade, red)
-        ]
-        values = [v[:, None] if v.ndim == 1 else v for v in values]
-        self.parts.append(torch.stack([v.expand(shape) for v in values]))
+        given = (x, y, radius, *values, *(3 - len(values)) * [0.0])
+        rows = [torch.as_tensor(v, dtype=x.dtype, device=x.device) for v in given]
+        self.parts.append(torch.stack([(v[:, None] if v.ndim == 1 else v).expand(shape) for v in rows]))
 
     def sided(self, x: Tensor, y: Tensor, radius: Value, *values: Value, depth: Value = 0.0) -> None:
-        """A blob on each side: `add` with x [B,2] measured outwards; `values` are height, shade and red."""
+        """A blob on each side: `add` with x [B,2] or [B,1] measured outwards."""
         self.add(x * SIDE.to(x), y, radius, *values, depth=depth)
 
     def groove(self, points: Sequence[Point], depth: Tensor, radius: float = 0.020, count: int = 8) -> None:
-        """A fold on each side, along a quadratic Bézier curve.
+        """A fold on each side, made of `count` blobs along a quadratic Bézier curve.
 
-        Args:
-            points: the curve's three points (x, y), each [B,2], x outwards.
-            depth: [B,2], 0 none … 1 deep.
-            radius, count: of the blobs that make the fold.
+        `points` are the curve's three (x, y), each [B,2], x outwards; `depth` is [B,2], 0 none … 1 deep.
         """
         t = torch.linspace(0, 1, count, device=depth.device)
         weights = torch.stack([(1 - t) ** 2, 2 * t * (1 - t), t**2])
@@ -77,10 +68,10 @@ class Relief:
         flat = [v.expand(x.shape).flatten(1) for v in (x, y, depth)]
         self.add(flat[0], flat[1], radius, -0.55 * radius * flat[2], 0.16 * flat[2])
 
-    def sums(self, canvas: Canvas) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def sums(self, canvas: Canvas) -> tuple[Tensor, ...]:
         """Slopes along and down the picture, shade, redness: each [B,S,S]."""
-        along, (down, shade, red) = canvas.relief(*torch.cat(self.parts, 2))
-        return along, down, shade, red
+        along, others = canvas.relief(*torch.cat(self.parts, 2))
+        return along, *others
 
 
 def face_relief(face: Face, who: Identity, how: Nuisance) -> Relief:
@@ -191,7 +182,7 @@ def head_distance(face: Face, x: Tensor, y: Tensor) -> Tensor:
     (M. Fernández-Guasti, 1992: u² + t² - s u² t² = 1).
     """
     width, middle, chin, top, square, taper = (
-        getattr(face, key).view(-1, 1, 1)
+        column(getattr(face, key))
         for key in ("head_width", "head_middle", "chin_y", "head_top", "jaw_square", "jaw_taper")
     )
     v = y - middle
@@ -206,10 +197,9 @@ def head_distance(face: Face, x: Tensor, y: Tensor) -> Tensor:
 def draw_body(scene: Scene) -> None:
     """Neck and shoulders."""
     canvas, face, who, skin = scene.canvas, scene.face, scene.who, scene.skin
-    x, y, lx = canvas.x, canvas.y, scene.light[:, 0].view(-1, 1, 1)
-    chin = face.chin_y.view(-1, 1, 1)
-    width = face.head_width.view(-1, 1, 1)
-    half = width * (0.55 - 0.09 * who.softness.view(-1, 1, 1)) + 0.25 * (y - chin).clamp(min=0) ** 2
+    x, y, lx = canvas.x, canvas.y, column(scene.light[:, 0])
+    chin, width = column(face.chin_y), column(face.head_width)
+    half = width * (0.55 - 0.09 * column(who.softness)) + 0.25 * (y - chin).clamp(min=0) ** 2
     neck = edge(half - x.abs(), canvas.pixel) * ramp(y, 0.2, 0.3)
     round_ = 1 - (x / half) ** 2
     shade = 0.52 + 0.22 * round_.clamp(0, 1) + 0.20 * ramp(y, chin - 0.05, chin + 0.25) + 0.10 * lx * x
@@ -230,9 +220,8 @@ def draw_ears(scene: Scene) -> None:
         x0 = side * (face.head_width - 0.004 + 0.022 * who.ears) - shift
         y0 = face.eye_y[:, k] + 0.100
         w = Window(canvas, x0, y0, 0.12, 0.20)
-        u = (w.x - x0.view(-1, 1, 1)) * side
-        v = w.y - y0.view(-1, 1, 1)
-        u = u + 0.12 * v
+        v = w.y - column(y0)
+        u = (w.x - column(x0)) * side + 0.12 * v
         d = (1 - ((u / 0.070) ** 2 + (v / 0.138) ** 2).clamp(min=1e-4).sqrt()) * 0.075
         inner = bell(((u - 0.012) / 0.045) ** 2 + ((v + 0.01) / 0.095) ** 2 - 0.55, 0.45)
         hollow = 1 - ramp(((u - 0.005) / 0.032) ** 2 + ((v - 0.01) / 0.06) ** 2, 0.4, 1.2)
@@ -254,7 +243,7 @@ def draw_head(scene: Scene, opening: Tensor, hair_alpha: Tensor) -> Tensor:
     cover = edge(inside + extra, canvas.pixel)
     along, down, shade, red = face_relief(face, who, how).sums(canvas)
     # The head's roundness is steeper towards its outline.
-    scale = how.scale.view(-1, 1, 1)
+    scale = column(how.scale)
     hx, hy = project(torch.zeros_like(scale), torch.zeros_like(scale), how)
     hx, hy = to_picture(hx * 0.6, hy * 0.6 + 0.02, how)
     px = (canvas.axis[None, None, :] - hx) / (0.60 * scale)
@@ -263,23 +252,22 @@ def draw_head(scene: Scene, opening: Tensor, hair_alpha: Tensor) -> Tensor:
     steep = 0.42 * (1 + 0.9 * rim * rim).clamp(max=4)
     along, down = along - steep * px, down - 0.8 * steep * py
     normal = torch.rsqrt(1 + along * along + down * down)
-    lx, ly, lz = (light[:, i].view(-1, 1, 1) for i in range(3))
+    lx, ly, lz = (column(light[:, i]) for i in range(3))
     facing = (lz - along * lx - down * ly) * normal
     half = torch.nn.functional.normalize(light + torch.tensor([0.0, 0.0, 1.0]).to(light), dim=1)
-    kx, ky, kz = (half[:, i].view(-1, 1, 1) for i in range(3))
+    kx, ky, kz = (column(half[:, i]) for i in range(3))
     shine = ((kz - along * kx - down * ky) * normal).clamp(min=0) ** 2
-    shine = shine * shine
-    shine = shine * shine
-    shine = shine * shine
+    for _ in range(3):
+        shine = shine * shine
     shine = 0.16 * shine * shine * (1 - beard)
-    ambient = how.ambient.view(-1, 1, 1)
+    ambient = column(how.ambient)
     lit = (0.5 + 0.5 * facing) ** 2
     lit = ambient * 0.88 + (1 - ambient) * lit * 1.22
     fringe = (1 - ramp(opening, 0.0, 0.10)) * hair_alpha
     lit = lit * (1 - shade.clamp(-0.3, 0.85)) * (1 - 0.28 * fringe) * ramp(inside, -0.16, 0.10)
     for c in range(3):
-        base = skin[:, c].view(-1, 1, 1) * (1 - BLUSH[c].item() * red.clamp(0, 1.2))
-        base = torch.lerp(base, who.hair[:, c].view(-1, 1, 1) * bristle, beard)
+        base = column(skin[:, c]) * (1 - BLUSH[c].item() * red.clamp(0, 1.2))
+        base = torch.lerp(base, column(who.hair[:, c]) * bristle, beard)
         low = SHADOW[c].item()
         tone = base * (low + (1 - low) * lit) + shine
         canvas.colors[:, c].lerp_(tone, cover)
