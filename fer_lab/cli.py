@@ -165,6 +165,17 @@ ReportedSplit = Annotated[
 Csv = Annotated[MaybePath, typer.Option(callback=_to_write, help="Also write the table to this CSV file.")]
 
 
+def _renamed(now: str) -> Callable[[str], str]:
+    """For a hidden option under its old name."""
+
+    def refuse(value: str) -> str:
+        if value:
+            raise typer.BadParameter(f"this option is called {now} now")
+        return value
+
+    return refuse
+
+
 def _listed(text: str) -> list[str]:
     """ "00, 02" → ["00", "02"]."""
     return [part.strip() for part in text.split(",") if part.strip()]
@@ -242,9 +253,11 @@ def reproduce(
     engine: Annotated[
         str, typer.Option(help="pool: processes of this machine. ray: a cluster; keeps finished notebooks.")
     ] = "pool",
+    timings: Annotated[bool, typer.Option("--timings", help="Also print the slowest cells.")] = False,
 ) -> None:
     """Run the notebooks headless; print a table and the paths of the executed notebooks and the HTML book."""
     from fer_lab.book import run
+    from fer_lab.book.result import format_timings
 
     values: dict[str, list[str]] = {}
     for name, value in _pairs(parameter, "--parameter"):
@@ -263,7 +276,8 @@ def reproduce(
         on_result=_report_notebook,
     )
     where = (f"executed notebooks  {out / 'notebooks'}", f"the book            {out / 'index.html'}")
-    _conclude(results, "", *where)
+    slowest = ["", "the slowest cells", *format_timings(results).split("\n")] if timings else []
+    _conclude(results, *slowest, "", *where)
 
 
 def _report_notebook(result: "NotebookResult") -> None:
@@ -289,18 +303,24 @@ def notebooks(
         MaybePath, typer.Argument(callback=_to_fill, help="Folder to copy the notebooks into.")
     ] = None,
     execute: Annotated[bool, typer.Option(help="Run the book's own notebooks and keep the outputs.")] = False,
-    only: Annotated[str, typer.Option(help="With --execute: which notebooks, such as 00,02.")] = "",
+    only: Annotated[str, typer.Option(help="With --execute or --students: which, such as 00,02.")] = "",
+    students: Annotated[bool, typer.Option("--students", help="Make a course for nbgrader there.")] = False,
 ) -> None:
     """Copy the notebooks into a folder of your own, or run the checkout's own and keep their outputs."""
     from fer_lab.book import parameters, run
 
-    if execute == (folder is not None):
-        raise typer.BadParameter("give either a folder or --execute")
-    if folder is not None:
+    if execute == (folder is not None) or (students and execute):
+        raise typer.BadParameter("give either a folder or --execute; --students takes a folder")
+    if folder is not None and students:
+        from fer_lab.book.students import make_course
+
+        for path in make_course(folder, _listed(only) or None):
+            _say(path)
+    elif folder is not None:
         for path in parameters.lay_out(folder):
             _say(path)
-        return
-    _conclude(run.refresh(_listed(only) or None, on_result=_report_notebook))
+    else:
+        _conclude(run.refresh(_listed(only) or None, on_result=_report_notebook))
 
 
 def _print_version(asked: bool) -> None:
@@ -382,6 +402,7 @@ def train(
     store: Annotated[Path, typer.Option(callback=_to_fill, help="Results store to record in.")] = STORE,
     split: ReportedSplit = "",
     resolutions: Annotated[str, typer.Option(help="Also report on shrunk faces, such as 75,50,35 %.")] = "",
+    scales: Annotated[str, typer.Option(hidden=True, callback=_renamed("--resolutions"))] = "",
     head_sizes: Annotated[str, typer.Option(help="Also report on balanced faces with heads of 75,125 %.")] = "",
     balanced: Annotated[
         int,

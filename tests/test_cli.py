@@ -387,3 +387,9 @@ def test_crop_fails_where_nothing_was_cropped(tmp_path, monkeypatch, capsys):
     assert run_main(monkeypatch, "data", "crop", tmp_path / "walls", tmp_path / "faces") == 1
     assert "no face was cropped" in capsys.readouterr().err
     assert not (tmp_path / "faces").exists()
+
+
+def test_an_option_under_its_old_name_says_the_new_one():
+    done = run("train", "baseline", "--scales", "50")
+    assert done.exit_code == 2
+    assert "--resolutions now" in " ".join(done.output.split())

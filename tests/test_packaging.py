@@ -54,7 +54,7 @@ def test_every_dependency_is_pinned_to_a_version_that_it_allows():
 
 
 # What the package imports without declaring it, because a declared package needs it or can replace it.
-BROUGHT = {"IPython", "cycler", "ipykernel", "jinja2", "lightning", "numba"}
+BROUGHT = {"IPython", "cycler", "ipykernel", "jinja2", "lightning", "numba", "traitlets"}
 # Import name of what is called otherwise on the package index.
 IMPORTED_AS = {
     "dlib-bin": "dlib",
@@ -76,7 +76,7 @@ def test_the_package_imports_what_it_declares_and_nothing_else():
     imported -= {"fer_lab", *sys.stdlib_module_names}
     project = PROJECT["project"]
     extras = project["optional-dependencies"]
-    lines = [*project["dependencies"], *extras["scale"], *extras["heic"]]
+    lines = [*project["dependencies"], *extras["scale"], *extras["heic"], *extras["teach"]]
     names = {Requirement(line).name for line in lines}
     declared = {IMPORTED_AS.get(name, name).replace("-", "_") for name in names}
     assert imported - declared <= BROUGHT

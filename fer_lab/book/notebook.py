@@ -42,14 +42,31 @@ def check_answer(answer: float | None, expected: float | str, *, tolerance: floa
     """
     if answer is None:
         print("Your turn: put your answer in place of None and run this cell again.")
-    elif isinstance(expected, str):
-        salt = expected.partition(":")[0]
-        right = hide_answer(float(answer), tolerance=tolerance, salt=salt) == expected
-        print("Right." if right else f"Not yet: {answer} is not the answer.")
-    elif abs(float(answer) - float(expected)) <= tolerance:
+    elif _is_right(answer, expected, tolerance):
         print("Right.")
+    elif isinstance(expected, str):
+        print(f"Not yet: {answer} is not the answer.")
     else:
         print(f"Not yet: {answer} is too {'small' if answer < expected else 'large'}.")
+
+
+def mark_answer(answer: float | None, expected: float | str, *, tolerance: float = 1e-3) -> None:
+    """As `check_answer`, for a cell that gives a point: an answer that is not right stops the cell.
+
+    Raises:
+        AssertionError: the answer is wrong or missing.
+    """
+    if answer is None:
+        raise AssertionError("no answer yet")
+    if not _is_right(answer, expected, tolerance):
+        raise AssertionError(f"{answer} is not the answer")
+    print("Right.")
+
+
+def _is_right(answer: float, expected: float | str, tolerance: float) -> bool:
+    if isinstance(expected, str):
+        return hide_answer(float(answer), tolerance=tolerance, salt=expected.partition(":")[0]) == expected
+    return abs(float(answer) - float(expected)) <= tolerance
 
 
 def hide_answer(answer: float, *, tolerance: float = 1e-3, salt: str = "") -> str:

@@ -52,6 +52,22 @@ def format_numbers(numbers: Mapping[str, Any]) -> str:
     )
 
 
+def format_timings(results: Sequence[NotebookResult], count: int = 15) -> str:
+    """The slowest cells of executed notebooks, a line each: seconds, notebook, cell number, first line."""
+    import nbformat
+
+    rows = []
+    for result in results:
+        cells = nbformat.read(result.path, 4).cells if result.path else []
+        for number, cell in enumerate(cells):
+            seconds = cell.metadata.get("papermill", {}).get("duration") or 0
+            rows.append((seconds, result.notebook, number, cell.source.partition("\n")[0][:60]))
+    return "\n".join(
+        f"{seconds:7.1f} s  {name}, cell {number}: {line}"
+        for seconds, name, number, line in sorted(rows, reverse=True)[:count]
+    )
+
+
 def format_table(results: Sequence[NotebookResult]) -> str:
     """One line a notebook: name, seconds, memory, figures, headline numbers or what stopped it."""
     rows = [("notebook", "seconds", "MB", "figures", "headline numbers")]

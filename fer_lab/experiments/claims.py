@@ -3,7 +3,8 @@
 A claim compares two variants that were trained with the same seeds. `judge` gives the difference paired by
 seed, its interval for other seeds, for accuracy also the interval for other seeds and other faces, a p-value
 that Holm's method adjusts within the claim's family, and a verdict. "not known" is the verdict where neither a
-difference nor equivalence is shown. It does not mean "no difference".
+difference nor equivalence is shown. It does not mean "no difference". No verdict is given before all planned
+seeds are there.
 """
 
 import itertools
@@ -238,7 +239,8 @@ def judge(
     other seeds; crossed_low, crossed_high for other seeds and faces (accuracy only); p, adjusted_p;
     equivalence_p, adjusted too (shares only); smallest_effect, which the pilot seeds' spread lets be found with
     a power of 80 % (where the pilot has the claim's variants); cost, operations of one inference of a over
-    those of b; verdict: "better", "worse", "equivalent", "not known" or "not run".
+    those of b; verdict: "better", "worse", "equivalent", "not known", "unfinished" where seeds are missing, or
+    "not run".
     """
     rows = pd.DataFrame([_measure(claim, store, claims, requests) for claim in claims])
     for column, adjusted in (("p", "adjusted_p"), ("equivalence_p", "equivalence_p")):
@@ -303,8 +305,8 @@ def _operations(requests: Mapping[str, Training], variant: str) -> int:
 
 
 def _verdict(row: pd.Series) -> str:
-    if not row["seeds"]:
-        return "not run"
+    if row["seeds"] < row["planned"]:  # whoever looks earlier and stops when it suits proves nothing
+        return "unfinished" if row["seeds"] else "not run"
     if row["adjusted_p"] < ALPHA:
         return "better" if (row["difference"] < 0) == (row["metric"] in LOWER_IS_BETTER) else "worse"
     return "equivalent" if row["equivalence_p"] < ALPHA else "not known"

@@ -52,8 +52,6 @@ def comparison(store: ResultsStore, dataset: str, split: str, num_classes: int) 
     rows = []
     for group, part in sorted(runs.groupby(list(by)), key=lambda item: (order[item[0][0]], *item[0][1:])):
         method, size, variant = group
-        if variant == "trunk":
-            continue
         count = parameter_count(part["request"].iloc[0], num_classes) / 1e6
         rows.append(
             [
@@ -159,8 +157,10 @@ def tables(store: ResultsStore) -> dict[str, str]:
     """All tables that a text can name, by name."""
     return {
         "ferplus": comparison(store, "ferplus", "valid", 8),
-        "rendered": comparison(store, "synthetic", "test", 7),
-        "claims": claims(judge(store)),
+        **{
+            f"claims_{family.lower().replace(' ', '_')}": claims(part)
+            for family, part in judge(store).groupby("family", sort=False)
+        },
         **{
             name.removesuffix(".csv"): make(pd.read_csv(store.folder / name))
             for name, make in ((SPEED, speed), (COMPILED, compiled))

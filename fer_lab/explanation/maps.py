@@ -156,17 +156,17 @@ def strongest_matches(table: torch.Tensor | np.ndarray, count: int) -> list[tupl
     place occurs at most once: the largest entry is the first, then the largest one that shares no place with
     it, and so on. Strength is the entry as a share of the range.
     """
-    table = np.asarray(table, dtype=float)
-    if table.ndim != 2 or not 1 <= count <= min(table.shape):
+    similar = np.asarray(table, dtype=float)
+    if similar.ndim != 2 or not 1 <= count <= min(similar.shape):
         raise ValueError(
-            f"expected a table [N,M] and 1…{min(table.shape)} matches, got {list(table.shape)}, {count}"
+            f"expected a table [N,M] and 1…{min(similar.shape)} matches, got {list(similar.shape)}, {count}"
         )
-    table = table - table.mean(0) - table.mean(1, keepdims=True)
-    left, low, span = table.copy(), table.min(), max(np.ptp(table), 1e-12)
+    special = similar - similar.mean(0) - similar.mean(1, keepdims=True)
+    left, low, span = special.copy(), special.min(), max(np.ptp(special), 1e-12)
     matches = []
     for _ in range(count):
         i, j = np.unravel_index(left.argmax(), left.shape)
-        matches.append((int(i), int(j), float((table[i, j] - low) / span)))
+        matches.append((int(i), int(j), float((special[i, j] - low) / span)))
         left[i], left[:, j] = -np.inf, -np.inf
     return matches
 

@@ -26,12 +26,17 @@ VERDICT_COLORS = {
     "worse": "#aa3355",
     "equivalent": "#332288",
     "not known": style.SOFT,
+    "unfinished": style.SOFT,
     "not run": style.SOFT,
 }
 METRIC_NAMES = {
     "within_between": "scatter within ÷ between classes (lower is better)",
     "head_overlap": "overlap of heads (lower is better)",
     "nearest_center_margin": "margin to the nearest wrong class (higher is better)",
+    "map_mass": "share of the map on moved places",
+    "accuracy_at_resolution_50": "accuracy at half the resolution",
+    "accuracy_at_head_size_75": "accuracy on heads of 75 % of the usual size",
+    "accuracy_at_head_size_125": "accuracy on heads of 125 % of the usual size",
 }
 STAR: dict[str, Any] = {"marker": "*", "edgecolors": "white", "linewidths": 1.1, "zorder": 4}
 

@@ -123,7 +123,8 @@ def test_p_is_adjusted_for_the_family_and_the_smallest_effect_with_it(tmp_path, 
 def test_missing_seeds_are_counted_and_none_at_all_is_said(tmp_path, monkeypatch):
     store, _ = store_of(tmp_path, monkeypatch, 0.05, seeds=range(3))
     row = claims.judge(store, [claim()]).iloc[0]
-    assert (row["seeds"], row["planned"]) == (3, 6)
+    assert (row["seeds"], row["planned"], row["verdict"]) == (3, 6, "unfinished")
+    assert row["adjusted_p"] < 0.05  # which is what makes people stop early
     store, _ = store_of(tmp_path / "empty", monkeypatch, 0.05, seeds=())
     row = claims.judge(store, [claim()]).iloc[0]
     assert (row["seeds"], row["verdict"]) == (0, "not run")

@@ -130,6 +130,6 @@ def test_matches_are_one_to_one_and_the_strongest_first():
     assert (first[:2], second[:2], third[:2]) == ((2, 2), (1, 0), (0, 1))
     assert [first[2], second[2], third[2]] == pytest.approx([1, 14 / 21, 13 / 21])
     # A place that is like everything comes no earlier for it.
-    assert strongest_matches(table + [[50.0], [0.0], [0.0]], 3)[0][:2] == (2, 2)
+    assert strongest_matches(table + np.array([[50.0], [0.0], [0.0]]), 3)[0][:2] == (2, 2)
     with pytest.raises(ValueError, match=r"expected a table \[N,M\] and 1…3 matches"):
         strongest_matches(table, 4)
