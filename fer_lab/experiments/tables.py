@@ -52,6 +52,8 @@ def comparison(store: ResultsStore, dataset: str, split: str, num_classes: int) 
     rows = []
     for group, part in sorted(runs.groupby(list(by)), key=lambda item: (order[item[0][0]], *item[0][1:])):
         method, size, variant = group
+        if variant == "trunk":
+            continue
         count = parameter_count(part["request"].iloc[0], num_classes) / 1e6
         rows.append(
             [

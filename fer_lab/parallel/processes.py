@@ -1,5 +1,6 @@
 """Several processes on this machine: the same program in each, started by torch.distributed.run."""
 
+import atexit
 import json
 import os
 import re
@@ -116,8 +117,17 @@ def launch(
 
 
 def stop_with_launcher() -> None:
-    """End this process, which `launch` started, soon after its launcher ends, even if that was killed."""
+    """End this process, which `launch` started, soon after its launcher ends, even if that was killed.
+
+    At its own end it leaves the group of processes first: Python may abort if threads of the group still run.
+    """
     threading.Thread(target=_stop_at_end_of_input, daemon=True).start()
+    atexit.register(_leave_group)
+
+
+def _leave_group() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _stop_at_end_of_input() -> None:

@@ -55,6 +55,7 @@ OTHER = {
     "variant": "another",
     "split": "valid",
     "resolutions": (50,),
+    "head_sizes": (75,),
     "balanced": 14,
 }
 OTHER_FACES = {
