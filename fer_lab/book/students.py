@@ -1,9 +1,10 @@
 """The book as a course for nbgrader: a teacher's edition with worked answers, and a students' edition without.
 
 Both come from the book's own notebooks. Each self-checking exercise there is one code cell that ends in
-`check_answer(…)`. Its worked answer is the Python block folded below the cell or, where the reader only types a
-number, the cell's metadata `solution`. In a course the exercise is two cells: the answer, and a locked one that
-marks it. nbgrader makes the students' edition from that, and marks what comes back.
+`check_answer(…)`. Its worked answer is the Python block folded below the cell or, where the reader only types
+a number, in the metadata `solutions` of that text, an entry for each exercise above it. In a course the
+exercise is two cells: the answer, and a locked one that marks it. nbgrader makes the students' edition from
+that, and marks what comes back.
 """
 
 import ast
@@ -107,21 +108,18 @@ def teachers_edition(path: Path) -> "NotebookNode":
     notebook = read_notebook(path)
     cells: list[NotebookNode] = []
     number = 0
-    for cell, below in zip(notebook.cells, [*notebook.cells[1:], None], strict=True):
+    worked = _worked_answers(notebook.cells)
+    for i, cell in enumerate(notebook.cells):
         if cell.cell_type == "markdown":
             cell.source = FOLDED.sub("", cell.source).strip()
-        if cell.cell_type != "code" or "check_answer(" not in cell.source:
+        if not _is_exercise(cell):
             cells += [cell] if cell.source else []
             continue
         number += 1
-        folded = re.search(
-            r"<summary>Solution</summary>.*?```python\n(.*?)\n```", getattr(below, "source", ""), re.S
-        )
-        worked = cell.metadata.get("solution") or (folded[1] if folded else "")
         empty, check = _at_the_end_of_the_empty_answer(
-            cell.source, worked, f"{path.name}, exercise cell {number}"
+            cell.source, worked.get(i, ""), f"{path.name}, exercise cell {number}"
         )
-        answer = f"{empty}\n\n### BEGIN SOLUTION\n{worked}\n### END SOLUTION"
+        answer = f"{empty}\n\n### BEGIN SOLUTION\n{worked[i]}\n### END SOLUTION"
         marking = f"{MARKING}\n{check.replace('check_answer(', 'mark_answer(')}"
         marks = {"grade": True, "locked": True, "points": 1}
         for kind, text, more in (("answer", answer, {"solution": True}), ("marking", marking, marks)):
@@ -131,6 +129,25 @@ def teachers_edition(path: Path) -> "NotebookNode":
             cells.append(new_code_cell(text, id=name, metadata=metadata))
     notebook.cells = cells
     return notebook
+
+
+def _is_exercise(cell: "NotebookNode") -> bool:
+    return cell.cell_type == "code" and "check_answer(" in cell.source
+
+
+def _worked_answers(cells: "list[NotebookNode]") -> dict[int, str]:
+    """Index of an exercise → its worked answer, from the next text; its metadata `solutions` are taken out."""
+    worked: dict[int, str] = {}
+    waiting: list[int] = []
+    for i, cell in enumerate(cells):
+        if _is_exercise(cell):
+            waiting.append(i)
+        elif cell.cell_type == "markdown":
+            folded = re.search(r"<summary>Solution</summary>.*?```python\n(.*?)\n```", cell.source, re.S)
+            answers = cell.metadata.pop("solutions", [folded[1]] if folded else [])
+            worked |= zip(waiting, answers, strict=False)
+            waiting = []
+    return worked
 
 
 def _at_the_end_of_the_empty_answer(exercise: str, worked: str, where: str) -> tuple[str, str]:

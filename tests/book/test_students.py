@@ -57,7 +57,7 @@ def test_the_students_edition_has_every_exercise_and_no_solution(stem, course):
         "END SOLUTION",
         "<summary>Solution",
         "Solutions are folded",
-        '"solution": "',
+        '"solutions"',
     ):
         assert word not in whole
     for cell in nbformat.read(release, 4).cells:
@@ -111,11 +111,10 @@ def small(tmp_path_factory) -> Path:
         "def double(x):\n    return None\n\n\ncheck_answer(double(4), 8.0)",
     )
     notebook = nbformat.read(path, 4)
-    notebook.cells[-3].metadata["solution"] = "answer = 42"
-    notebook.cells[-2].metadata["solution"] = "answer = 1 / 2"
     folds = [
         nbformat.v4.new_markdown_cell(FOLD.format(text)) for text in ("It is 42.", "A half.", f"\n\n{DOUBLE}")
     ]
+    folds[0].metadata["solutions"], folds[1].metadata["solutions"] = ["answer = 42"], ["answer = 1 / 2"]
     for place, fold in zip((4, 6, 8), folds, strict=True):
         notebook.cells.insert(place, fold)
     nbformat.write(notebook, path)
@@ -169,8 +168,8 @@ def test_a_course_is_not_written_over_another(small):
     ("exercise", "metadata", "message"),
     [
         ("answer = None\ncheck_answer(answer, 1.0)", {}, "exercise cell 1: no worked answer"),
-        ("answer = None\ncheck_answer(answer, 1.0)", {"solution": "other = 1"}, r"\['other'\]"),
-        ("answer = None\ncheck_answer(answer, 1.0)", {"solution": "print(1)"}, r"\[''\]"),
+        ("answer = None\ncheck_answer(answer, 1.0)", {"solutions": ["other = 1"]}, r"\['other'\]"),
+        ("answer = None\ncheck_answer(answer, 1.0)", {"solutions": ["print(1)"]}, r"\[''\]"),
     ],
 )
 def test_an_exercise_without_its_answer_is_named_before_anything_is_written(
@@ -178,7 +177,7 @@ def test_an_exercise_without_its_answer_is_named_before_anything_is_written(
 ):
     path = write_notebook(tmp_path / "shelf", "00_bad", exercise)
     notebook = nbformat.read(path, 4)
-    notebook.cells[-1].metadata.update(metadata)
+    notebook.cells.append(nbformat.v4.new_markdown_cell("The text below it.", metadata=metadata))
     nbformat.write(notebook, path)
     with pytest.raises(ValueError, match=f"00_bad.ipynb, .*{message}"):
         make_course(tmp_path / "course", source=tmp_path / "shelf")
@@ -192,3 +191,11 @@ def test_without_nbgrader_one_line_says_what_to_install(monkeypatch, tmp_path):
     done = CliRunner().invoke(app, ["notebooks", str(tmp_path / "new"), "--students"])
     assert str(done.exception) == "a course needs nbgrader: pip install 'fer_lab[teach]'"
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_the_cell_in_which_one_types_holds_no_answer(stem):
+    cells = read_notebook(notebooks_folder() / f"{stem}.ipynb").cells
+    exercises = [cell for cell in cells if cell.cell_type == "code" and "check_answer(" in cell.source]
+    assert exercises
+    assert not any({"solution", "solutions"} & cell.metadata.keys() for cell in exercises)
