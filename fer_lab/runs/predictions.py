@@ -1,6 +1,7 @@
 """Predictions: a model's answer for each face, in memory and in npz files of a run or of a results store."""
 
 import contextlib
+import hashlib
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +15,11 @@ from fer_lab._files import atomic_path, is_file
 
 # Four hundred thousand faces with 2,048 numbers each; a small file can unpack to far more.
 MAX_BYTES = 4 * 2**30
-# The parts of a run's file, and those of each run in a results store.
-PARTS = ("classes", "name", "fingerprint", "labels", "rows", "probabilities", "embeddings")
-ANSWERS = ("classes", "name", "fingerprint", "labels", "rows", "predicted")
+# What a file says of the faces; in a results store once for all runs on the same ones, in `SHARED`.
+FACES = ("classes", "name", "fingerprint", "labels", "rows")
+PARTS = (*FACES, "probabilities", "embeddings")
+# No name of a run has this sign.
+SHARED = "#faces"
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,18 +162,19 @@ def _read(data: "np.lib.npyio.NpzFile", parts: Sequence[str], prefix: str = "") 
             while member.read(2**20):
                 pass
     values: dict[str, Any] = {name: data[key] for name, key in names.items()}
-    texts = {name: str(values[name]) for name in ("name", "fingerprint")}
-    return values | texts | {"classes": tuple(values["classes"].tolist())}
+    values |= {name: str(values[name]) for name in ("name", "fingerprint", "faces") if name in values}
+    return values | ({"classes": tuple(values["classes"].tolist())} if "classes" in values else {})
 
 
 def save_together(path: str | Path, answers: Mapping[str, Answers]) -> None:
     """Write the answers of several runs into one npz, by the names of the runs; their order does not matter."""
-    small = {"predicted": np.int16, "labels": np.int16, "rows": np.int32}
-    arrays: dict[str, Any] = {
-        f"{name}/{part}": np.asarray(getattr(answers[name], part), dtype=small.get(part))
-        for name in sorted(answers)
-        for part in ANSWERS
-    }
+    small = {"labels": np.int16, "rows": np.int32}
+    arrays: dict[str, Any] = {}
+    for name, one in sorted(answers.items()):
+        faces = {part: np.asarray(getattr(one, part), dtype=small.get(part)) for part in FACES}
+        digest = hashlib.sha256(b"\0".join(part.tobytes() for part in faces.values())).hexdigest()[:16]
+        arrays |= {f"{SHARED}/{digest}/{part}": values for part, values in faces.items()}
+        arrays |= {f"{name}/predicted": one.predicted.astype(np.int16), f"{name}/faces": np.asarray(digest)}
     with atomic_path(path) as temporary:
         np.savez_compressed(temporary, **arrays)
 
@@ -186,9 +190,18 @@ def load_together(path: str | Path, only: str | None = None) -> dict[str, Answer
         ValueError: a damaged or foreign file.
     """
     with _opened(Path(path)) as data:
-        # In the order of the file.
-        names = dict.fromkeys(key.rpartition("/")[0] for key in data.files)
-        return {one: Answers(**_read(data, ANSWERS, f"{one}/")) for one in names if only in (None, one)}
+        found: dict[str, Answers] = {}
+        shared: dict[str, dict[str, Any]] = {}
+        names = dict.fromkeys(key.rpartition("/")[0] for key in data.files if not key.startswith(SHARED))
+        for name in names if only is None else names.keys() & {only}:
+            if f"{name}/labels" in data.files:  # written before the faces were shared
+                found[name] = Answers(**_read(data, (*FACES, "predicted"), f"{name}/"))
+                continue
+            own = _read(data, ("predicted", "faces"), f"{name}/")
+            key = own.pop("faces")
+            shared[key] = shared.get(key) or _read(data, FACES, f"{SHARED}/{key}/")
+            found[name] = Answers(**own, **shared[key])
+        return found
 
 
 @contextlib.contextmanager

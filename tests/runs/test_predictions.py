@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -115,3 +117,24 @@ def test_pickled_content_is_refused(tmp_path):
     np.savez(path, probabilities=np.array([{"a": 1}], dtype=object), labels=[0], allow_pickle=True)
     with pytest.raises(ValueError, match=r"p\.npz"):
         Predictions.load(path)
+
+
+def test_the_faces_of_several_runs_are_written_once(tmp_path):
+    first = random_predictions().answers()
+    second = dataclasses.replace(first, predicted=first.predicted[::-1])
+    save_together(tmp_path / "p.npz", {"x": first, "y": second})
+    with np.load(tmp_path / "p.npz") as data:
+        assert sum(name.endswith("/labels") for name in data.files) == 1
+    back = load_together(tmp_path / "p.npz")
+    for name, one in (("x", first), ("y", second)):
+        for part in ("predicted", "labels", "rows"):
+            np.testing.assert_array_equal(getattr(back[name], part), getattr(one, part))
+
+
+def test_a_file_from_before_the_faces_were_shared_is_read(tmp_path):
+    one = random_predictions().answers()
+    parts = ("classes", "name", "fingerprint", "labels", "rows", "predicted")
+    np.savez_compressed(tmp_path / "old.npz", **{f"x/{part}": getattr(one, part) for part in parts})
+    back = load_together(tmp_path / "old.npz")["x"]
+    np.testing.assert_array_equal(back.predicted, one.predicted)
+    assert (back.classes, back.name, back.fingerprint) == (one.classes, one.name, one.fingerprint)
