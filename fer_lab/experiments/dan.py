@@ -5,7 +5,7 @@ from typing import Any
 
 from fer_lab.data import FaceRequest
 from fer_lab.experiments.request import Training
-from fer_lab.experiments.study import AFTERWARDS, SEEDS, resnet_trunk, setting
+from fer_lab.experiments.study import SEEDS, from_starts, resnet_trunk, setting
 
 # variant → method and its options
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -21,16 +21,4 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 
 def study(seeds: Iterable[int] = SEEDS, faces: FaceRequest | None = None) -> dict[str, Training]:
     """The variants that DAN's claims compare, from a ResNet-18 at its plateau."""
-    return {
-        f"{variant}-{seed}": Training(
-            model=model,
-            options=options,
-            seed=seed,
-            variant=variant,
-            changes=AFTERWARDS,
-            trunk=resnet_trunk(seed, faces),
-            **setting(faces),
-        )
-        for seed in seeds
-        for variant, (model, options) in VARIANTS.items()
-    }
+    return from_starts(seeds, VARIANTS, lambda seed: resnet_trunk(seed, faces), setting(faces))

@@ -5,7 +5,7 @@ from typing import Any
 
 from fer_lab.data import FaceRequest
 from fer_lab.experiments.request import Training
-from fer_lab.experiments.study import AFTERWARDS, PLATEAU, SEEDS, setting
+from fer_lab.experiments.study import PLATEAU, SEEDS, from_starts, setting
 
 # The paper's "scale" is two things: how many pixels a face has, and how much of the picture a head fills.
 # Both in percent of the side.
@@ -31,18 +31,6 @@ def image_stream(seed: int, faces: FaceRequest | None = None) -> Training:
 
 def study(seeds: Iterable[int] = SEEDS, faces: FaceRequest | None = None) -> dict[str, Training]:
     """The variants that POSTER's claims compare: one trunk a seed, and a transformer from random weights."""
-    return {
-        f"{variant}-{seed}": Training(
-            model="poster",
-            options=options,
-            seed=seed,
-            variant=variant,
-            changes=AFTERWARDS,
-            trunk=image_stream(seed, faces),
-            resolutions=RESOLUTIONS,
-            head_sizes=HEAD_SIZES if faces is None else (),
-            **setting(faces),
-        )
-        for seed in seeds
-        for variant, options in VARIANTS.items()
-    }
+    scales = {"resolutions": RESOLUTIONS, "head_sizes": HEAD_SIZES if faces is None else ()}
+    variants = {variant: ("poster", options) for variant, options in VARIANTS.items()}
+    return from_starts(seeds, variants, lambda seed: image_stream(seed, faces), setting(faces) | scales)

@@ -6,7 +6,7 @@ from typing import Any
 from fer_lab.data import FaceRequest
 from fer_lab.experiments.poster import image_stream
 from fer_lab.experiments.request import Training
-from fer_lab.experiments.study import SEEDS, setting
+from fer_lab.experiments.study import SEEDS, from_starts, setting
 
 # variant → method and its options
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -41,16 +41,6 @@ def base_network(seed: int, faces: FaceRequest | None = None) -> Training:
 
 def study(seeds: Iterable[int] = SEEDS, faces: FaceRequest | None = None) -> dict[str, Training]:
     """The variants that QCS's claims compare: every way goes on from the whole base network of its seed."""
-    return {
-        f"{variant}-{seed}": Training(
-            model=model,
-            options=options,
-            seed=seed,
-            variant=variant,
-            changes=AFTERWARDS[model],
-            trunk=base_network(seed, faces),
-            **setting(faces),
-        )
-        for seed in seeds
-        for variant, (model, options) in VARIANTS.items()
-    }
+    return from_starts(
+        seeds, VARIANTS, lambda seed: base_network(seed, faces), setting(faces), changes=AFTERWARDS
+    )

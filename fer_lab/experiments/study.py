@@ -5,6 +5,7 @@ the rows `plateau` of the pilot seeds in the results store have the numbers. A s
 and the augmentation of all variants that are compared, so the runs are paired.
 """
 
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from fer_lab.data import FaceRequest
@@ -37,3 +38,26 @@ def resnet_trunk(seed: int, faces: FaceRequest | None = None, rare: bool = False
     changes = RARE_PLATEAU if rare else PLATEAU
     variant = "plateau, rare" if rare else "plateau"
     return Training(model="baseline", seed=seed, changes=changes, variant=variant, **setting(faces, rare))
+
+
+def from_starts(
+    seeds: Iterable[int],
+    variants: Mapping[str, tuple[str, Mapping[str, Any]]],
+    start: Callable[[int], Training],
+    setting: Mapping[str, Any],
+    changes: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[str, Training]:
+    """Each variant (method, options) from each seed's start; `changes` by method, else `AFTERWARDS`."""
+    return {
+        f"{variant}-{seed}": Training(
+            model=model,
+            options=options,
+            seed=seed,
+            variant=variant,
+            changes=(changes or {}).get(model, AFTERWARDS),
+            trunk=start(seed),
+            **setting,
+        )
+        for seed in seeds
+        for variant, (model, options) in variants.items()
+    }

@@ -17,6 +17,7 @@ from fer_lab.experiments.study import (
     RARE_AFTERWARDS,
     SEEDS,
     STUDY,
+    from_starts,
     resnet_trunk,
     setting,
 )
@@ -95,19 +96,11 @@ def _variants(
     rare: bool = False,
 ) -> dict[str, Training]:
     """Each variant from each seed's trunk at its plateau."""
-    return {
-        f"{variant}-{seed}": Training(
-            model="triplet_center",
-            seed=seed,
-            changes=changes,
-            options=options,
-            trunk=resnet_trunk(seed, faces, rare),
-            variant=variant,
-            **setting(faces, rare),
-        )
-        for seed in seeds
-        for variant, options in variants.items()
-    }
+    named = {variant: ("triplet_center", options) for variant, options in variants.items()}
+    by_method = {"triplet_center": changes}
+    return from_starts(
+        seeds, named, lambda seed: resnet_trunk(seed, faces, rare), setting(faces, rare), by_method
+    )
 
 
 # -----------------------------------------------------------------------------------------------------
