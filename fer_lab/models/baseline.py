@@ -3,8 +3,7 @@
 He et al., Deep Residual Learning for Image Recognition, CVPR 2016, https://arxiv.org/abs/1512.03385
 """
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fer_lab.data.augmentation import Augmentation
 from fer_lab.data.faces import FaceBatch
@@ -14,11 +13,9 @@ from fer_lab.models.trunks import make_trunk
 
 
 class Baseline(Method):
-    """A trunk's features, averaged over the grid, and one linear layer.
+    """A trunk's features ("resnet18"), averaged over the grid, and one linear layer.
 
-    Attributes:
-        trunk: images → features [B,D,7,7]; "resnet18".
-        fc: the classifier, whose rows also weigh the class activation map.
+    The rows of that layer, `fc`, also weigh the class activation map.
     """
 
     paper = "He et al., CVPR 2016, https://arxiv.org/abs/1512.03385"
@@ -31,22 +28,20 @@ class Baseline(Method):
         self.trunk = make_trunk(trunk, size, ("resnet18",), pretrained=pretrained)
         self.fc = nn.Linear(self.trunk.out_channels, num_classes)
 
-    def embed(self, images: torch.Tensor) -> torch.Tensor:
+    def embed(self, images: Tensor) -> Tensor:
         """[B,3,S,S] → mean of the features over the grid [B,D]."""
         return self.trunk(images).mean((2, 3))
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """[B,3,S,S] → logits [B,C]."""
         return self.fc(self.embed(images))
 
-    def training_losses(self, batch: FaceBatch) -> dict[str, torch.Tensor]:
+    def training_losses(self, batch: FaceBatch) -> dict[str, Tensor]:
         """Cross-entropy."""
         loss = classification_loss(self(batch.images), batch.labels, batch.targets)
         return {"cross_entropy": loss, "total": loss}
 
-    def attention_maps(
-        self, images: torch.Tensor, target: torch.Tensor | None = None
-    ) -> dict[str, torch.Tensor]:
+    def attention_maps(self, images: Tensor, target: Tensor | None = None) -> dict[str, Tensor]:
         """Class activation map (Zhou et al., arXiv 1512.04150), [B,1,7,7].
 
         `target`: a class for each face, int64 [B]; None is the predicted class.
@@ -54,8 +49,7 @@ class Baseline(Method):
         features = self.trunk(images)
         if target is None:
             target = self.fc(features.mean((2, 3))).argmax(1)
-        cam = (features * self.fc.weight[target][:, :, None, None]).sum(1, keepdim=True)
-        return {"class activation": cam}
+        return {"class activation": (features * self.fc.weight[target][:, :, None, None]).sum(1, keepdim=True)}
 
 
 SCRATCH_AUGMENTATION = Augmentation(

@@ -17,11 +17,11 @@ Differences from the authors' code:
 
 import math
 from collections.abc import Iterable
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from fer_lab.data.augmentation import Augmentation
 from fer_lab.data.faces import FaceBatch
@@ -53,7 +53,7 @@ class SpatialAttention(nn.Module):
         self.row: Chain | None = _conv_bn(hidden, dim, (1, 3))
         self.column: Chain | None = _conv_bn(hidden, dim, (3, 1))
 
-    def attention_map(self, features: torch.Tensor) -> torch.Tensor:
+    def attention_map(self, features: Tensor) -> Tensor:
         """[B,D,h,w] → [B,1,h,w], values ≥ 0."""
         u = self.reduce(features)
         s = self.square(u)
@@ -61,7 +61,7 @@ class SpatialAttention(nn.Module):
             s = s + self.row(u) + self.column(u)
         return F.relu(s).sum(1, keepdim=True)
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
+    def forward(self, features: Tensor) -> Tensor:
         """[B,D,h,w] → the features weighted by the map, [B,D,h,w]."""
         return features * self.attention_map(features)
 
@@ -71,12 +71,9 @@ class SpatialAttention(nn.Module):
             return
         for chain in (self.square, self.row, self.column):
             chain.fold_for_inference()
-        square, row, column = (
-            dict(chain[0].named_parameters()) for chain in (self.square, self.row, self.column)
-        )
-        weight = square["weight"] + F.pad(row["weight"], (0, 0, 1, 1)) + F.pad(column["weight"], (1, 1, 0, 0))
-        self.square[0].weight = nn.Parameter(weight)
-        self.square[0].bias = nn.Parameter(square["bias"] + row["bias"] + column["bias"])
+        square, row, column = (cast(Any, chain)[0] for chain in (self.square, self.row, self.column))
+        weight = square.weight + F.pad(row.weight, (0, 0, 1, 1)) + F.pad(column.weight, (1, 1, 0, 0))
+        square.weight, square.bias = nn.Parameter(weight), nn.Parameter(square.bias + row.bias + column.bias)
         self.row = self.column = None
 
 
@@ -96,7 +93,7 @@ class ChannelAttention(nn.Module):
     def fold_for_inference(self) -> None:
         self.squeeze, self.norm = fold(self.squeeze, self.norm)
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
+    def forward(self, features: Tensor) -> Tensor:
         """[B,D,h,w] → [B,D]."""
         pooled = features.mean((2, 3))
         gate = torch.sigmoid(self.excite(F.relu(self.norm(self.squeeze(pooled)))))
@@ -118,7 +115,7 @@ class CrossAttentionHead(nn.Module):
                 nn.init.normal_(module.weight, std=1e-3)
                 nn.init.zeros_(module.bias)
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
+    def forward(self, features: Tensor) -> Tensor:
         """[B,D,h,w] → [B,D]."""
         return self.channel(self.spatial(features))
 
@@ -137,30 +134,26 @@ class AttentionFusion(nn.Module):
     def fold_for_inference(self) -> None:
         self.fc, self.norm = fold(self.fc, self.norm)
 
-    def compete(self, heads: torch.Tensor) -> torch.Tensor:
+    def compete(self, heads: Tensor) -> Tensor:
         """[B,K,D] → [B,K,D], in float32; a single head passes unchanged."""
         heads = heads.float()
         return heads if heads.shape[1] == 1 else F.log_softmax(heads, dim=1)
 
-    def forward(self, heads: torch.Tensor) -> torch.Tensor:
+    def forward(self, heads: Tensor) -> Tensor:
         """Competing heads [B,K,D] → logits [B,C]."""
         return self.norm(self.fc(heads.sum(1)))
 
 
-def affinity_loss(embeddings: torch.Tensor, labels: torch.Tensor, centers: torch.Tensor) -> torch.Tensor:
+def affinity_loss(embeddings: Tensor, labels: Tensor, centers: Tensor) -> Tensor:
     """How far the faces are from their class centers, relative to how far the centers are apart.
 
     (1/B) Σ_i ‖x_i − c_{y_i}‖² / σ_c², with σ_c² = Σ_d Var(c_·d), the unbiased variance over classes (Eq. 2 of
-    the paper). Raises ValueError for shapes that do not fit, or fewer than two centers, whose variance is
-    undefined.
-
-    Takes embeddings x, float [B,D], labels y, int64 [B], and centers c, float [C,D]; returns a scalar, float32.
+    the paper). Takes embeddings x, float [B,D], labels y, int64 [B], and centers c, float [C,D]; returns a
+    scalar, float32. Raises ValueError for shapes that do not fit, or fewer than two centers.
     """
-    if embeddings.ndim != 2 or centers.ndim != 2 or embeddings.shape[1] != centers.shape[1]:
-        raise ValueError(
-            "expected embeddings [B,D] and centers [C,D], "
-            f"got {list(embeddings.shape)} and {list(centers.shape)}"
-        )
+    if centers.ndim != 2 or embeddings.shape[1:] != centers.shape[1:]:
+        shapes = f"got {list(embeddings.shape)} and {list(centers.shape)}"
+        raise ValueError(f"expected embeddings [B,D] and centers [C,D], {shapes}")
     if len(centers) < 2:
         raise ValueError("affinity loss needs at least two class centers")
     embeddings, centers = embeddings.float(), centers.float()
@@ -168,15 +161,13 @@ def affinity_loss(embeddings: torch.Tensor, labels: torch.Tensor, centers: torch
     return (embeddings - centers[labels]).square().sum(1).mean() / spread
 
 
-def partition_loss(heads: torch.Tensor) -> torch.Tensor:
+def partition_loss(heads: Tensor) -> Tensor:
     """Small where the heads disagree: log(1 + K / (σ² + ε)).
 
     σ² is the unbiased variance over the heads, averaged over batch and channels; ε is float64's machine
     epsilon, so that heads which agree exactly give a large finite loss. The paper writes the mean outside
-    the logarithm (Eq. 9); the authors' code, followed here, has it inside.
-
-    Takes heads, float [B,K,D]; returns a scalar, float32, 0 for a single head, which has nothing to differ
-    from.
+    the logarithm (Eq. 9); the authors' code, followed here, has it inside. Takes heads, float [B,K,D]; returns
+    a scalar, float32, 0 for a single head, which has nothing to differ from.
     """
     if heads.ndim != 3:
         raise ValueError(f"expected heads [B,K,D], got {list(heads.shape)}")
@@ -188,17 +179,9 @@ def partition_loss(heads: torch.Tensor) -> torch.Tensor:
 
 
 class DAN(Method):
-    """Distract your Attention Network.
+    """Distract your Attention Network, on the trunk "resnet18" with K = `num_heads` attention heads.
 
-    Args:
-        num_heads: K, at least 1.
-        affinity_weight, partition_weight: λ₁ and λ₂ of L = CE + λ₁ L_af + λ₂ L_pt; 0 switches a term off.
-
-    Attributes:
-        trunk: images → features [B,D,7,7]; "resnet18".
-        centers: class centers [C,D], learned.
-        heads: K cross-attention heads.
-        fusion: heads → logits.
+    `affinity_weight` and `partition_weight` are λ₁ and λ₂ of L = CE + λ₁ L_af + λ₂ L_pt; 0 switches a term off.
     """
 
     paper = "Wen et al., Biomimetics 2023, https://arxiv.org/abs/2109.07270"
@@ -229,19 +212,19 @@ class DAN(Method):
         self.heads = nn.ModuleList(CrossAttentionHead(dim, hidden) for _ in range(num_heads))
         self.fusion = AttentionFusion(dim, num_classes)
 
-    def head_outputs(self, features: torch.Tensor) -> torch.Tensor:
+    def head_outputs(self, features: Tensor) -> Tensor:
         """Features [B,D,7,7] → competing heads [B,K,D]."""
         return self.fusion.compete(torch.stack([head(features) for head in self.heads], dim=1))
 
-    def embed(self, images: torch.Tensor) -> torch.Tensor:
+    def embed(self, images: Tensor) -> Tensor:
         """[B,3,S,S] → sum of the competing heads [B,D]."""
         return self.head_outputs(self.trunk(images)).sum(1)
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """[B,3,S,S] → logits [B,C]."""
         return self.fusion(self.head_outputs(self.trunk(images)))
 
-    def training_losses(self, batch: FaceBatch) -> dict[str, torch.Tensor]:
+    def training_losses(self, batch: FaceBatch) -> dict[str, Tensor]:
         """Cross-entropy, affinity and partition loss, and their weighted sum.
 
         A term that is switched off is still reported, without a gradient.
@@ -256,7 +239,7 @@ class DAN(Method):
         total = cross_entropy + self.affinity_weight * affinity + self.partition_weight * partition
         return {"cross_entropy": cross_entropy, "affinity": affinity, "partition": partition, "total": total}
 
-    def attention_maps(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    def attention_maps(self, images: Tensor) -> dict[str, Tensor]:
         """The heads' spatial maps, {"heads": [B,K,7,7]}; their scale is arbitrary."""
         features = self.trunk(images)
         heads = cast(Iterable[CrossAttentionHead], self.heads)
@@ -264,16 +247,14 @@ class DAN(Method):
 
 
 # The authors' two scripts. Both assume a trunk pre-trained on MS-Celeb-1M.
+PADDED = Augmentation(
+    flip=0.5, rotation=20, shift=32 / 224, warp_p=0.2, erasing_p=0.5, erasing_scale=(0.02, 0.25)
+)
+CROPPED = Augmentation(
+    flip=0.5, rotation=20, scale=(0.8, 1.0), shift=0.2, warp_p=0.7, erasing_p=0.5, erasing_scale=(0.02, 0.33)
+)
 RAFDB = Recipe(
-    epochs=40,
-    batch_size=256,
-    lr=0.1,
-    weight_decay=1e-4,
-    schedule="step",
-    step_epochs=10,
-    augmentation=Augmentation(
-        flip=0.5, rotation=20, shift=32 / 224, warp_p=0.2, erasing_p=0.5, erasing_scale=(0.02, 0.25)
-    ),
+    epochs=40, batch_size=256, lr=0.1, weight_decay=1e-4, schedule="step", step_epochs=10, augmentation=PADDED
 )
 AFFECTNET = Recipe(
     epochs=10,
@@ -283,14 +264,6 @@ AFFECTNET = Recipe(
     schedule="exponential",
     gamma=0.6,
     sampler="balanced",
-    augmentation=Augmentation(
-        flip=0.5,
-        rotation=20,
-        scale=(0.8, 1.0),
-        shift=0.2,
-        warp_p=0.7,
-        erasing_p=0.5,
-        erasing_scale=(0.02, 0.33),
-    ),
+    augmentation=CROPPED,
 )
 DAN.recipes = {"smoke": SMOKE, "scratch": SCRATCH, "rafdb": RAFDB, "affectnet": AFFECTNET}

@@ -1,12 +1,14 @@
 """The form of a model for inference: the same answers from fewer operations."""
 
 import copy
+from typing import Any, cast
 
 import torch
+from torch import Tensor
 
 from fer_lab.data.faces import FaceSet
 from fer_lab.data.loader import Loader
-from fer_lab.models.layers import Folds, evaluating
+from fer_lab.models.layers import evaluating
 from fer_lab.models.method import Method
 
 
@@ -16,16 +18,12 @@ def fuse(model: Method) -> Method:
 
     Every module that has a method `fold_for_inference` simplifies itself: BatchNorms go into the layers in
     front of them, and what takes no part in the answer is left out. In fp32 the numbers agree to 1e-5 of the
-    largest. The copy is in eval mode, is laid out channels last, and cannot be trained. The model stays as it
-    is.
-
-    Args:
-        model: any method, on any device, in any mode.
+    largest. The copy is in eval mode, is laid out channels last, and cannot be trained.
     """
     fused = copy.deepcopy(model).eval()
     for module in list(fused.modules()):
-        if isinstance(module, Folds):
-            module.fold_for_inference()
+        if hasattr(module, "fold_for_inference"):
+            cast(Any, module).fold_for_inference()
     return fused.requires_grad_(False).to(memory_format=torch.channels_last)
 
 
@@ -41,9 +39,7 @@ def in_order(model: Method, faces: FaceSet, *, device: torch.device | str, batch
     )
 
 
-def count_right(
-    model: Method, faces: FaceSet, *, device: torch.device | str, batch_size: int = 256
-) -> torch.Tensor:
+def count_right(model: Method, faces: FaceSet, *, device: torch.device | str, batch_size: int = 256) -> Tensor:
     """The number of faces whose largest logit is their label, int64 scalar on the device; 0 for no faces."""
     right = torch.zeros((), dtype=torch.long, device=device)
     with evaluating(model), torch.no_grad():

@@ -10,6 +10,7 @@ The network itself is `trunks.MobileFaceNet`, and fer_lab/experiments/landmarks.
 import math
 
 import torch
+from torch import Tensor
 
 from fer_lab.data.augmentation import prepare
 from fer_lab.data.faces import FaceSet
@@ -32,7 +33,7 @@ MIRRORED = (
 )
 
 
-def wing_loss(predicted: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+def wing_loss(predicted: Tensor, truth: Tensor) -> Tensor:
     """Mean of w ln(1 + |x|/ε) where |x| < w, else |x| − w + w ln(1 + w/ε) (Eq. 5 of the paper).
 
     Takes points [B,68,2] twice, as shares of the image's side, and raises ValueError if their shapes differ.
@@ -44,18 +45,18 @@ def wing_loss(predicted: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     return torch.where(x < WING_WIDTH, WING_WIDTH * torch.log1p(x / WING_CURVE), x - offset).mean()
 
 
-def landmark_error(predicted: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+def landmark_error(predicted: Tensor, truth: Tensor) -> Tensor:
     """Mean distance of a face's 68 points from the truth, in % of the distance between its eyes' outer corners.
 
     Takes points [B,68,2] twice, in the same unit; returns [B]. Raises ValueError for other shapes.
     """
-    if predicted.shape != truth.shape or truth.ndim != 3 or tuple(truth.shape[1:]) != (68, 2):
+    if predicted.shape != truth.shape or tuple(truth.shape[1:]) != (68, 2):
         raise ValueError(f"expected points [B,68,2] twice, got {list(predicted.shape)} and {list(truth.shape)}")
     left, right = (truth[:, corner] for corner in OUTER_CORNERS)
     return 100 * (predicted - truth).norm(dim=2).mean(1) / (left - right).norm(dim=1)
 
 
-def truth_of(faces: FaceSet) -> torch.Tensor:
+def truth_of(faces: FaceSet) -> Tensor:
     """Known landmarks as shares 0…1 of the image's side, [N,68,2].
 
     Raises ValueError where the landmarks are not known, as in all photographs.
@@ -66,12 +67,11 @@ def truth_of(faces: FaceSet) -> torch.Tensor:
 
 
 @torch.no_grad()
-def predict_landmarks(net: MobileFaceNet, faces: FaceSet, *, mirrored: bool = False) -> torch.Tensor:
+def predict_landmarks(net: MobileFaceNet, faces: FaceSet, *, mirrored: bool = False) -> Tensor:
     """Landmarks of every face, in order, [N,68,2] as shares 0…1 of the image's side.
 
-    Args:
-        net: runs in eval mode; afterwards every module has its own mode back.
-        mirrored: run it on the mirror images, and mirror the points back onto the faces.
+    The network runs in eval mode; afterwards every module has its own mode back. `mirrored`: run it on the
+    mirror images, and mirror the points back onto the faces.
     """
     device = next(net.parameters()).device
     batches = []
@@ -86,7 +86,7 @@ def predict_landmarks(net: MobileFaceNet, faces: FaceSet, *, mirrored: bool = Fa
     return points
 
 
-def mirror_disagreement(net: MobileFaceNet, faces: FaceSet) -> torch.Tensor:
+def mirror_disagreement(net: MobileFaceNet, faces: FaceSet) -> Tensor:
     """Distance of a face's points from those predicted on its mirror image, [N], in % as in `landmark_error`.
 
     It needs no truth, so it can be measured on photographs. It is not an error: a network that always predicts

@@ -4,9 +4,8 @@ import importlib
 import inspect
 from typing import Any, ClassVar
 
-import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from fer_lab.data.expressions import class_names
 from fer_lab.data.faces import FaceBatch
@@ -25,15 +24,9 @@ _METHODS: dict[str, str] = {
     "dcs": "fer_lab.models.qcs:DCS",
     "qcs": "fer_lab.models.qcs:QCS",
 }
-# name → title in tables and figures. The title of a reader's own method is its name.
-TITLES = {
-    "baseline": "ResNet-18",
-    "dan": "DAN",
-    "triplet_center": "triplet-center",
-    "poster": "POSTER",
-    "dcs": "DCS",
-    "qcs": "QCS",
-}
+# name → title in tables and figures. The title of a method that is registered later is its name.
+TITLES = {name: name.upper() for name in _METHODS}
+TITLES |= {"baseline": "ResNet-18", "triplet_center": "triplet-center"}
 
 
 class Method(nn.Module):
@@ -42,35 +35,24 @@ class Method(nn.Module):
     Every method is built from `num_classes` (C), `size` and keyword options of its own. Two are common:
     `trunk`, one of those that its docstring lists or "timm:NAME" for any network of timm, and `pretrained`,
     which lets timm download its weights for that network.
-
-    Class attributes:
-        batch_kind: the kind of one training example: "single", "pair" or "quadruplet".
-        color_order: what the weights learned from: "RGB", "BGR", or "GREY" for faces without colour, in which
-            case every picture is turned grey first. An instance may override it; `fit` sets "GREY".
-        paper: citation with URL.
-        recipes: named recipes, at least "smoke" (tiny, rendered faces) and "scratch" (real faces).
-        sizes: names of the sizes it comes in.
-        class_maps: whether `attention_maps` takes a keyword `target`, a class for each face int64 [B], because
-            a map of the model may belong to a class.
-        backbone: the parts that a trained model hands over to another one, see `start_from_trunk`.
-
-    Attributes:
-        num_classes: C.
-        size: the size it was created with ("tiny", "paper", …).
-        image_size: side of the images it takes, in pixels.
-        classes: class names in output order.
-        options: the keyword options that build it again, for files of weights.
-        has_face_maps: whether it has attention maps that may be drawn over the face.
     """
 
-    batch_kind: ClassVar[str] = "single"
+    batch_kind: ClassVar[str] = "single"  # of one training example; or "pair", "quadruplet"
+    # What the weights learned from: "RGB", "BGR", or "GREY" for faces without colour, in which case every
+    # picture is turned grey first. An instance may override it; `fit` sets "GREY".
     color_order: str = "RGB"
-    paper: ClassVar[str] = ""
-    recipes: ClassVar[dict[str, Recipe]] = {}
+    paper: ClassVar[str] = ""  # citation with URL
+    recipes: ClassVar[dict[str, Recipe]] = {}  # at least "smoke" (tiny, rendered faces), "scratch" (real faces)
     sizes: ClassVar[tuple[str, ...]] = SIZES
+    # Whether `attention_maps` takes a keyword `target`, a class for each face int64 [B], because a map of the
+    # model may belong to a class.
     class_maps: ClassVar[bool] = False
-    backbone: ClassVar[tuple[str, ...]] = ("trunk",)
-    has_face_maps: bool = True
+    backbone: ClassVar[tuple[str, ...]] = ("trunk",)  # what a trained model hands over, see `start_from_trunk`
+    has_face_maps: bool = True  # whether it has attention maps that may be drawn over the face
+    # Names of the softmax attention layers in which every token is still a place, the first layer first. Token
+    # 0 is the class token, then come the places of `attention_grids` grids of 7×7.
+    attention_path: tuple[str, ...] = ()
+    attention_grids: int = 1
 
     def __init__(self, num_classes: int, size: str):
         super().__init__()
@@ -78,26 +60,25 @@ class Method(nn.Module):
             raise ValueError(f"a classifier needs at least 2 classes, got {num_classes}")
         self.num_classes = num_classes
         self.size = size
-        self.image_size = IMAGE_SIZES.get(size, IMAGE_SIZES["paper"])
-        self.classes = (
-            class_names(num_classes) if num_classes <= 8 else tuple(f"class {i}" for i in range(num_classes))
-        )
+        self.image_size = IMAGE_SIZES.get(size, IMAGE_SIZES["paper"])  # side of the images, in pixels
+        numbered = tuple(f"class {i}" for i in range(num_classes))
+        self.classes = class_names(num_classes) if num_classes <= 8 else numbered  # in output order
         self.name = type(self).__name__.lower()
-        self.options: dict[str, Any] = {}
+        self.options: dict[str, Any] = {}  # the keyword options that build it again, for files of weights
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """Images [B,3,H,W] → logits [B,C]. The inference path; nothing else runs."""
         raise NotImplementedError
 
-    def embed(self, images: torch.Tensor) -> torch.Tensor:
+    def embed(self, images: Tensor) -> Tensor:
         """Images [B,3,H,W] → what the classifier sees, [B,D]."""
         raise NotImplementedError
 
-    def training_losses(self, batch: FaceBatch) -> dict[str, torch.Tensor]:
+    def training_losses(self, batch: FaceBatch) -> dict[str, Tensor]:
         """Named scalar loss terms and their weighted sum under "total"; soft targets are used if given."""
         raise NotImplementedError
 
-    def attention_maps(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    def attention_maps(self, images: Tensor) -> dict[str, Tensor]:
         """Images [B,3,H,W] → named maps over the face, each [B,K,h,w], not normalised."""
         raise NotImplementedError
 
@@ -127,9 +108,7 @@ def default_recipe(dataset: str) -> str:
     return "smoke" if dataset == SYNTHETIC else "scratch"
 
 
-def classification_loss(
-    logits: torch.Tensor, labels: torch.Tensor, targets: torch.Tensor | None = None
-) -> torch.Tensor:
+def classification_loss(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
     """Mean cross-entropy of logits [B,C] with labels [B], or with soft targets [B,C] where there are any.
 
     Computed in float32 whatever the logits' type, so that bf16 autocast does not blur it.
@@ -156,10 +135,7 @@ def register_method(name: str, path: str) -> None:
 
 
 def method_class(name: str) -> type[Method]:
-    """The class behind a name.
-
-    Raises ValueError for an unknown name; the message lists the known ones.
-    """
+    """The class behind a name; ValueError, which lists the known ones, for another name."""
     if name not in _METHODS:
         raise ValueError(f"unknown model {name!r}; expected one of {', '.join(_METHODS)}")
     module, _, attribute = _METHODS[name].partition(":")
@@ -167,25 +143,17 @@ def method_class(name: str) -> type[Method]:
 
 
 def model_options(name: str) -> dict[str, Any]:
-    """A method's own keyword options with their defaults.
-
-    Raises ValueError for an unknown name.
-    """
+    """A method's own keyword options with their defaults; ValueError for an unknown name."""
     parameters = inspect.signature(method_class(name)).parameters
     return {key: p.default for key, p in parameters.items() if key not in ("num_classes", "size")}
 
 
 def create_model(name: str, num_classes: int = 7, size: str = "tiny", **options: Any) -> Method:
-    """Build a method by name, with random weights from torch's global generator.
+    """Build one of `list_models()` by name, with random weights from torch's global generator.
 
-    A part that ships trained is loaded by the method's `load_shipped`. Raises ValueError for an unknown
-    name, size or option, or as `load_shipped` does.
-
-    Args:
-        name: one of `list_models()`.
-        num_classes: C; 7 and 8 get the canonical expression names.
-        size: "tiny" (56 px) or "paper" (224 px); some methods have more.
-        options: the method's own keyword options, see `model_options`.
+    7 and 8 classes get the canonical expression names. Sizes are "tiny" (56 px) and "paper" (224 px); some
+    methods have more. A part that ships trained is loaded by the method's `load_shipped`. Raises ValueError
+    for an unknown name, size or option (see `model_options`), or as `load_shipped` does.
 
     Example:
         >>> create_model("dan", num_heads=2, trunk="timm:resnet18")

@@ -22,11 +22,9 @@ Differences from the authors' code:
 - The last epoch's weights are kept; their script keeps the epoch that scored best on the test faces.
 """
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from fer_lab.data.augmentation import Augmentation
@@ -34,7 +32,7 @@ from fer_lab.data.faces import FaceBatch
 from fer_lab.models.baseline import SCRATCH, SMOKE
 from fer_lab.models.layers import Attend, SEGate, watch
 from fer_lab.models.method import Method
-from fer_lab.models.recipes import Recipe
+from fer_lab.models.recipes import Recipe, check_choice
 from fer_lab.models.trunks import MobileFaceNet, make_trunk, mobilefacenet
 from fer_lab.models.weights import LANDMARK_WEIGHTS, STUDY_LANDMARKS, load_weights
 
@@ -45,41 +43,26 @@ STREAMS = ("frozen", "joint", "none")
 LANDMARKS = {"wide": LANDMARK_WEIGHTS, "study": STUDY_LANDMARKS}
 
 
-@dataclass(frozen=True)
-class Size:
-    """What the sizes differ in: token width, attention heads, MLP width over token width, depth."""
-
-    dim: int
-    heads: int
-    ratio: int
-    depth: int
+# Token width, attention heads, MLP width over token width, depth.
+SIZES = {"tiny": (96, 4, 1, 2), "small": (512, 8, 2, 4), "base": (512, 8, 2, 6), "paper": (512, 8, 2, 8)}
 
 
-SIZES = {
-    "tiny": Size(96, 4, 1, 2),
-    "small": Size(512, 8, 2, 4),
-    "base": Size(512, 8, 2, 6),
-    "paper": Size(512, 8, 2, 8),
-}
-
-
-def image_tokens(features: torch.Tensor, layout: str = "spatial") -> torch.Tensor:
+def image_tokens(features: Tensor, layout: str = "spatial") -> Tensor:
     """The trunk's features [B,D,14,14] → 49 tokens [B,49,4D].
 
     `layout`: "spatial": token 7r + c holds the 2×2 cells at rows 2r, 2r + 1 and columns 2c, 2c + 1 in all
     channels. "official": token i holds the numbers 4D·i … 4D·(i + 1) − 1 of the flat memory, which are a few
     channels at all places. Raises ValueError for another layout, or features that are not a 14×14 grid.
     """
-    if features.ndim != 4 or tuple(features.shape[2:]) != (14, 14):
+    if tuple(features.shape[2:]) != (14, 14):
         raise ValueError(f"expected features [B,D,14,14], got {list(features.shape)}")
-    if layout == "spatial":
-        return F.pixel_unshuffle(features, 2).flatten(2).transpose(1, 2)
+    check_choice("tokens", layout, TOKENS)
     if layout == "official":
         return features.reshape(len(features), 49, -1)
-    raise ValueError(f"tokens must be one of {', '.join(TOKENS)}, got {layout!r}")
+    return F.pixel_unshuffle(features, 2).flatten(2).transpose(1, 2)
 
 
-def with_class_token(tokens: torch.Tensor) -> torch.Tensor:
+def with_class_token(tokens: Tensor) -> Tensor:
     """Tokens [B,N,d] → [B,1 + N,d], their mean first."""
     return torch.cat([tokens.mean(1, keepdim=True), tokens], dim=1)
 
@@ -94,7 +77,7 @@ class FusionAttention(nn.Module):
         self.attend = Attend()
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, query: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+    def forward(self, query: Tensor, source: Tensor) -> Tensor:
         """Query tokens [B,N,d] that look at source tokens [B,M,d] → [B,N,d]."""
         q = query.unflatten(2, (self.heads, -1)).transpose(1, 2)
         # Half of all tokens, which torch would multiply picture by picture, each with a copy of the weights.
@@ -128,7 +111,7 @@ class CrossBlock(nn.Module):
         self.drop = StochasticDepth(drop, mode="row")
         self.mix = nn.Conv1d(tokens, tokens, 1) if mix else nn.Identity()
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """[B,100,d], the image's 50 tokens first → [B,100,d]."""
         image, marks = x.chunk(2, dim=1)
         normed_image, normed_marks = self.norm1(x).chunk(2, dim=1)
@@ -151,7 +134,7 @@ class SelfBlock(nn.Module):
         self.drop = StochasticDepth(drop, mode="row")
         self.mix = nn.Conv1d(tokens, tokens, 1) if mix else nn.Identity()
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """[B,N,d] → [B,N,d]."""
         normed = self.norm1(x)
         x = x + self.drop(self.attention(normed, normed))
@@ -167,7 +150,7 @@ class PyramidStep(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.widen = nn.ModuleList(nn.ConvTranspose1d(tokens, tokens, 2, 2) for _ in blocks[1:])
 
-    def forward(self, levels: list[torch.Tensor]) -> list[torch.Tensor]:
+    def forward(self, levels: list[Tensor]) -> list[Tensor]:
         """Tokens [B,N,d], [B,N,d/2], [B,N,d/4] → the same shapes."""
         levels = [block(x) for block, x in zip(self.blocks, levels, strict=True)]
         for i in reversed(range(len(self.widen))):
@@ -175,9 +158,7 @@ class PyramidStep(nn.Module):
         return levels
 
 
-def poster_loss(
-    logits: torch.Tensor, labels: torch.Tensor, targets: torch.Tensor | None = None
-) -> dict[str, torch.Tensor]:
+def poster_loss(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> dict[str, Tensor]:
     """2 · cross-entropy with label smoothing 0.2 + plain cross-entropy, as in the authors' code.
 
     Soft targets [B,C] take the place of the labels [B], and are smoothed in the same way. Returns the two
@@ -203,12 +184,7 @@ class POSTER(Method):
             look at all.
         pyramid: three widths of the tokens; without, one.
         token_mix: the linear map over the tokens at the end of every block.
-
-    Attributes:
-        trunk: images → features [B,D,14,14]; "ir50", and a network of timm is tapped at its 14×14 grid.
-        landmarks: images → features [B,d,7,7], and 68 points; None without a landmark stream.
-        steps: the transformer, one `PyramidStep` after another.
-        classify: the classifier.
+        trunk: "ir50"; a network of timm is tapped at its 14×14 grid.
     """
 
     paper = "Zheng et al., ICCVW 2023, https://arxiv.org/abs/2204.04083"
@@ -231,14 +207,9 @@ class POSTER(Method):
         size = "paper" if size == "large" else size
         if size not in SIZES:
             raise ValueError(f"size must be 'tiny', 'small', 'base', 'large' or 'paper', got {size!r}")
-        if tokens not in TOKENS:
-            raise ValueError(f"tokens must be one of {', '.join(TOKENS)}, got {tokens!r}")
-        if landmark_stream not in STREAMS:
-            raise ValueError(f"landmark_stream must be one of {', '.join(STREAMS)}, got {landmark_stream!r}")
-        if landmark_weights not in LANDMARKS:
-            raise ValueError(
-                f"landmark_weights must be one of {', '.join(LANDMARKS)}, got {landmark_weights!r}"
-            )
+        check_choice("tokens", tokens, TOKENS)
+        check_choice("landmark_stream", landmark_stream, STREAMS)
+        check_choice("landmark_weights", landmark_weights, LANDMARKS)
         if cross_fusion and landmark_stream == "none":
             raise ValueError("cross fusion needs a landmark stream; set cross_fusion=False to do without both")
         super().__init__(num_classes, size)
@@ -248,8 +219,10 @@ class POSTER(Method):
         self.cross_fusion = cross_fusion
         self.token_mix = token_mix
         self.has_face_maps = tokens == "spatial"
-        settings = SIZES[size]
-        dim, count = settings.dim, 50 if landmark_stream == "none" else 100
+        if self.has_face_maps:  # behind the first block, linear maps over the tokens mix the places
+            self.attention_path = (f"steps.0.blocks.0.{'image_' if cross_fusion else ''}attention",)
+        dim, heads, ratio, depth = SIZES[size]
+        count = 50 if landmark_stream == "none" else 100
         side = "tiny" if size == "tiny" else "paper"
         self.trunk = make_trunk(trunk, side, ("ir50",), grids=(14,), pretrained=pretrained)
         self.image_embedding = nn.Linear(4 * self.trunk.out_channels, dim)
@@ -263,10 +236,9 @@ class POSTER(Method):
         widths = (dim, dim // 2, dim // 4) if pyramid else (dim,)
         self.narrow = nn.ModuleList(nn.Conv1d(count, count, dim // w, dim // w) for w in widths[1:])
         block = CrossBlock if cross_fusion else SelfBlock
-        drops = torch.linspace(0, DROP_PATH, settings.depth).tolist()
+        drops = torch.linspace(0, DROP_PATH, depth).tolist()
         self.steps = nn.ModuleList(
-            PyramidStep([block(w, settings.heads, settings.ratio, count, p, token_mix) for w in widths], count)
-            for p in drops
+            PyramidStep([block(w, heads, ratio, count, p, token_mix) for w in widths], count) for p in drops
         )
         self.norm = _norm(dim)
         self.gate = SEGate(dim)
@@ -290,7 +262,7 @@ class POSTER(Method):
             self.landmarks.eval()
         return self
 
-    def embed(self, images: torch.Tensor) -> torch.Tensor:
+    def embed(self, images: Tensor) -> Tensor:
         """[B,3,S,S] → image class token behind its gate [B,d]."""
         image = with_class_token(self.image_embedding(image_tokens(self.trunk(images), self.tokens)))
         x = image + self.positions
@@ -302,15 +274,15 @@ class POSTER(Method):
             levels = step(levels)
         return self.gate(self.norm(levels[0])[:, 0])
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """[B,3,S,S] → logits [B,C]."""
         return self.classify(self.embed(images))
 
-    def training_losses(self, batch: FaceBatch) -> dict[str, torch.Tensor]:
+    def training_losses(self, batch: FaceBatch) -> dict[str, Tensor]:
         """Smoothed and plain cross-entropy, and twice the first plus the second."""
         return poster_loss(self(batch.images), batch.labels, batch.targets)
 
-    def attention_weights(self, images: torch.Tensor, step: int = -1) -> dict[str, torch.Tensor]:
+    def attention_weights(self, images: Tensor, step: int = -1) -> dict[str, Tensor]:
         """All attention of one step, the last by default: "KEYS, level i" → [B,heads,N,M], rows sum to 1.
 
         KEYS is the stream whose tokens are attended to: "image" or "landmarks", with the other stream's tokens
@@ -319,16 +291,16 @@ class POSTER(Method):
         """
         with watch(self) as weights:
             self(images)
-        named = {}
         blocks = f"steps.{range(len(self.steps))[step]}.blocks"
         parts = {"image": "image_attention", "landmarks": "landmark_attention", "all": "attention"}
-        for keys, part in parts.items():
-            for i in range(1 + len(self.narrow)):
-                if (name := f"{blocks}.{i}.{part}.attend") in weights:
-                    named[f"{keys}, level {i + 1}"] = weights[name]
-        return named
+        return {
+            f"{keys}, level {i + 1}": weights[name]
+            for keys, part in parts.items()
+            for i in range(1 + len(self.narrow))
+            if (name := f"{blocks}.{i}.{part}.attend") in weights
+        }
 
-    def attention_maps(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    def attention_maps(self, images: Tensor) -> dict[str, Tensor]:
         """What the class tokens look at where tokens are still places: one map a head, [B,heads,7,7].
 
         That is the widest level of the first step. `narrow`, `widen` and the end of every block are linear maps

@@ -26,7 +26,7 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torchvision.ops import MLP
 
 from fer_lab.data.augmentation import Augmentation
@@ -34,15 +34,15 @@ from fer_lab.data.faces import FaceBatch
 from fer_lab.models.baseline import SCRATCH, SMOKE
 from fer_lab.models.layers import Attend, SEGate, watch
 from fer_lab.models.method import Method, classification_loss
-from fer_lab.models.recipes import Recipe
-from fer_lab.models.trunks import IRNet, make_trunk
+from fer_lab.models.recipes import Recipe, check_choice
+from fer_lab.models.trunks import IRNet, check_images, make_trunk
 
 FORMS = ("sd", "s", "d", "none")
 GRID = 7
 PLACES = GRID * GRID
 
 
-def pairwise_distance(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+def pairwise_distance(first: Tensor, second: Tensor) -> Tensor:
     """‖first_i − second_j‖₂ between all places of two faces: tokens [...,N,d] and [...,M,d] → [...,N,M].
 
     In float32 at least. The gradient at distance zero is zero, where the square root's own would not be a
@@ -53,19 +53,17 @@ def pairwise_distance(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor
     return torch.cdist(first, second, compute_mode="donot_use_mm_for_euclid_dist")
 
 
-def above_minimum(distance: torch.Tensor, whole_batch: bool = False) -> torch.Tensor:
+def above_minimum(distance: Tensor, whole_batch: bool = False) -> Tensor:
     """Distances [B,N,M] above the sample's smallest (or the whole batch's), Δ in the paper's terms."""
-    low = distance.amin() if whole_batch else distance.amin((-2, -1), keepdim=True)
-    return distance - low
+    return distance - (distance.amin() if whole_batch else distance.amin((-2, -1), keepdim=True))
 
 
-def similarity(delta: torch.Tensor, whole_batch: bool = False) -> torch.Tensor:
+def similarity(delta: Tensor, whole_batch: bool = False) -> Tensor:
     """Σ = max Δ − Δ, [B,N,M], the maximum per sample (or over the whole batch)."""
-    high = delta.amax() if whole_batch else delta.amax((-2, -1), keepdim=True)
-    return high - delta
+    return (delta.amax() if whole_batch else delta.amax((-2, -1), keepdim=True)) - delta
 
 
-def evidence(table: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def evidence(table: Tensor) -> tuple[Tensor, Tensor]:
     """How much each place of two faces takes part in a table [B,N,M] between them: [B,N] and [B,M].
 
     For a place of one face: the entries that it has with every place of the other, each of those rows scaled
@@ -74,41 +72,33 @@ def evidence(table: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return F.normalize(table, dim=-2).sum(-1), F.normalize(table, dim=-1).sum(-2)
 
 
-def same_class_evidence(faces: Sequence[torch.Tensor], whole_batch: bool = False) -> list[torch.Tensor]:
+def same_class_evidence(faces: Sequence[Tensor], whole_batch: bool = False) -> list[Tensor]:
     """S: the `evidence` of each face's similarity to its partner of the same class, [B,N] for each face.
 
     Of two or four faces, tokens [B,N,d], the first two and the last two are partners.
     """
-    scores: list[torch.Tensor] = []
-    for first, second in zip(faces[::2], faces[1::2], strict=True):
-        delta = above_minimum(pairwise_distance(first, second), whole_batch)
-        scores += evidence(similarity(delta, whole_batch))
-    return scores
+    pairs = zip(faces[::2], faces[1::2], strict=True)
+    deltas = [above_minimum(pairwise_distance(first, second), whole_batch) for first, second in pairs]
+    return [score for delta in deltas for score in evidence(similarity(delta, whole_batch))]
 
 
-def other_class_evidence(faces: Sequence[torch.Tensor], whole_batch: bool = False) -> list[torch.Tensor]:
+def other_class_evidence(faces: Sequence[Tensor], whole_batch: bool = False) -> list[Tensor]:
     """D: the `evidence` of each face's distance from its partner of another class, [B,N] for each face.
 
     Of four faces, tokens [B,N,d], the first and third, and the second and fourth, are partners.
     """
-    first, second, third, fourth = faces
-    one, three = evidence(above_minimum(pairwise_distance(first, third), whole_batch))
-    two, four = evidence(above_minimum(pairwise_distance(second, fourth), whole_batch))
-    return [one, two, three, four]
+    pairs = zip(faces[:2], faces[2:], strict=True)
+    scores = [evidence(above_minimum(pairwise_distance(one, other), whole_batch)) for one, other in pairs]
+    return [score for half in zip(*scores, strict=True) for score in half]
 
 
-def csa_maps(
-    tokens: torch.Tensor, form: str = "sd", k: torch.Tensor | float = 1.0, *, whole_batch: bool = False
-) -> torch.Tensor:
+def csa_maps(tokens: Tensor, form: str = "sd", k: Tensor | float = 1.0, *, whole_batch: bool = False) -> Tensor:
     """Where each of the faces of a quadruplet (or pair) looks at itself, given the others.
 
     softmax over a face's own places of S + k·D ("sd"), S ("s") or D ("d"), with S of `same_class_evidence`
-    and D of `other_class_evidence`: [B,4,N] or [B,2,N], float32 at least; each adds up to 1. Raises ValueError
-    for another number of faces, or an unknown form.
-
-    Args:
-        tokens: QK, [B,4,N,d], or [B,2,N,d] for a pair, which has S alone.
-        whole_batch: minimum and maximum over the batch, as the authors' code has it.
+    and D of `other_class_evidence`. Takes QK, [B,4,N,d], or [B,2,N,d] for a pair, which has S alone; returns
+    [B,4,N] or [B,2,N], float32 at least, which add up to 1. `whole_batch`: minimum and maximum over the batch,
+    as the authors' code has it. Raises ValueError for another number of faces, or an unknown form.
     """
     branches = tokens.shape[1] if tokens.ndim == 4 else 0
     if branches not in (2, 4) or form not in FORMS[:3] or (branches == 2 and form != "s"):
@@ -117,13 +107,12 @@ def csa_maps(
             f"got {list(tokens.shape)} and form {form!r}"
         )
     faces = tokens.unbind(1)
-    if form == "s":
-        scores = same_class_evidence(faces, whole_batch)
-    elif form == "d":
-        scores = other_class_evidence(faces, whole_batch)
-    else:
-        same, other = same_class_evidence(faces, whole_batch), other_class_evidence(faces, whole_batch)
-        scores = [s + k * d for s, d in zip(same, other, strict=True)]
+    scores = (
+        other_class_evidence(faces, whole_batch) if form == "d" else same_class_evidence(faces, whole_batch)
+    )
+    if form == "sd":
+        others = other_class_evidence(faces, whole_batch)
+        scores = [s + k * d for s, d in zip(scores, others, strict=True)]
     return torch.stack(scores, 1).softmax(-1)
 
 
@@ -154,7 +143,7 @@ class SelfAttention(nn.Module):
         self.attend = Attend()
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """[B,N,d] → [B,N,d]."""
         q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         return self.proj(self.attend(q, k, v).transpose(1, 2).flatten(2))
@@ -170,7 +159,7 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(size.dim, eps=1e-6)
         self.mlp = _mlp(size, dropout)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """[B,N,d] → [B,N,d]."""
         x = x + self.attention(self.norm1(x))
         return x + self.mlp(self.norm2(x))
@@ -188,16 +177,16 @@ class TokenClassifier(nn.Module):
         self.norm = nn.LayerNorm(size.dim, eps=1e-6)
         self.gate = SEGate(size.dim)
         self.classify = nn.Linear(size.dim, num_classes)
-        for token in (self.class_token, self.positions):
-            nn.init.trunc_normal_(token, std=0.02)
+        nn.init.trunc_normal_(self.class_token, std=0.02)
+        nn.init.trunc_normal_(self.positions, std=0.02)
 
-    def encode(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def encode(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens [B,147,d] → what the classifier sees [B,d], and the normalised tokens [B,147,d]."""
-        x = torch.cat([self.class_token.expand(len(tokens), -1, -1), tokens], dim=1) + self.positions
+        x = torch.cat([self.class_token.expand(tokens.shape[0], -1, -1), tokens], dim=1) + self.positions
         x = self.norm(self.blocks(self.dropout(x)))
         return self.gate(x[:, 0]), x[:, 1:]
 
-    def forward(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens [B,147,d] → logits [B,C], and the normalised tokens."""
         embedding, places = self.encode(tokens)
         return self.classify(embedding), places
@@ -221,22 +210,24 @@ class CrossSimilarity(nn.Module):
         self.theta = nn.Parameter(torch.zeros(())) if form == "sd" else None
 
     @property
-    def k(self) -> torch.Tensor:
+    def k(self) -> Tensor:
         """Weight of the distances, a scalar between 0 and 2."""
         return 1 + torch.tanh(self.theta) if self.theta is not None else torch.ones(())
 
-    def maps(self, tokens: torch.Tensor) -> torch.Tensor:
+    def maps(self, tokens: Tensor) -> Tensor:
         """Tokens [B,n,49,d] → maps [B,n,49]."""
-        return self._maps(self.proj(self.norm1(tokens)).chunk(2, dim=-1)[0])
+        return csa_maps(self.qk(tokens), self.form, self.k, whole_batch=self.official)
 
-    def _maps(self, qk: torch.Tensor) -> torch.Tensor:
-        return csa_maps(qk, self.form, self.k, whole_batch=self.official)
+    def qk(self, tokens: Tensor) -> Tensor:
+        """Tokens → QK, between which the distances are taken; the same shape."""
+        return self.proj(self.norm1(tokens)).chunk(2, dim=-1)[0]
 
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+    def forward(self, tokens: Tensor) -> Tensor:
         """[B,n,49,d] → [B,n,49,d]."""
         x = self.norm1(tokens)
         qk, v = self.proj(x).chunk(2, dim=-1)
-        x = self.norm2(x + self._maps(qk).to(v.dtype).unsqueeze(-1) * v)
+        maps = csa_maps(qk, self.form, self.k, whole_batch=self.official)
+        x = self.norm2(x + maps.to(v.dtype).unsqueeze(-1) * v)
         return x + self.mlp(x)
 
 
@@ -247,17 +238,14 @@ class QCS(Method):
         form: "sd" (the method), "s" or "d" (its parts), or "none": the base branch alone, for comparison.
         official: minimum and maximum distance over the whole batch, as the authors' code has it.
         dropout, base_dropout: in the cross and in the base branch.
-
-    Attributes:
-        trunk: images → three taps; "ir50", and a network of timm is tapped at its grids of 28, 14 and 7.
-        base: tokens → base logits, what is left at inference.
-        cross: the three `CrossSimilarity`, one a scale; None where form is "none".
-        cross_branch: refined tokens → cross logits; None where form is "none".
+        trunk: "ir50"; a network of timm is tapped at its grids of 28, 14 and 7.
     """
 
     batch_kind = "quadruplet"
     backbone = ("trunk", "reduce", "embed_taps", "base")
     branches = 4
+    attention_path = ("base.blocks.0.attention", "base.blocks.1.attention")
+    attention_grids = 3
     paper = "Wang et al., AAAI 2025, https://arxiv.org/abs/2411.01988"
 
     def __init__(
@@ -272,8 +260,7 @@ class QCS(Method):
         trunk: str = "ir50",
         pretrained: bool = False,
     ):
-        if form not in FORMS:
-            raise ValueError(f"form must be one of {', '.join(FORMS)}, got {form!r}")
+        check_choice("form", form, FORMS)
         for name, value in (("dropout", dropout), ("base_dropout", base_dropout)):
             if not 0 <= value < 1:
                 raise ValueError(f"{name} must lie in [0, 1), got {value}")
@@ -285,13 +272,9 @@ class QCS(Method):
         # IR-50's taps have sides of 56, 28 and 14, which are halved; a network of timm is tapped at the halves.
         halving = (3, 2, 1) if isinstance(self.trunk, IRNet) else (1, 1, 0)
         self.reduce = nn.ModuleList(nn.Conv2d(w, w, *halving) for w in widths)
-        self.embed_taps = nn.ModuleList(
-            [
-                nn.Sequential(nn.Conv2d(widths[0], dim, 3, 2, 1), nn.Conv2d(dim, dim, 3, 2, 1)),
-                nn.Conv2d(widths[1], dim, 3, 2, 1),
-                nn.Conv2d(widths[2], dim, 1),
-            ]
-        )
+        finest = nn.Sequential(nn.Conv2d(widths[0], dim, 3, 2, 1), nn.Conv2d(dim, dim, 3, 2, 1))
+        coarser = nn.Conv2d(widths[1], dim, 3, 2, 1), nn.Conv2d(widths[2], dim, 1)
+        self.embed_taps = nn.ModuleList([finest, *coarser])
         self.base = TokenClassifier(settings, 2, num_classes, base_dropout)
         self.cross = self.cross_branch = None
         if form != "none":
@@ -313,33 +296,26 @@ class QCS(Method):
             raise ValueError("this model has no cross branch: form='none', or a copy made for inference")
         return cast(Iterable[CrossSimilarity], self.cross), self.cross_branch
 
-    def tokens(self, images: torch.Tensor) -> torch.Tensor:
+    def tokens(self, images: Tensor) -> Tensor:
         """[B,3,S,S] → 49 tokens of each of three scales, the finest first, [B,147,d]."""
         steps = zip(self.trunk.taps(images), self.reduce, self.embed_taps, strict=True)
         return torch.cat([embed(reduce(tap)).flatten(2) for tap, reduce, embed in steps], 2).transpose(1, 2)
 
-    def embed(self, images: torch.Tensor) -> torch.Tensor:
+    def embed(self, images: Tensor) -> Tensor:
         """[B,3,S,S] → the base branch's class token behind its gate [B,d]."""
         return self.base.encode(self.tokens(images))[0]
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """[B,3,S,S] → base logits [B,C]; nothing of the cross branch runs."""
         return self.base(self.tokens(images))[0]
 
-    def _check(self, images: torch.Tensor) -> None:
-        side = self.image_size
-        if images.ndim != 5 or tuple(images.shape[1:]) != (self.branches, 3, side, side):
-            raise ValueError(
-                f"expected {self.batch_kind}s [B,{self.branches},3,{side},{side}], got {list(images.shape)}"
-            )
-
-    def _base_of_all(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _base_of_all(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """[B,n,3,S,S] → base logits [B,n,C] and normalised tokens [B,n,147,d], in one pass."""
-        self._check(images)
+        check_images(images, self.branches, 3, self.image_size, self.image_size, what=f"{self.batch_kind}s")
         logits, places = self.base(self.tokens(images.flatten(0, 1)))
         return logits.unflatten(0, images.shape[:2]), places.unflatten(0, images.shape[:2])
 
-    def branch_logits(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def branch_logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Quadruplets [B,4,3,S,S] (DCS: pairs [B,2,3,S,S]) → base and cross logits, each [B,4,C] ([B,2,C]).
 
         Raises ValueError for images of another shape, or a model without a cross branch.
@@ -352,7 +328,7 @@ class QCS(Method):
         logits, _ = classify((places + refined).flatten(0, 1))
         return base, logits.unflatten(0, images.shape[:2])
 
-    def similarity_maps(self, images: torch.Tensor) -> torch.Tensor:
+    def similarity_maps(self, images: Tensor) -> Tensor:
         """Cross similarity maps over each face of quadruplets [B,4,3,S,S] (pairs) → [B,4,3,7,7]: one a scale.
 
         Raises ValueError as `branch_logits` does.
@@ -362,38 +338,30 @@ class QCS(Method):
         maps = [cross.maps(x) for cross, x in zip(modules, scales, strict=True)]
         return torch.stack(maps, 2).unflatten(3, (GRID, GRID))
 
-    def matches(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    def matches(self, first: Tensor, second: Tensor) -> Tensor:
         """Similarity Σ of every place of one face with every place of another: images [B,3,S,S] → [B,3,49,49].
 
         One table a scale. Raises ValueError for a model without a cross branch.
         """
         modules, _ = self._cross_parts()
-        tables = []
-        places = [self.base(self.tokens(images))[1].split(PLACES, dim=1) for images in (first, second)]
-        for cross, a, b in zip(modules, *places, strict=True):
-            p, q = (cross.proj(cross.norm1(x)).chunk(2, dim=-1)[0] for x in (a, b))
-            tables.append(similarity(above_minimum(pairwise_distance(p, q))))
-        return torch.stack(tables, 1)
+        places = (self.base(self.tokens(images))[1].split(PLACES, dim=1) for images in (first, second))
+        pairs = [(cross.qk(a), cross.qk(b)) for cross, a, b in zip(modules, *places, strict=True)]
+        return torch.stack([similarity(above_minimum(pairwise_distance(*pair))) for pair in pairs], 1)
 
-    def training_losses(self, batch: FaceBatch) -> dict[str, torch.Tensor]:
+    def training_losses(self, batch: FaceBatch) -> dict[str, Tensor]:
         """Mean cross-entropy of the base and of the cross branches, their mean, and k of each scale."""
         labels = batch.labels.flatten()
         targets = None if batch.targets is None else batch.targets.flatten(0, 1)
         if self.cross is None:
-            base = self._base_of_all(batch.images)[0]
-            loss = classification_loss(base.flatten(0, 1), labels, targets)
+            loss = classification_loss(self._base_of_all(batch.images)[0].flatten(0, 1), labels, targets)
             return {"base": loss, "total": loss}
         modules, _ = self._cross_parts()
-        base, cross = (
-            classification_loss(logits.flatten(0, 1), labels, targets)
-            for logits in self.branch_logits(batch.images)
-        )
-        weights = {
-            f"k{i}": module.k.detach() for i, module in enumerate(modules, 1) if module.theta is not None
-        }
+        both = self.branch_logits(batch.images)
+        base, cross = (classification_loss(logits.flatten(0, 1), labels, targets) for logits in both)
+        weights = {f"k{i}": one.k.detach() for i, one in enumerate(modules, 1) if one.theta is not None}
         return {"base": base, "cross": cross, **weights, "total": (base + cross) / 2}
 
-    def attention_maps(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    def attention_maps(self, images: Tensor) -> dict[str, Tensor]:
         """What the class token of the base branch looks at in the last block.
 
         Returns "class token" [B,heads,7,7], the three scales of a place added up, and "scales" [B,3,7,7], the
@@ -422,15 +390,9 @@ class DCS(QCS):
         trunk: str = "ir50",
         pretrained: bool = False,
     ):
+        shares = {"dropout": dropout, "base_dropout": base_dropout}
         super().__init__(
-            num_classes,
-            size,
-            form="s",
-            official=official,
-            dropout=dropout,
-            base_dropout=base_dropout,
-            trunk=trunk,
-            pretrained=pretrained,
+            num_classes, size, form="s", official=official, trunk=trunk, pretrained=pretrained, **shares
         )
 
 
@@ -450,18 +412,11 @@ RAFDB = Recipe(
     sam_rho=0.05,
     augmentation=JITTER,
 )
-FERPLUS = RAFDB.replace(
-    epochs=150,
-    lr=3.5e-6,
-    augmentation=replace(JITTER, rotation=10, scale=(232 / 224,) * 2, shift=4 / 224),
-)
+TURNED = replace(JITTER, rotation=10, scale=(232 / 224,) * 2, shift=4 / 224)
+FERPLUS = RAFDB.replace(epochs=150, lr=3.5e-6, augmentation=TURNED)
+TILTED = replace(JITTER, rotation=12, scale=(236 / 224,) * 2, shift=6 / 224, erasing_scale=(0.03, 0.1))
 AFFECTNET = RAFDB.replace(
-    epochs=150,
-    lr=4e-6,
-    sampler="balanced",
-    negatives="by_class",
-    epoch_fraction=1 / 12,
-    augmentation=replace(JITTER, rotation=12, scale=(236 / 224,) * 2, shift=6 / 224, erasing_scale=(0.03, 0.1)),
+    epochs=150, lr=4e-6, sampler="balanced", negatives="by_class", epoch_fraction=1 / 12, augmentation=TILTED
 )
 QCS.recipes = {
     "smoke": SMOKE,

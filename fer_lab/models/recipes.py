@@ -1,7 +1,7 @@
 """Recipe: the settings of one training, as plain data that a run can write and read."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,69 +14,51 @@ NEGATIVES = ("by_frequency", "by_class")
 PRECISIONS = ("fp32", "bf16", "auto")
 
 
+def check_choice(name: str, value: str, allowed: Collection[str]) -> None:
+    """Raise ValueError where an option is not one of those there are."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Optimiser, schedule, augmentation, epochs and seed of one training.
+    """Optimiser, schedule, augmentation, epochs and seed of one training; ValueError for a wrong value."""
 
-    Attributes:
-        epochs: passes over the training faces.
-        batch_size: faces per step (pairs or quadruplets for the methods that train on them).
-        optimizer: one of `OPTIMIZERS`.
-        lr: learning rate; the highest one under "one_cycle".
-        momentum: of SGD.
-        weight_decay: L2 for SGD and Adam, decoupled for AdamW; biases and norms are decayed too, as in
-            the four papers' codes.
-        schedule: "step" multiplies by `gamma` every `step_epochs`, "exponential" by `gamma` every epoch;
-            "one_cycle" moves every step, up over `warmup` of the run, then down to zero by a cosine.
-        label_smoothing: share of each hard label spread evenly over the classes, 0…1.
-        soft_targets: train on the annotators' vote shares where the faces have them.
-        sampler: "balanced" draws classes with equal probability.
-        negatives: source of a quadruplet's negatives: all faces of other classes ("by_frequency"), or one
-            other class drawn uniformly ("by_class").
-        epoch_fraction: share of the faces that counts as one epoch, 0…1.
-        sam_rho: radius of sharpness-aware minimisation; 0 is off.
-        ema_decay: decay per step of the averaged weights that are evaluated and kept; 0 is off.
-        clip_norm: largest gradient norm; 0 is off.
-        augmentation: random changes to each training face.
-        precision: "fp32", "bf16" autocast, or "auto" (bf16 on a processor with native units for it, else
-            float32, on a GPU as TensorFloat-32).
-        compile: compile the training step with torch.compile; docs/speed.md says what that gains.
-        seed: of batches, augmentation and dropout; 0…2³² − 1, since torch reads no more bits.
-    """
-
-    epochs: int
-    batch_size: int
-    optimizer: str = "sgd"
-    lr: float = 0.1
-    momentum: float = 0.9
+    epochs: int  # passes over the training faces
+    batch_size: int  # faces per step (pairs or quadruplets for the methods that train on them)
+    optimizer: str = "sgd"  # one of `OPTIMIZERS`
+    lr: float = 0.1  # learning rate; the highest one under "one_cycle"
+    momentum: float = 0.9  # of SGD
+    # L2 for SGD and Adam, decoupled for AdamW; biases and norms are decayed too, as in the four papers' codes.
     weight_decay: float = 0.0
+    # "step" multiplies by `gamma` every `step_epochs`, "exponential" by `gamma` every epoch; "one_cycle" moves
+    # every step, up over `warmup` of the run, then down to zero by a cosine.
     schedule: str = "constant"
     step_epochs: int = 10
     gamma: float = 0.1
     warmup: float = 0.2
-    label_smoothing: float = 0.0
-    soft_targets: bool = False
-    sampler: str = "shuffle"
+    label_smoothing: float = 0.0  # share of each hard label spread evenly over the classes, 0…1
+    soft_targets: bool = False  # train on the annotators' vote shares where the faces have them
+    sampler: str = "shuffle"  # "balanced" draws classes with equal probability
+    # A quadruplet's negatives: all faces of other classes, or one other class drawn uniformly ("by_class").
     negatives: str = "by_frequency"
-    epoch_fraction: float = 1.0
-    sam_rho: float = 0.0
-    ema_decay: float = 0.0
-    clip_norm: float = 0.0
-    augmentation: Augmentation = field(default_factory=Augmentation)
+    epoch_fraction: float = 1.0  # share of the faces that counts as one epoch, 0…1
+    sam_rho: float = 0.0  # radius of sharpness-aware minimisation; 0 is off
+    ema_decay: float = 0.0  # per step, of the averaged weights that are evaluated and kept; 0 is off
+    clip_norm: float = 0.0  # largest gradient norm; 0 is off
+    augmentation: Augmentation = field(default_factory=Augmentation)  # random changes to each training face
+    # "bf16" is autocast; "auto" is bf16 on a processor with native units for it, else float32, on a GPU as
+    # TensorFloat-32.
     precision: str = "fp32"
-    compile: bool = False
-    seed: int = 0
+    compile: bool = False  # compile the training step with torch.compile; docs/speed.md says what that gains
+    seed: int = 0  # of batches, augmentation and dropout; 0…2³² − 1, since torch reads no more bits
 
     def __post_init__(self) -> None:
-        for key, allowed in (
-            ("optimizer", OPTIMIZERS),
-            ("schedule", SCHEDULES),
-            ("sampler", SAMPLERS),
-            ("negatives", NEGATIVES),
-            ("precision", PRECISIONS),
-        ):
-            if getattr(self, key) not in allowed:
-                raise ValueError(f"{key} must be one of {', '.join(allowed)}, got {getattr(self, key)!r}")
+        check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        check_choice("schedule", self.schedule, SCHEDULES)
+        check_choice("sampler", self.sampler, SAMPLERS)
+        check_choice("negatives", self.negatives, NEGATIVES)
+        check_choice("precision", self.precision, PRECISIONS)
         if not isinstance(self.compile, bool):
             raise ValueError(f"compile must be true or false, got {self.compile!r}")
         for f in dataclasses.fields(self):
@@ -100,11 +82,7 @@ class Recipe:
                 raise ValueError(f"{key} must not be negative, got {getattr(self, key)!r}")
 
     def replace(self, **changes: Any) -> "Recipe":
-        """A copy with some fields changed.
-
-        Raises:
-            ValueError: a field that recipes do not have, or a value out of its range.
-        """
+        """A copy with some fields changed; ValueError for an unknown field or a wrong value."""
         known = [f.name for f in dataclasses.fields(self)]
         if unknown := [key for key in changes if key not in known]:
             raise ValueError(f"no recipe field {', '.join(unknown)}; there are {', '.join(known)}")

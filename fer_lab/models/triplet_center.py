@@ -32,14 +32,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from fer_lab.data.augmentation import Augmentation
 from fer_lab.data.faces import FaceBatch
 from fer_lab.models.baseline import SCRATCH, SMOKE
 from fer_lab.models.layers import fold
 from fer_lab.models.method import Method, classification_loss
-from fer_lab.models.recipes import Recipe
+from fer_lab.models.recipes import Recipe, check_choice
 from fer_lab.models.trunks import TRUNKS, MobileFaceNet, make_trunk
 
 NEGATIVES = ("hardest", "predicted", "semi", "fully")
@@ -63,11 +63,11 @@ class PixelAttention(nn.Module):
     def fold_for_inference(self) -> None:
         self.reduce, self.norm = fold(self.reduce, self.norm)
 
-    def attention_map(self, features: torch.Tensor) -> torch.Tensor:
+    def attention_map(self, features: Tensor) -> Tensor:
         """[B,D,h,w] → [B,1,h,w], float32, 0…1."""
         return self.score(F.relu(self.norm(self.reduce(features)))).float().sigmoid()
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
+    def forward(self, features: Tensor) -> Tensor:
         """[B,D,h,w] → the mean over the grid weighted by the map, Σ p F / Σ p, [B,D]."""
         p = self.attention_map(features)
         share = p / p.sum((2, 3), keepdim=True).clamp_min(torch.finfo(p.dtype).tiny)
@@ -96,37 +96,31 @@ class ElementAttention(nn.Module):
         )
         self.score = nn.Linear(64, 2 * dim)
 
-    def forward(self, pooled: torch.Tensor) -> torch.Tensor:
+    def forward(self, pooled: Tensor) -> Tensor:
         """Pooled features [B,D_features] → coefficients [B,D], float32: 0…1, or of mean 1 where balanced."""
         kept = self.score(self.bottleneck(pooled)).float().unflatten(1, (-1, 2)).softmax(2)[..., 1]
         return kept / kept.mean(1, keepdim=True) if self.balanced else kept
 
 
-def _check(embedding: torch.Tensor, labels: torch.Tensor, centers: torch.Tensor) -> None:
+def _check(embedding: Tensor, labels: Tensor, centers: Tensor) -> None:
     c, d = centers.shape
-    if embedding.ndim != 2 or embedding.shape[1] != d or not len(embedding):
+    if embedding.shape[1:] != (d,) or not len(embedding):
         raise ValueError(f"expected an embedding [B,{d}] of at least one face, got {list(embedding.shape)}")
     if labels.shape != embedding.shape[:1]:
         raise ValueError(f"expected labels [{len(embedding)}], got {list(labels.shape)}")
     # On a GPU this test would wait for the device, which itself stops at an index out of range.
-    if (
-        labels.is_cpu
-        and not torch.compiler.is_compiling()
-        and not 0 <= int(labels.min()) <= int(labels.max()) < c
-    ):
-        raise ValueError(f"labels must be 0…{c - 1}, got {int(labels.min())}…{int(labels.max())}")
+    if labels.is_cpu and not torch.compiler.is_compiling():
+        low, high = int(labels.min()), int(labels.max())
+        if not 0 <= low <= high < c:
+            raise ValueError(f"labels must be 0…{c - 1}, got {low}…{high}")
 
 
-def center_loss(
-    embedding: torch.Tensor, labels: torch.Tensor, centers: torch.Tensor, weights: torch.Tensor | None = None
-) -> torch.Tensor:
+def center_loss(embedding: Tensor, labels: Tensor, centers: Tensor, weights: Tensor | None = None) -> Tensor:
     """Pull every face to the center of its class: (1/2B) Σ_i Σ_d a_id (x_id − c_{y_i,d})².
 
-    Wen et al., ECCV 2016, eq. 2, as a mean over the batch; with weights a, DACL's sparse center loss. Raises
-    ValueError for shapes that do not fit, or labels outside the classes.
-
-    Takes x, float [B,D], labels y, int64 [B], centers c, float [C,D], and weights a, float [B,D], where None is
-    1; returns a scalar, float32.
+    Wen et al., ECCV 2016, eq. 2, as a mean over the batch; with weights a, DACL's sparse center loss. Takes x,
+    float [B,D], labels y, int64 [B], centers c, float [C,D], and weights a, float [B,D], where None is 1;
+    returns a scalar, float32. Raises ValueError for shapes that do not fit, or labels outside the classes.
     """
     _check(embedding, labels, centers)
     squares = (embedding.float() - centers.float()[labels]).square()
@@ -145,18 +139,15 @@ class TripletCenterLoss(nn.Module):
 
     The negative is made of entries of c, so gradients flow into the entries that were chosen, not into the
     choice. Σ_d (x_id − n_id)² never grows along fully, semi with k = C−1 (the same), …, k = 1, hardest (the
-    same), and the hardest's is at most that of predicted. Raises ValueError for an argument out of its range.
+    same), and the hardest's is at most that of predicted. `centers`, c [C,D], are learned. Raises ValueError
+    for an argument out of its range.
 
     Args:
-        num_classes, dim: C, at least 2, and D.
         margin: m, at least 0, in squared units of the embedding: of one dimension, or of the vector.
         negatives: "hardest": the wrong center nearest to x. "predicted": the center of the most probable
             wrong class. "fully": in every dimension the nearest wrong center's entry. "semi": the same among
             the k wrong centers nearest to x.
         k: of "semi", at least 1; capped at C−1.
-
-    Attributes:
-        centers: c [C,D], learned.
     """
 
     def __init__(
@@ -173,10 +164,8 @@ class TripletCenterLoss(nn.Module):
             raise ValueError(f"expected at least 2 classes and 1 dimension, got {num_classes} and {dim}")
         if not (margin >= 0 and math.isfinite(margin)):
             raise ValueError(f"margin must be a finite number of at least 0, got {margin}")
-        if negatives not in NEGATIVES:
-            raise ValueError(f"negatives must be one of {', '.join(NEGATIVES)}, got {negatives!r}")
-        if hinge not in HINGES:
-            raise ValueError(f"hinge must be one of {', '.join(HINGES)}, got {hinge!r}")
+        check_choice("negatives", negatives, NEGATIVES)
+        check_choice("hinge", hinge, HINGES)
         if k < 1:
             raise ValueError(f"k must be at least 1, got {k}")
         self.margin = margin
@@ -186,9 +175,7 @@ class TripletCenterLoss(nn.Module):
         self.centers = nn.Parameter(CENTER_SPREAD * torch.randn(num_classes, dim))
 
     @torch.no_grad()
-    def choose(
-        self, embedding: torch.Tensor, labels: torch.Tensor, logits: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def choose(self, embedding: Tensor, labels: Tensor, logits: Tensor | None = None) -> Tensor:
         """Which class's center the negative takes each entry from, int64 [B,D]; never the own class."""
         _check(embedding, labels, self.centers)
         c, d = self.centers.shape
@@ -202,7 +189,7 @@ class TripletCenterLoss(nn.Module):
         parts = zip(embedding.float().split(rows), labels.split(rows), strict=True)
         return torch.cat([self._nearest(x, y) for x, y in parts])
 
-    def _nearest(self, x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def _nearest(self, x: Tensor, labels: Tensor) -> Tensor:
         gaps = (x[:, None] - self.centers.float()).square_()
         allowed = torch.ones(gaps.shape[:2], dtype=torch.bool, device=x.device)
         allowed.scatter_(1, labels[:, None], False)
@@ -214,19 +201,13 @@ class TripletCenterLoss(nn.Module):
             allowed = torch.zeros_like(allowed).scatter_(1, near, True)
         return gaps.masked_fill_(~allowed[:, :, None], math.inf).argmin(1)
 
-    def negatives(
-        self, embedding: torch.Tensor, labels: torch.Tensor, logits: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def negatives(self, embedding: Tensor, labels: Tensor, logits: Tensor | None = None) -> Tensor:
         """The negative n that is built for every face, float32 [B,D], with gradients into the centers."""
         return self.centers.float().gather(0, self.choose(embedding, labels, logits))
 
     def per_face(
-        self,
-        embedding: torch.Tensor,
-        labels: torch.Tensor,
-        logits: torch.Tensor | None = None,
-        weights: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+        self, embedding: Tensor, labels: Tensor, logits: Tensor | None = None, weights: Tensor | None = None
+    ) -> Tensor:
         """Every face's own loss, float32 [B], ≥ 0."""
         chosen = self.negatives(embedding, labels, logits)
         x = embedding.float()
@@ -238,21 +219,13 @@ class TripletCenterLoss(nn.Module):
         return (hinges if weights is None else hinges * weights.float()).sum(1)
 
     def forward(
-        self,
-        embedding: torch.Tensor,
-        labels: torch.Tensor,
-        logits: torch.Tensor | None = None,
-        weights: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+        self, embedding: Tensor, labels: Tensor, logits: Tensor | None = None, weights: Tensor | None = None
+    ) -> Tensor:
         """The mean over the faces, a scalar in float32. The methods above take the same arguments.
 
-        Raises ValueError for shapes that do not fit, labels outside the classes, or "predicted" without logits.
-
-        Args:
-            embedding: x, float [B,D].
-            labels: y, int64 [B].
-            logits: float [B,C], for "predicted" alone; no gradient flows into them.
-            weights: a, float [B,D]; None is 1.
+        Takes x, float [B,D], labels y, int64 [B], logits, float [B,C], for "predicted" alone and without a
+        gradient, and weights a, float [B,D], where None is 1. Raises ValueError for shapes that do not fit,
+        labels outside the classes, or "predicted" without logits.
         """
         return self.per_face(embedding, labels, logits, weights).mean()
 
@@ -274,15 +247,7 @@ class TripletCenter(Method):
         balanced_elements: keep those weights at a mean of 1; without it they learn to switch the loss off.
         center_lr: the centers' learning rate as a multiple of the recipe's; DACL's centers learn at 0.5, its
             network at 0.01. Runs of a few hundred steps need a larger value, or the centers do not converge.
-
-    Attributes:
-        trunk: images → features; "resnet18", "ir50" or "mobilefacenet".
-        pixels: PixelAttention, or None.
-        project: features → D dimensions, the identity where D is the trunk's.
-        norm: BatchNorm without scale and shift, or the identity.
-        elements: ElementAttention, or None.
-        triplet_center: the loss with its centers [C,D]; None for "none".
-        classify: embedding → logits.
+        trunk: "resnet18", "ir50" or "mobilefacenet".
     """
 
     paper = "Rajoli et al., CISS 2023, https://arxiv.org/abs/2302.04108"
@@ -309,8 +274,7 @@ class TripletCenter(Method):
         pretrained: bool = False,
     ):
         super().__init__(num_classes, size)
-        if metric_loss not in METRIC_LOSSES:
-            raise ValueError(f"metric_loss must be one of {', '.join(METRIC_LOSSES)}, got {metric_loss!r}")
+        check_choice("metric_loss", metric_loss, METRIC_LOSSES)
         if embedding_dim is not None and embedding_dim < 1:
             raise ValueError(f"embedding_dim must be at least 1, got {embedding_dim}")
         for name, value in (("loss_weight", loss_weight), ("center_lr", center_lr)):
@@ -344,42 +308,39 @@ class TripletCenter(Method):
         self.triplet_center = self.elements = None
 
     @property
-    def centers(self) -> torch.Tensor | None:
+    def centers(self) -> Tensor | None:
         """The learned class centers [C,D]; None without a metric loss."""
         return None if self.triplet_center is None else self.triplet_center.centers
 
-    def features(self, images: torch.Tensor) -> torch.Tensor:
+    def features(self, images: Tensor) -> Tensor:
         """[B,3,S,S] → [B,D_features,7,7]; a trunk with a 14×14 grid is averaged two by two."""
         grid = self.trunk(images)
         return grid if grid.shape[-1] == 7 else F.adaptive_avg_pool2d(grid, 7)
 
-    def embed_features(self, features: torch.Tensor) -> torch.Tensor:
+    def embed_features(self, features: Tensor) -> Tensor:
         """[B,D_features,7,7] → [B,D]."""
         pooled = features.mean((2, 3)) if self.pixels is None else self.pixels(features)
         return self.norm(self.project(pooled))
 
-    def embed(self, images: torch.Tensor) -> torch.Tensor:
+    def embed(self, images: Tensor) -> Tensor:
         """[B,3,S,S] → features averaged by the pixel-wise coefficients, [B,D]."""
         return self.embed_features(self.features(images))
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """[B,3,S,S] → logits [B,C]."""
         return self.logits(self.embed(images))
 
-    def logits(self, embedding: torch.Tensor) -> torch.Tensor:
+    def logits(self, embedding: Tensor) -> Tensor:
         """[B,D] → [B,C]."""
         return self.classify(self.gain * embedding)
 
-    def element_weights(self, images: torch.Tensor) -> torch.Tensor:
-        """The element-wise coefficients of each face, [B,D], as `ElementAttention` gives them.
-
-        Raises ValueError for a model without them.
-        """
+    def element_weights(self, images: Tensor) -> Tensor:
+        """Element-wise coefficients of each face, [B,D], of `ElementAttention`; ValueError without any."""
         if self.elements is None:
             raise ValueError("no element-wise coefficients here; create the model with element_attention=True")
         return self.elements(self.features(images).mean((2, 3)))
 
-    def training_losses(self, batch: FaceBatch) -> dict[str, torch.Tensor]:
+    def training_losses(self, batch: FaceBatch) -> dict[str, Tensor]:
         """Cross-entropy, the metric loss under its name, and CE + λ times that."""
         features = self.features(batch.images)
         embedding = self.embed_features(features)
@@ -395,9 +356,7 @@ class TripletCenter(Method):
         total = cross_entropy + self.loss_weight * metric
         return {"cross_entropy": cross_entropy, self.metric_loss: metric, "total": total}
 
-    def attention_maps(
-        self, images: torch.Tensor, target: torch.Tensor | None = None
-    ) -> dict[str, torch.Tensor]:
+    def attention_maps(self, images: Tensor, target: Tensor | None = None) -> dict[str, Tensor]:
         """The pixel-wise coefficients [B,1,7,7], 0…1; without them a class activation map.
 
         `target`: a class for each face, int64 [B], for the activation map; None is the predicted class.
@@ -425,13 +384,8 @@ class TripletCenter(Method):
 
 
 # DACL's script for RAF-DB, whose paper is the nearest one with public code; its centers learn at 0.5.
+TURNED = Augmentation(flip=0.5, rotation=10, shift=0.06)
 RAFDB = Recipe(
-    epochs=60,
-    batch_size=64,
-    lr=0.01,
-    weight_decay=5e-4,
-    schedule="step",
-    step_epochs=20,
-    augmentation=Augmentation(flip=0.5, rotation=10, shift=0.06),
+    epochs=60, batch_size=64, lr=0.01, weight_decay=5e-4, schedule="step", step_epochs=20, augmentation=TURNED
 )
 TripletCenter.recipes = {"smoke": SMOKE, "scratch": SCRATCH, "rafdb": RAFDB}

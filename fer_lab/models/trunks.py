@@ -28,7 +28,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from fer_lab.models.layers import Chain, evaluating, fold
 from fer_lab.models.method import IMAGE_SIZES, SIZES
@@ -36,10 +36,10 @@ from fer_lab.models.method import IMAGE_SIZES, SIZES
 TIMM = "timm:"
 
 
-def check_images(images: torch.Tensor, size: int) -> None:
-    """Raise ValueError, with both shapes, for anything but images [B,3,size,size]."""
-    if images.ndim != 4 or tuple(images.shape[1:]) != (3, size, size):
-        raise ValueError(f"expected images [B,3,{size},{size}], got {list(images.shape)}")
+def check_images(images: Tensor, *shape: int, what: str = "images") -> None:
+    """Raise ValueError, with both shapes, for anything but images [B,*shape]."""
+    if tuple(images.shape[1:]) != shape:
+        raise ValueError(f"expected {what} [B,{','.join(map(str, shape))}], got {list(images.shape)}")
 
 
 def _check_size(size: str) -> None:
@@ -47,24 +47,23 @@ def _check_size(size: str) -> None:
         raise ValueError(f"size must be 'tiny' or 'paper', got {size!r}")
 
 
+def _shortcut(channels: int, width: int, stride: int) -> Chain:
+    return Chain(nn.Conv2d(channels, width, 1, stride, bias=False), nn.BatchNorm2d(width))
+
+
 class Trunk(nn.Module):
     """What all trunks have in common: `forward` gives a grid of features, and `taps` earlier grids as well.
 
     Images of another size than the trunk's raise ValueError.
-
-    Attributes:
-        image_size: side of the images that it takes, S.
-        widths: channels of each tap.
-        out_channels: channels of the features, D; the last of `widths`.
     """
 
     def __init__(self, image_size: int, widths: tuple[int, ...]):
         super().__init__()
-        self.image_size = image_size
-        self.widths = widths
-        self.out_channels = widths[-1]
+        self.image_size = image_size  # side of the images that it takes, S
+        self.widths = widths  # channels of each tap
+        self.out_channels = widths[-1]  # channels of the features, D
 
-    def taps(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def taps(self, images: Tensor) -> tuple[Tensor, ...]:
         """[B,3,S,S] → the grids that the trunk offers, the features last."""
         return (self(images),)
 
@@ -84,7 +83,7 @@ class Residual(nn.Module):
         self.bn2: nn.Module = nn.BatchNorm2d(width)
         self.downsample = shortcut
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """[B,C,h,w] → [B,D,h/s,w/s]."""
         y = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
         y += x if self.downsample is None else self.downsample(x)
@@ -118,9 +117,9 @@ class ResNet(Trunk):
     def fold_for_inference(self) -> None:
         self.conv1, self.bn1 = fold(self.conv1, self.bn1)
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """[B,3,S,S] → [B,D,7,7]."""
-        check_images(images, self.image_size)
+        check_images(images, 3, self.image_size, self.image_size)
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         for i in range(self.stages):
             x = getattr(self, f"layer{i + 1}")(x)
@@ -128,9 +127,7 @@ class ResNet(Trunk):
 
 
 def _stage(channels: int, width: int, blocks: int, stride: int) -> nn.Sequential:
-    shortcut = None
-    if stride != 1 or channels != width:
-        shortcut = Chain(nn.Conv2d(channels, width, 1, stride, bias=False), nn.BatchNorm2d(width))
+    shortcut = None if stride == 1 and channels == width else _shortcut(channels, width, stride)
     first = Residual(channels, width, stride, shortcut)
     return nn.Sequential(first, *(Residual(width, width) for _ in range(blocks - 1)))
 
@@ -155,9 +152,7 @@ class IRUnit(nn.Module):
     def __init__(self, channels: int, width: int, stride: int, activation: nn.Module):
         super().__init__()
         self.stride = stride
-        self.shortcut = None
-        if channels != width:
-            self.shortcut = Chain(nn.Conv2d(channels, width, 1, stride, bias=False), nn.BatchNorm2d(width))
+        self.shortcut = None if channels == width else _shortcut(channels, width, stride)
         self.norm1 = nn.BatchNorm2d(channels)
         self.conv1 = nn.Conv2d(channels, width, 3, 1, 1, bias=False)
         self.activation = activation
@@ -168,7 +163,7 @@ class IRUnit(nn.Module):
         """Fold the last BatchNorm. The first one stays: conv1 pads with zeros, which it must not shift."""
         self.conv2, self.norm2 = fold(self.conv2, self.norm2)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """[B,C,h,w] → [B,D,h/s,w/s]."""
         passed = x[:, :, :: self.stride, :: self.stride] if self.shortcut is None else self.shortcut(x)
         return self.norm2(self.conv2(self.activation(self.conv1(self.norm1(x))))) + passed
@@ -188,28 +183,26 @@ class IRNet(Trunk):
             nn.Conv2d(3, widths[0], 3, 1, 1, bias=False), nn.BatchNorm2d(widths[0]), activation(widths[0])
         )
         self.stages = nn.ModuleList()
-        before = widths[0]
-        for i, (width, count) in enumerate(zip(widths, units, strict=True)):
-            channels = [before] + [width] * (count - 1)
-            strides = [1 if i == 0 and not large else 2] + [1] * (count - 1)
-            row = zip(channels, strides, strict=True)
-            self.stages.append(nn.Sequential(*(IRUnit(c, width, s, activation(width)) for c, s in row)))
-            before = width
+        strides = (2 if large else 1, 2, 2)
+        for before, width, count, stride in zip((widths[0], *widths[:-1]), widths, units, strides, strict=True):
+            first = IRUnit(before, width, stride, activation(width))
+            others = (IRUnit(width, width, 1, activation(width)) for _ in range(count - 1))
+            self.stages.append(nn.Sequential(first, *others))
 
-    def taps(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def taps(self, images: Tensor) -> tuple[Tensor, ...]:
         """[B,3,S,S] → features after each stage: [B,C₁,56,56], [B,C₂,28,28], [B,C₃,14,14]."""
         x1 = self.stages[0](self.stem(_pixels(images, self.image_size)))
         x2 = self.stages[1](x1)
         return x1, x2, self.stages[2](x2)
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """[B,3,S,S] → [B,C₃,14,14]."""
         return self.taps(images)[-1]
 
 
-def _pixels(images: torch.Tensor, size: int) -> torch.Tensor:
+def _pixels(images: Tensor, size: int) -> Tensor:
     """Checked images; of 224 px every second pixel, [B,3,112,112]."""
-    check_images(images, size)
+    check_images(images, 3, size, size)
     return F.interpolate(images, size=(112, 112), mode="nearest") if size == 224 else images
 
 
@@ -244,7 +237,7 @@ class ConvNorm(nn.Module):
     def fold_for_inference(self) -> None:
         self.conv, self.norm = fold(self.conv, self.norm)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """[B,C,h,w] → [B,D,h',w']."""
         return self.activation(self.norm(self.conv(x)))
 
@@ -252,10 +245,8 @@ class ConvNorm(nn.Module):
 class Bottleneck(nn.Module):
     """Wide inside, narrow outside: 1×1, depth-wise 3×3 with the stride, 1×1 without activation.
 
-    Args:
-        hidden: channels inside.
-        residual: add the input.
-        fused: one plain 3×3 convolution in place of the first two.
+    `hidden`: channels inside. `residual`: add the input. `fused`: one plain 3×3 convolution in place of the
+    first two.
     """
 
     def __init__(self, channels: int, width: int, hidden: int, stride: int = 1, *, residual: bool, fused: bool):
@@ -270,7 +261,7 @@ class Bottleneck(nn.Module):
             self.depthwise = ConvNorm(hidden, hidden, 3, stride, groups=hidden, activation=nn.PReLU(hidden))
         self.project = ConvNorm(hidden, width, 1)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """[B,C,h,w] → [B,D,h/s,w/s]."""
         inside = self.project(self.depthwise(self.spread(x)))
         return x + inside if self.residual else inside
@@ -285,7 +276,7 @@ class LandmarkHead(nn.Module):
         self.linear = nn.Linear(channels, 136, bias=False)
         self.norm = nn.BatchNorm1d(136)
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
+    def forward(self, features: Tensor) -> Tensor:
         """[B,D,7,7] → points [B,68,2]."""
         return self.norm(self.linear(self.depthwise(features).flatten(1))).unflatten(1, (68, 2))
 
@@ -293,14 +284,9 @@ class LandmarkHead(nn.Module):
 class MobileFaceNet(Trunk):
     """Features for POSTER's landmark tokens, and the 68 landmarks that they were learned for.
 
-    Args:
-        stem: channels behind the first convolution.
-        stages: for each of the three stages: its width, the channels inside the unit that halves the grid,
-            the channels inside its residual units, and their number.
-        out_channels: D.
-
-    Attributes:
-        head: features → points; the identity in a method that needs only the features.
+    `stem`: channels behind the first convolution. `stages`: the width of each, the channels inside the unit
+    that halves the grid, those inside its residual units, and their number. The head, features → points, is
+    the identity in a method that needs only the features.
     """
 
     def __init__(
@@ -327,14 +313,14 @@ class MobileFaceNet(Trunk):
         self.last = ConvNorm(before, out_channels, 1, activation=activation(out_channels))
         self.head: nn.Module = LandmarkHead(out_channels)
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """[B,3,S,S] → [B,D,7,7]."""
         x = self.stem(_pixels(images, self.image_size))
         for stage in self.stages:
             x = stage(x)
         return self.last(x)
 
-    def points(self, images: torch.Tensor) -> torch.Tensor:
+    def points(self, images: Tensor) -> Tensor:
         """[B,3,S,S] → 68 landmarks [B,68,2] in the iBUG order, x and y as shares 0…1 of the image's side."""
         return self.head(self(images))
 
@@ -358,11 +344,8 @@ class TimmTrunk(Trunk):
     with pre-trained weights that were learned with another one. Raises ValueError if timm has no network of
     this name (close names are listed), or if it cannot give grids of images of this size.
 
-    Args:
-        name: one of `timm.list_models()`.
-        image_size: S.
-        grids: sides of the taps, the features' last.
-        pretrained: load the weights that timm downloads for this network; without it nothing is downloaded.
+    `grids`: sides of the taps, the features' last. `pretrained`: load the weights that timm downloads for this
+    network; without it nothing is downloaded.
     """
 
     def __init__(self, name: str, image_size: int, grids: tuple[int, ...] = (7,), pretrained: bool = False):
@@ -396,13 +379,13 @@ class TimmTrunk(Trunk):
 
         self.net = reparameterize_model(self.net, inplace=True)
 
-    def taps(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def taps(self, images: Tensor) -> tuple[Tensor, ...]:
         """[B,3,S,S] → one grid [B,C,g,g] for each g of `grids`."""
-        check_images(images, self.image_size)
+        check_images(images, 3, self.image_size, self.image_size)
         taps = zip(_intermediates(self.net, self.stages, images), self.grids, strict=True)
         return tuple(tap if tap.shape[-1] == g else F.adaptive_avg_pool2d(tap, g) for tap, g in taps)
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """[B,3,S,S] → [B,D,g,g], g the last of `grids`."""
         return self.taps(images)[-1]
 
@@ -412,7 +395,7 @@ def _nearest(strides: list[int], wanted: float) -> int:
     return min(range(len(strides)), key=lambda i: (abs(strides[i] - wanted), -i))
 
 
-def _intermediates(net: Any, stages: list[int], images: torch.Tensor) -> list[torch.Tensor]:
+def _intermediates(net: Any, stages: list[int], images: Tensor) -> list[Tensor]:
     """What a network of timm gives after each of some stages, which may repeat, [B,C,h,w]."""
     once = sorted(set(stages))
     grids = net.forward_intermediates(images, indices=once, intermediates_only=True)

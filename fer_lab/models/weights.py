@@ -17,6 +17,7 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import fer_lab
@@ -74,25 +75,15 @@ def model_card(model: Method | MobileFaceNet) -> dict[str, Any]:
         size = next(name for name, side in IMAGE_SIZES.items() if side == model.image_size)
         card = {"method": LANDMARK_NETWORK, "size": size, "num_classes": 0, "options": {}, "classes": []}
         return {**card, "color_order": "RGB"}
-    return {
-        "method": model.name,
-        "size": model.size,
-        "num_classes": model.num_classes,
-        "options": model.options,
-        "classes": list(model.classes),
-        "color_order": model.color_order,
-    }
+    own = {key: getattr(model, key) for key in ("size", "num_classes", "options", "color_order")}
+    return {"method": model.name, "classes": list(model.classes), **own}
 
 
 def check_target(path: Path, *, card: bool = False) -> None:
-    """Refuse a name that weights, and their card as Markdown, should not be written under.
+    """Refuse a name that weights, and with `card` their card as Markdown, should not be written under.
 
-    Args:
-        card: the card is written beside them, so a Markdown file of this name that belongs to no weights stays.
-
-    Raises:
-        ValueError: another suffix than .safetensors.
-        FileExistsError: the card would take the place of a file of something else.
+    Raises ValueError for another suffix than .safetensors, and FileExistsError where the card would take the
+    place of a Markdown file that belongs to no weights.
     """
     if path.suffix != ".safetensors":
         raise ValueError(f"weights are written as .safetensors, got {path.name!r}; let the name end so")
@@ -104,15 +95,11 @@ def check_target(path: Path, *, card: bool = False) -> None:
 def save_model(model: Method | MobileFaceNet, path: str | Path, *, half: bool = False, **card: Any) -> None:
     """Write weights and buffers as safetensors, with `model_card` and `card` as one JSON string in its header.
 
-    Args:
-        half: store floating-point tensors as float16, for small files that ship.
-        card: plain data to keep with them (data, command, seed, score, …).
-
-    Raises:
-        ValueError: a number that is not finite, or that float16 cannot hold, or a card that is not plain data.
-        DiskFullError: no space.
+    `half` stores floating-point tensors as float16, for small files that ship. `card` is plain data to keep
+    with them (data, command, seed, score, …). Raises ValueError for a number that is not finite or that
+    float16 cannot hold, or a card that is not plain data, and DiskFullError.
     """
-    tensors: dict[str, torch.Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}
     first_names: dict[object, str] = {}
     for name, tensor in model.state_dict().items():
@@ -122,8 +109,7 @@ def save_model(model: Method | MobileFaceNet, path: str | Path, *, half: bool = 
             aliases[name] = first_names[place]
             continue
         first_names[place] = name
-        small = half and tensor.is_floating_point()
-        kind = torch.float16 if small else tensor.dtype
+        kind = torch.float16 if half and tensor.is_floating_point() else tensor.dtype
         tensors[name] = tensor.detach().to("cpu", kind, copy=True).contiguous()
         if not tensors[name].isfinite().all():
             large = "beyond ±65,504, too large for float16; use half=False"
@@ -140,7 +126,7 @@ def save_model(model: Method | MobileFaceNet, path: str | Path, *, half: bool = 
         safetensors.torch.save_file(tensors, temporary, metadata=header)
 
 
-def _digest(card: dict[str, Any], tensors: dict[str, torch.Tensor]) -> str:
+def _digest(card: dict[str, Any], tensors: dict[str, Tensor]) -> str:
     """SHA-256 of a card without its digest, and of its tensors' names, types, shapes and bytes."""
     card = {key: value for key, value in card.items() if key != "sha256"}
     digest = hashlib.sha256(json.dumps(card, sort_keys=True).encode())
@@ -154,20 +140,17 @@ def _digest(card: dict[str, Any], tensors: dict[str, torch.Tensor]) -> str:
 def read_card(path: str | Path) -> dict[str, Any]:
     """The card of a file written by `save_model`.
 
-    Raises:
-        FileNotFoundError: no such file.
-        CheckpointError: the file is not safetensors, it is damaged, or it has no usable card.
+    Raises FileNotFoundError, or CheckpointError for a file that is not safetensors, damaged, or without a card.
     """
     return _read_weights(Path(path))[0]
 
 
-def _read_weights(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+def _read_weights(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if path.exists() and not path.is_file():
         raise CheckpointError(f"{path} is a folder, a pipe or a device; expected a .safetensors file")
     if not path.is_file():
-        raise FileNotFoundError(
-            one_line(f"{path} does not exist; expected a .safetensors file written by fer_lab")
-        )
+        missing = f"{path} does not exist; expected a .safetensors file written by fer_lab"
+        raise FileNotFoundError(one_line(missing))
     if path.suffix.lower() in (".pth", ".pt", ".ckpt", ".tar", ".bin", ".pkl"):
         raise CheckpointError(
             f"{path} is an authors' checkpoint; turn it into a file of ours first: fer-lab convert {path.name} "
@@ -217,10 +200,8 @@ def _check_card(card: dict[str, Any]) -> None:
     if not len(names) == len(card["classes"]) == card["num_classes"]:
         named = f"different classes are named {card['classes']}; a name has at most {LONGEST} bytes"
         raise ValueError(f"{card['num_classes']} {named}")
-    if card.get("color_order") not in COLOR_ORDERS:
-        raise ValueError(
-            f"color_order should be one of {', '.join(COLOR_ORDERS)}, is {card.get('color_order')!r}"
-        )
+    if (order := card.get("color_order")) not in COLOR_ORDERS:
+        raise ValueError(f"color_order should be one of {', '.join(COLOR_ORDERS)}, is {order!r}")
     if not all(isinstance(name, str) for name in card["aliases"].values()):
         raise ValueError(f"aliases should be names, are {card['aliases']}")
     numbers = {"num_classes": card["num_classes"], **card["options"]}
@@ -237,23 +218,17 @@ def _is_large(value: object) -> bool:
 
 
 def load_weights(model: Method | MobileFaceNet, path: str | Path) -> dict[str, Any]:
-    """Copy weights into a model of the same method, size and class count, tensor for tensor.
+    """Copy weights into a model of the same method, size and class count; returns their card.
 
-    Returns:
-        The file's card.
-
-    Raises:
-        FileNotFoundError: no such file.
-        CheckpointError: the file is damaged, foreign, or of another model; nothing was copied.
+    Raises FileNotFoundError, or CheckpointError, with nothing copied, for a damaged or foreign file or another
+    model's.
     """
     card, state = _read_weights(Path(path))
     _fill(model, card, state, Path(path))
     return card
 
 
-def _fill(
-    model: Method | MobileFaceNet, card: dict[str, Any], state: dict[str, torch.Tensor], path: Path
-) -> None:
+def _fill(model: Method | MobileFaceNet, card: dict[str, Any], state: dict[str, Tensor], path: Path) -> None:
     identity = model_card(model)
     check_identity(card, identity, ("method", "num_classes", "size"), path, "the model")
     classes = identity["classes"]
@@ -305,9 +280,7 @@ class _Bounded(TorchDispatchMode):
 def load_model(path: str | Path) -> Method:
     """Build the method that `save_model` wrote, in eval mode on the CPU.
 
-    Raises:
-        FileNotFoundError: no such file.
-        CheckpointError: the file is damaged or foreign, or its card describes no method of this package.
+    Raises FileNotFoundError, or CheckpointError for a damaged or foreign file, or a card of no known method.
     """
     card, state = _read_weights(Path(path))
     times = TIMES_WITH_TIMM if "timm:" in str(card["options"]) else TIMES
@@ -328,11 +301,7 @@ def load_model(path: str | Path) -> Method:
 def check_identity(
     card: Mapping[str, Any], expected: Mapping[str, Any], keys: Sequence[str], path: Path, owner: str
 ) -> None:
-    """Compare those of `keys` that both sides have.
-
-    Raises:
-        CheckpointError: they differ; the message names both, as `path` and `owner`.
-    """
+    """Compare those of `keys` that both sides have; CheckpointError, which names both, where they differ."""
     for key in keys:
         if key not in card or key not in expected:
             continue
@@ -347,13 +316,9 @@ def check_identity(
 
 
 def shipped_weights(name: str, trained_on: str | None = None) -> Path:
-    """The weights of a method that come with the package.
+    """The weights of a method that come with the package; ValueError if it has none.
 
-    Args:
-        trained_on: "ferplus" or "synthetic"; None takes the first of `SHIPPED` that has the method.
-
-    Raises:
-        ValueError: the package has no weights of this method.
+    `trained_on`: "ferplus" or "synthetic"; None takes the first of `SHIPPED` that has the method.
     """
     for kind in (trained_on,) if trained_on else SHIPPED:
         if (path := SHIPPED_FOLDER / kind / f"{name}.safetensors").exists():
@@ -389,10 +354,9 @@ def card_text(card: Mapping[str, Any]) -> str:
         )
     else:
         outputs = f"{card['num_classes']} classes ({', '.join(card['classes'])})"
-        grey = " It learned from grey pictures, so it turns every picture grey first." * (
-            card["color_order"] == "GREY"
-        )
-        limits = LIMITS.get(card["dataset"], LIMITS[""]) + grey
+        limits = LIMITS.get(card["dataset"], LIMITS[""])
+        if card["color_order"] == "GREY":
+            limits += " It learned from grey pictures, so it turns every picture grey first."
         apart = ", whose people appear nowhere in training" if card["dataset"] == "synthetic" else ""
         origin = (
             f"Measured once on the {card['faces']:,} {card['split']} faces of the same set "

@@ -20,16 +20,10 @@ from fer_lab.models.weights import check_target, load_weights, save_model
 def start_from_weights(model: Method, path: Path, order: str = "") -> str:
     """Fill a model from a file of ours, or from a checkpoint in its authors' names.
 
-    Args:
-        path: `.safetensors` is a file of ours; `load_official` reads every other one, of a model or its trunk.
-        order: the data set whose label order the head of an authors' checkpoint has; "" leaves it as it is.
-
-    Returns:
-        A sentence on what was filled.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file does not fit, or there is an order for a file of ours, whose head is canonical.
+    `.safetensors` is a file of ours; `load_official` reads every other one, of a model or its trunk. `order`:
+    the data set whose label order the head of an authors' checkpoint has; "" leaves it as it is. Returns a
+    sentence on what was filled. Raises FileNotFoundError, or ValueError for a file that does not fit, or an
+    order for a file of ours, whose head is canonical.
     """
     if path.suffix != ".safetensors":
         return str(load_official(model, path, order or None))
@@ -52,20 +46,11 @@ def convert(
 ) -> LoadReport:
     """Write an authors' checkpoint as a file of ours, which everything here opens: evaluate, predict, explorer.
 
-    Without an order a warning says that the order of the classes is unknown.
-
-    Args:
-        checkpoint: in its authors' names.
-        out: safetensors with a card.
-        model, size, num_classes, options: the model that the checkpoint is of, as `create_model` takes them.
-        order: the data set whose label order its head has; "" leaves it as it is.
-        force: write over a file that is there.
-
-    Raises:
-        FileNotFoundError: no such file.
-        FileExistsError: `out` is there already.
-        ValueError: `out` is not .safetensors; an unknown order; the checkpoint does not fit, or is of a trunk
-            alone, which cannot predict anything.
+    `model`, `size`, `num_classes` and `options` are as `create_model` takes them. `order`: the data set whose
+    label order the checkpoint's head has; without it a warning says that the order of the classes is unknown.
+    `force`: write over a file that is there, instead of FileExistsError. Raises FileNotFoundError, or
+    ValueError for an `out` that is not .safetensors, an unknown order, a checkpoint that does not fit, or one
+    of a trunk alone, which cannot predict anything.
     """
     check_target(out)
     if out.exists() and not force:
@@ -104,13 +89,9 @@ def order_scores(
 ) -> dict[str, float]:
     """Accuracy of an authors' checkpoint under every label order that its head may have, best first.
 
-    Args:
-        faces: with canonical labels; the training faces, so that no test face takes part in the choice.
-        model, size, num_classes, options: as `convert` takes them.
-        each: how many faces of each class to look at, at most.
-
-    Raises:
-        ValueError: the checkpoint does not fit, or the classes of the faces are not canonical.
+    Takes faces with canonical labels, those of training, so that no test face takes part in the choice, and
+    looks at `each` of a class, at most; the rest is as `convert` takes it. Raises ValueError for a checkpoint
+    that does not fit, or classes that are not canonical.
     """
     if faces.classes != CANONICAL[: faces.num_classes]:
         raise ValueError(
@@ -141,13 +122,8 @@ def start_from_trunk(model: Method, trained: Method) -> str:
     """Copy the trunk of a trained model into another one, as the papers start from face recognition's.
 
     Where both models name more than the trunk as their `backbone`, as QCS and DCS do with their base network,
-    these parts are copied too.
-
-    Returns:
-        A sentence on what was copied.
-
-    Raises:
-        ValueError: one of the two has no trunk, or parts that both have differ.
+    these parts are copied too. Returns a sentence on what was copied. Raises ValueError where one of the two
+    has no trunk, or parts that both have differ.
     """
     own, source = (getattr(method, "trunk", None) for method in (model, trained))
     if not (isinstance(own, nn.Module) and isinstance(source, nn.Module)):

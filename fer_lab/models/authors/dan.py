@@ -6,25 +6,11 @@ from fer_lab.models.authors.naming import Naming, State, inside
 from fer_lab.models.dan import DAN
 from fer_lab.models.method import Method
 
-_WHOLE = {
-    "features.0": "trunk.conv1",
-    "features.1": "trunk.bn1",
-    "features.4": "trunk.layer1",
-    "features.5": "trunk.layer2",
-    "features.6": "trunk.layer3",
-    "features.7": "trunk.layer4",
-    "fc": "fusion.fc",
-    "bn": "fusion.norm",
-}
-_HEAD = {
-    "sa.conv1x1": "spatial.reduce",
-    "sa.conv_3x3": "spatial.square",
-    "sa.conv_1x3": "spatial.row",
-    "sa.conv_3x1": "spatial.column",
-    "ca.attention.0": "channel.squeeze",
-    "ca.attention.1": "channel.norm",
-    "ca.attention.3": "channel.excite",
-}
+_WHOLE = {"features.0": "trunk.conv1", "features.1": "trunk.bn1", "fc": "fusion.fc", "bn": "fusion.norm"}
+_WHOLE |= {f"features.{i + 3}": f"trunk.layer{i}" for i in range(1, 5)}
+_SPATIAL = {"conv1x1": "reduce", "conv_3x3": "square", "conv_1x3": "row", "conv_3x1": "column"}
+_HEAD = inside("sa.", "spatial.", _SPATIAL)
+_HEAD |= inside("ca.attention.", "channel.", {"0": "squeeze", "1": "norm", "3": "excite"})
 
 
 def dan_naming(model: Method, state: State) -> Naming | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
+from torch import Tensor
 
 from fer_lab.data.expressions import from_canonical
 from fer_lab.models.authors.dan import dan_naming
@@ -36,22 +37,16 @@ COUNTER = "num_batches_tracked"
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What a checkpoint filled.
+    """What a checkpoint filled."""
 
-    Attributes:
-        used: our names of the tensors that were filled.
-        ignored: the checkpoint's names that have no place in the model, with the reason.
-        untouched: our names that the checkpoint does not have (a trunk's file has no head), apart from the
-            BatchNorms' counters of batches, which old files lack and which only act without a momentum.
-        order: the label order that was declared for the checkpoint's head, or None.
-        color_order: "RGB" or "BGR" where the checkpoint's origin tells it. The model keeps it, and everything
-            that feeds images to the model follows it.
-    """
-
-    used: tuple[str, ...]
-    ignored: dict[str, str]
+    used: tuple[str, ...]  # our names of the tensors that were filled
+    ignored: dict[str, str]  # the checkpoint's names that have no place in the model, with the reason
+    # Our names that the checkpoint does not have (a trunk's file has no head), apart from the BatchNorms'
+    # counters of batches, which old files lack and which only act without a momentum.
     untouched: tuple[str, ...]
-    order: str | None
+    order: str | None  # the label order that was declared for the checkpoint's head
+    # "RGB" or "BGR" where the checkpoint's origin tells it. The model keeps it, and all that feeds it follows
+    # it.
     color_order: str | None = None
 
     def __str__(self) -> str:
@@ -69,14 +64,11 @@ class LoadReport:
         return "; ".join(lines)
 
 
-def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a checkpoint file, without containers and without the prefixes of wrappers.
 
-    A file with the weights and their running average gives the average, with a warning.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file is not a checkpoint, or it holds more than tensors and plain data.
+    A file with the weights and their running average gives the average, with a warning. Raises
+    FileNotFoundError, or ValueError for no checkpoint, or one of more than tensors and plain data.
     """
     path = Path(path)
     if not path.is_file():
@@ -107,7 +99,7 @@ def _read_pickled(path: Path) -> object:
         return read_with_recorders(path)
 
 
-def _state_dict_in(content: object, origin: str = "checkpoint") -> dict[str, torch.Tensor]:
+def _state_dict_in(content: object, origin: str = "checkpoint") -> dict[str, Tensor]:
     while isinstance(content, Mapping):
         inside = [key for key in CONTAINERS if isinstance(content.get(key), Mapping)]
         if not inside:
@@ -119,7 +111,7 @@ def _state_dict_in(content: object, origin: str = "checkpoint") -> dict[str, tor
             )
         content = content[inside[0]]
     items = content.items() if isinstance(content, Mapping) else ()
-    state = {k: v for k, v in items if isinstance(k, str) and isinstance(v, torch.Tensor)}
+    state = {k: v for k, v in items if isinstance(k, str) and isinstance(v, Tensor)}
     if aside := [name for name in state if name.startswith(NO_NETWORK)]:
         warnings.warn(f"{origin}: {', '.join(aside)} left out, not part of a network", stacklevel=4)
         state = {name: tensor for name, tensor in state.items() if name not in aside}
@@ -148,13 +140,9 @@ def load_official(model: Method, source: State | str | Path, order: str | None =
         order: the data set whose label order the checkpoint's head has ("rafdb", "affectnet", …); the head
             is permuted into the canonical order. None leaves it as it is.
 
-    Returns:
-        What was used, ignored and left. The model is changed only if everything fits.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: a tensor that is neither known nor on the list of those without effect, one that is
-            missing, or one whose shape is not the model's (both shapes are named).
+    Returns what was used, ignored and left. The model is changed only if everything fits. Raises
+    FileNotFoundError, or ValueError for a tensor that is neither known nor on the list of those without effect,
+    one that is missing, or one whose shape is not the model's (both shapes are named).
 
     Example:
         >>> model = create_model("dan", size="paper")
@@ -194,10 +182,10 @@ def _naming_of(model: Method, state: State) -> Naming:
     )
 
 
-def _rename(state: State, naming: Naming, model: Method) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+def _rename(state: State, naming: Naming, model: Method) -> tuple[dict[str, Tensor], dict[str, str]]:
     """(our name → tensor that fits; their name → reason to ignore it)."""
     own = model.state_dict()
-    filled: dict[str, torch.Tensor] = {}
+    filled: dict[str, Tensor] = {}
     ignored: dict[str, str] = {}
     refused: list[str] = []
     for name, tensor in state.items():

@@ -3,27 +3,21 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
+from torch import Tensor
 
-State = Mapping[str, torch.Tensor]
+State = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Naming:
-    """The names in one kind of checkpoint → ours.
+    """The names in one kind of checkpoint → ours."""
 
-    Attributes:
-        names: the beginning of a name of theirs, up to a dot or its end → what replaces it, or "#reason" where
-            the tensors are ignored.
-        part: prefix of our names that the checkpoint must fill; "" is the whole model.
-        head: our names of the tensors with one row for each class, in the checkpoint's label order.
-        color_order: channel order that the model has to take its images in; None leaves it as it is.
-    """
-
+    # The beginning of a name of theirs, up to a dot or its end → what replaces it, or "#reason" where the
+    # tensors are ignored.
     names: Mapping[str, str]
-    part: str = ""
-    head: tuple[str, ...] = ()
-    color_order: str | None = None
+    part: str = ""  # prefix of our names that the checkpoint must fill; "" is the whole model
+    head: tuple[str, ...] = ()  # our names of the tensors with a row for each class, in their label order
+    color_order: str | None = None  # in which the model has to take its images; None leaves it as it is
 
     def rename(self, name: str) -> str | None:
         """Our name, "#reason" for a tensor that is ignored, None for an unknown name."""

@@ -3,7 +3,7 @@
 import re
 
 from fer_lab.models.authors.naming import Naming, State, inside
-from fer_lab.models.authors.trunks import IR50, MOBILEFACENET
+from fer_lab.models.authors.trunks import GATED_CLASSIFIER, IR50, MOBILEFACENET
 from fer_lab.models.method import Method
 from fer_lab.models.poster import POSTER
 
@@ -14,32 +14,17 @@ _WHOLE = {
     "pyramid_fuse.norm": "norm",
     "pyramid_fuse.downsample_m": "narrow.0",
     "pyramid_fuse.downsample_s": "narrow.1",
-    "se_block.linear1": "gate.squeeze",
-    "se_block.linear2": "gate.excite",
-    "head.linear": "classify",
+    **GATED_CLASSIFIER,
     **inside("ir_back.", "trunk.", IR50),
     **inside("face_landback.", "landmarks.", MOBILEFACENET),
 }
-_BLOCK = {
-    "attn_img": "image_attention",
-    "attn_lm": "landmark_attention",
-    "mlp1.fc1": "image_mlp.0",
-    "mlp1.fc2": "image_mlp.2",
-    "mlp2.fc1": "landmark_mlp.0",
-    "mlp2.fc2": "landmark_mlp.2",
-    "norm1": "norm1",
-    "norm2": "norm2",
-    "norm3": "norm3",
-    "norm4": "norm4",
-    "conv": "mix",
-}
-_STEP = {
-    **inside("block_l.", "blocks.0.", _BLOCK),
-    **inside("block_m.", "blocks.1.", _BLOCK),
-    **inside("block_s.", "blocks.2.", _BLOCK),
-    "upsample_m": "widen.0",
-    "upsample_s": "widen.1",
-}
+_BLOCK = {"attn_img": "image_attention", "attn_lm": "landmark_attention", "conv": "mix"}
+_BLOCK |= {f"norm{i}": f"norm{i}" for i in range(1, 5)}
+for _theirs, _ours in (("mlp1.", "image_mlp."), ("mlp2.", "landmark_mlp.")):
+    _BLOCK |= inside(_theirs, _ours, {"fc1": "0", "fc2": "2"})
+_STEP = {"upsample_m": "widen.0", "upsample_s": "widen.1"}
+for _level, _width in enumerate("lms"):
+    _STEP |= inside(f"block_{_width}.", f"blocks.{_level}.", _BLOCK)
 
 
 def poster_naming(model: Method, state: State) -> Naming | None:

@@ -9,40 +9,22 @@ import numpy as np
 import torch
 
 from fer_lab.models.authors.naming import Naming, State, inside
-from fer_lab.models.authors.trunks import IR50
+from fer_lab.models.authors.trunks import GATED_CLASSIFIER, IR50
 from fer_lab.models.method import Method
 from fer_lab.models.qcs import QCS
 
 _IDLE = "#never acts in the authors' model"
-_BETWEEN = {
-    "conv1": "reduce.0",
-    "conv2": "reduce.1",
-    "conv3": "reduce.2",
-    "embed_q": "embed_taps.0",
-    "embed_k": "embed_taps.1",
-    "embed_v": "embed_taps.2",
-    # Later versions of their code call the embeddings by numbers.
-    "embed_1": "embed_taps.0",
-    "embed_2": "embed_taps.1",
-    "embed_3": "embed_taps.2",
-}
-_CROSS = {name: name for name in ("theta", "norm1", "norm2", "proj")} | {"mlp.fc1": "mlp.0", "mlp.fc2": "mlp.3"}
-_BLOCK = {
-    "norm1": "norm1",
-    "norm2": "norm2",
-    "attn.qkv": "attention.qkv",
-    "attn.proj": "attention.proj",
-    "mlp.fc1": "mlp.0",
-    "mlp.fc2": "mlp.3",
-    "conv": _IDLE,
-}
+_BETWEEN = {f"conv{i + 1}": f"reduce.{i}" for i in range(3)}
+# Later versions of their code call the three embeddings by numbers, not by letters.
+_BETWEEN |= {f"embed_{which}": f"embed_taps.{i % 3}" for i, which in enumerate("qkv123")}
+_SHARED = {"norm1": "norm1", "norm2": "norm2", "mlp.fc1": "mlp.0", "mlp.fc2": "mlp.3"}
+_CROSS = _SHARED | {"theta": "theta", "proj": "proj"}
+_BLOCK = _SHARED | {"attn.qkv": "attention.qkv", "attn.proj": "attention.proj", "conv": _IDLE}
 _CLASSIFIER = {
     "cls_token": "class_token",
     "pos_embed": "positions",
-    "se_block.linear1": "gate.squeeze",
-    "se_block.linear2": "gate.excite",
-    "head.linear": "classify",
     "norm": "norm",
+    **GATED_CLASSIFIER,
     **dict.fromkeys(("patch_embed", "eca_block", "CON1", "IRLinear1", "IRLinear2"), _IDLE),
 }
 
@@ -89,10 +71,7 @@ def read_with_recorders(path: Path) -> object:
     """What a checkpoint holds that keeps the training script's recorder objects next to its tensors.
 
     Still a weights-only load: a class without code replaces every class that is named like a recorder, and
-    apart from them only NumPy's arrays are admitted.
-
-    Raises:
-        Exception: whatever torch raises for a file that would have to run other code.
+    apart from them only NumPy's arrays are admitted. torch raises for a file that would run other code.
     """
     wanted = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     recorders = [name for name in wanted if re.fullmatch(r"[\w.]*\.?Recorder\w*", name)]

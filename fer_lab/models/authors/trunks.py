@@ -23,19 +23,23 @@ for _stage, (_first, _count) in enumerate(((0, 3), (3, 4), (7, 14))):
         for _theirs in (f"body.{_first + _unit}.", f"body{_stage + 1}.{_unit}."):
             IR50 |= inside(_theirs, f"stages.{_stage}.{_unit}.", _IR_UNIT)
 
+# What POSTER and QCS call the end of a classifier, the same in both.
+GATED_CLASSIFIER = inside("se_block.", "gate.", {"linear1": "squeeze", "linear2": "excite"})
+GATED_CLASSIFIER |= {"head.linear": "classify"}
+
 _CONV_NORM = {"conv": "conv", "bn": "norm", "prelu": "activation"}
-_MOBILE_UNIT = (
-    inside("conv.", "spread.", _CONV_NORM)
-    | inside("conv_dw.", "depthwise.", _CONV_NORM)
-    | inside("project.", "project.", _CONV_NORM)
-)
-MOBILEFACENET = (
-    inside("conv1.", "stem.0.", _CONV_NORM)
-    | inside("conv2_dw.", "stem.1.", _CONV_NORM)
-    | inside("conv_6_sep.", "last.", _CONV_NORM)
-    | inside("output_layer.conv_6_dw.", "head.depthwise.", _CONV_NORM)
-    | {"output_layer.linear": "head.linear", "output_layer.bn": "head.norm"}
-)
+_MOBILE_UNIT: dict[str, str] = {}
+for _theirs, _ours in (("conv", "spread"), ("conv_dw", "depthwise"), ("project", "project")):
+    _MOBILE_UNIT |= inside(f"{_theirs}.", f"{_ours}.", _CONV_NORM)
+MOBILEFACENET = {"output_layer.linear": "head.linear", "output_layer.bn": "head.norm"}
+_single = {
+    "conv1": "stem.0",
+    "conv2_dw": "stem.1",
+    "conv_6_sep": "last",
+    "output_layer.conv_6_dw": "head.depthwise",
+}
+for _theirs, _ours in _single.items():
+    MOBILEFACENET |= inside(f"{_theirs}.", f"{_ours}.", _CONV_NORM)
 for _stage, (_down, _count) in enumerate((("conv_23", 4), ("conv_34", 6), ("conv_45", 2))):
     MOBILEFACENET |= inside(f"{_down}.", f"stages.{_stage}.0.", _MOBILE_UNIT)
     for _unit in range(_count):
