@@ -34,16 +34,10 @@ def bench_data(
     The system's page cache holds the memory map, as it does from the second epoch of a training. Sets of
     `counts` grey faces of 56 px, in empty files, show what a larger set costs. Returns columns what, px (of the
     result), faces (in the set), faces_per_s, and for `counts` own_mb: what set and loader add to this process's
-    memory, without the file's pages, which the system may take back. Raises ValueError for a data set without
-    its folder.
+    memory, without the file's pages, which the system may take back.
 
-    Args:
-        size: side of the images in pixels.
-        n: how many faces are rendered.
-        dataset, root: also measure this data set, out of its cache; see `load_dataset`.
-        batch_size: faces a batch.
-        seconds: how long reading is timed.
-        counts: sizes of the sets that are compared.
+    `n` faces are rendered, and reading is timed for `seconds`. A data set in its folder (see `load_dataset`) is
+    measured too, out of its cache; without the folder that is a ValueError.
     """
     real = None
     if dataset is not None:

@@ -1,6 +1,7 @@
 """The cost of the metric losses, relative to a training step of the network that uses them."""
 
 import functools
+import itertools
 import statistics
 from collections.abc import Callable
 
@@ -9,6 +10,7 @@ import torch
 
 from fer_lab._progress import progress
 from fer_lab.bench.models import BATCHES, Job, check_device, in_own_process, times_of
+from fer_lab.models.triplet_center import HINGES, NEGATIVES, TripletCenterLoss, center_loss
 
 
 def bench_losses(batch: int = 512, classes: int = 8, dim: int = 512, *, device: str = "auto") -> pd.DataFrame:
@@ -35,12 +37,7 @@ def bench_losses(batch: int = 512, classes: int = 8, dim: int = 512, *, device: 
 
 
 def loss_steps(batch: int, classes: int, dim: int, device: str = "cpu") -> dict[str, Callable[[], None]]:
-    """Forward and backward of each metric loss and of cross-entropy, on random faces, by name.
-
-    Gradients reach the embedding, the element-wise weights and the centers.
-    """
-    from fer_lab.models.triplet_center import HINGES, NEGATIVES, TripletCenterLoss, center_loss
-
+    """Forward and backward of each metric loss and of cross-entropy, by name, on one set of random faces."""
     generator = torch.Generator().manual_seed(0)
     x, logits, weights = (
         torch.rand(batch, columns, generator=generator).to(device).requires_grad_()
@@ -52,10 +49,9 @@ def loss_steps(batch: int, classes: int, dim: int, device: str = "cpu") -> dict[
         "cross_entropy": lambda: torch.nn.functional.cross_entropy(logits, labels),
         "center": lambda: center_loss(x, labels, centers, weights),
     }
-    for hinge in HINGES:
-        for negatives in NEGATIVES:
-            loss = TripletCenterLoss(classes, dim, 0.1, negatives, hinge=hinge).to(device)
-            losses[f"{negatives}, {hinge}"] = functools.partial(loss, x, labels, logits, weights)
+    for hinge, negatives in itertools.product(HINGES, NEGATIVES):
+        loss = TripletCenterLoss(classes, dim, 0.1, negatives, hinge=hinge).to(device)
+        losses[f"{negatives}, {hinge}"] = functools.partial(loss, x, labels, logits, weights)
 
     def step(loss: Callable[[], torch.Tensor]) -> None:
         for leaf in (x, logits, weights, centers):

@@ -5,6 +5,7 @@ hide the memory of another. Other programs on the same cores change every number
 """
 
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -44,9 +45,8 @@ BATCHES = {
     "cuda": {"tiny": 1024, "paper": 256},
 }
 COLUMNS = (
-    *("model", "size", "mode", "path", "batch"),
-    *("images_per_s", "ms_per_step", "peak_mb", "gflop_per_image", "share_of_peak"),
-    *("parameters_m", "first_step_s"),
+    *("model", "size", "mode", "path", "batch", "images_per_s", "ms_per_step", "peak_mb"),
+    *("gflop_per_image", "share_of_peak", "parameters_m", "first_step_s"),
 )
 
 
@@ -76,15 +76,10 @@ def bench_models(
 ) -> pd.DataFrame:
     """Speed, memory and cost of models with random weights on random images.
 
-    Raises ValueError for an unknown model, size, mode or path, and RuntimeError for a measurement that failed.
-
-    Args:
-        models: names; None is all of them. A model is left out of the sizes that it does not have.
-        modes, paths: from `MODES`, `EVERY_PATH`.
-        batch: examples a step; None takes what suits the device and size.
-        seconds: how long each row is timed, after warming up; at least three steps.
-        device: "auto", "cpu", "cuda" or "mps".
-        progress: show a bar; None shows one at a terminal and in a live notebook.
+    None takes all models, the batch that suits device and size, and a bar at a terminal and in a live notebook.
+    A model is left out of the sizes that it does not have. Modes and paths are from `MODES` and `EVERY_PATH`,
+    the device is "auto", "cpu", "cuda" or "mps". Each row is timed for `seconds`, at least three steps, after
+    warming up. Raises ValueError for what is unknown, and RuntimeError for a measurement that failed.
 
     Returns:
         A row for each combination, with the columns `COLUMNS`:
@@ -92,9 +87,8 @@ def bench_models(
         peak_mb is what the model and its steps add to the process (to the GPU's memory there; NaN where
         the system does not tell); gflop_per_image is 2 × multiply-adds, backward pass included in training;
         share_of_peak is against `dense_peak` at the same precision, NaN where other programs slowed the peak
-        down so much that the share would be above 1; parameters_m counts the millions of
-        parameters that take part (see `count_parameters`); first_step_s is the slowest of the first three
-        steps, which torch.compile makes long.
+        down so much that the share would be above 1; parameters_m counts the millions of parameters that take
+        part (see `count_parameters`); first_step_s, the slowest of the first three, is long with torch.compile.
     """
     models = list_models() if models is None else list(models)
     sizes_of = {name: method_class(name).sizes for name in models}
@@ -105,14 +99,11 @@ def bench_models(
     if batch is not None and batch < 2:
         raise ValueError(f"batch normalisation needs a batch of at least 2 examples, got {batch}")
     device = check_device(device)
-    batches = BATCHES[device]
+    suits = BATCHES[device]
     jobs = [
-        Job(name, size, mode, path, batch or batches["tiny" if size == "tiny" else "paper"], seconds, device)
-        for name in models
-        for size in sizes
-        if size in sizes_of[name]
-        for mode in modes
-        for path in paths
+        Job(*one, batch or suits["tiny" if one[1] == "tiny" else "paper"], seconds, device)
+        for one in itertools.product(models, sizes, modes, paths)
+        if one[1] in sizes_of[one[0]]
     ]
     bar = progress_bar(jobs, "bench", shown=progress)
     table = pd.DataFrame([{**dataclasses.asdict(job), **in_own_process(job)} for job in bar])
@@ -125,13 +116,11 @@ def bench_models(
 
 
 def dense_peak(precision: str = "fp32", device: str = "cpu", *, seconds: float = 1.0) -> float:
-    """The machine's practical peak in GFLOP/s: the faster of two dense products, each run for `seconds`/2.
+    """The machine's practical peak in GFLOP/s in "fp32" or "bf16": the faster of two dense products.
 
-    One is a product of two large square matrices, the other a 3×3 convolution. They come from different
-    libraries, and neither is the faster one everywhere: on a processor with AVX-512 by AMD, MKL multiplies
-    float32 matrices at 101 GFLOP/s a core, where oneDNN's convolutions, by the plain formula, reach 250.
-
-    The precision is "fp32" or "bf16".
+    One is a product of two large square matrices, the other a 3×3 convolution, each run for `seconds`/2. They
+    come from different libraries, and neither is the faster one everywhere: on a processor with AVX-512 by AMD,
+    MKL multiplies float32 matrices at 101 GFLOP/s a core, where oneDNN's convolutions reach 250.
     """
     kind = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     n, batch, channels, side = (2048, 8, 128, 28) if device == "cpu" else (8192, 256, 256, 56)
@@ -152,10 +141,7 @@ def dense_peak(precision: str = "fp32", device: str = "cpu", *, seconds: float =
 
 
 def in_own_process(job: Job) -> dict[str, float]:
-    """What `measure` gives, measured in a new process.
-
-    Raises RuntimeError if the measurement failed; the message ends with its last line.
-    """
+    """What `measure` gives, in a new process; RuntimeError with the last line of one that failed."""
     cls = method_class(job.model)
     # With the path of its class, the new process also finds a method that the reader registered.
     order = {"code": f"{cls.__module__}:{cls.__qualname__}", "threads": torch.get_num_threads()}
@@ -229,15 +215,12 @@ def make_step(
     """
     autocast = torch.autocast(device, torch.bfloat16) if bf16 else nullcontext()
     faces = random_batch(model, batch, device)
-    if mode == "inference":
-        images = faces.images.reshape(-1, *faces.images.shape[-3:])[:batch]
-
-        def infer() -> None:
-            with torch.inference_mode(), autocast:
-                model(images)
-
-        return infer
+    images = faces.images.reshape(-1, *faces.images.shape[-3:])[:batch]
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+
+    def infer() -> None:
+        with torch.inference_mode(), autocast:
+            model(images)
 
     def train() -> None:
         with autocast:
@@ -246,7 +229,7 @@ def make_step(
         loss.backward()
         optimizer.step()
 
-    return train
+    return train if mode == "train" else infer
 
 
 def random_batch(model: Method, batch: int, device: torch.device | str = "cpu") -> FaceBatch:
@@ -262,10 +245,7 @@ def random_batch(model: Method, batch: int, device: torch.device | str = "cpu") 
 
 
 def check_device(device: str) -> str:
-    """The device that is measured; "auto" becomes the best one.
-
-    Raises ValueError for a device that is not here or cannot be measured.
-    """
+    """The device, or the best one for "auto"; ValueError for one that is not here or cannot be measured."""
     if device == "auto":
         return best_device()
     if device not in BATCHES:

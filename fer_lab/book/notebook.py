@@ -31,14 +31,10 @@ def headline(**numbers: float | int | str) -> None:
 
 
 def check_answer(answer: float | None, expected: float | str, *, tolerance: float = 1e-3) -> None:
-    """Print whether an exercise's answer is right.
+    """Print whether an exercise's answer is right; None means that there is none yet.
 
-    Args:
-        answer: the reader's answer; None means that there is none yet.
-        expected: the right number, such as what the package's own function gives; or the text of `hide_answer`,
-            which does not show it.
-        tolerance: how far off, in the answer's own units, still counts as right. A hidden answer is compared
-            after both were rounded to a multiple of it.
+    `expected` is the right number, or the text of `hide_answer`, which does not show it. The answer may be off
+    by `tolerance`, in its own units. A hidden one is compared after both were rounded to a multiple of that.
     """
     if answer is None:
         print("Your turn: put your answer in place of None and run this cell again.")
@@ -51,11 +47,7 @@ def check_answer(answer: float | None, expected: float | str, *, tolerance: floa
 
 
 def mark_answer(answer: float | None, expected: float | str, *, tolerance: float = 1e-3) -> None:
-    """As `check_answer`, for a cell that gives a point: an answer that is not right stops the cell.
-
-    Raises:
-        AssertionError: the answer is wrong or missing.
-    """
+    """As `check_answer`, for a cell that gives a point: a wrong or missing answer is an AssertionError."""
     if answer is None:
         raise AssertionError("no answer yet")
     if not _is_right(answer, expected, tolerance):
@@ -70,12 +62,10 @@ def _is_right(answer: float, expected: float | str, tolerance: float) -> bool:
 
 
 def hide_answer(answer: float, *, tolerance: float = 1e-3, salt: str = "") -> str:
-    """A text for `check_answer` that does not show the answer, "SALT:DIGEST".
+    """A text for `check_answer` that does not show the right answer, "SALT:DIGEST".
 
-    Args:
-        answer: the right number.
-        tolerance: answers that round to the same multiple of it are right, too.
-        salt: makes equal answers look different; a random one by default.
+    Answers that round to the same multiple of `tolerance` are right, too. The salt, by default a random one,
+    makes equal answers look different.
     """
     salt = salt or secrets.token_hex(2)
     steps = round(answer / tolerance)

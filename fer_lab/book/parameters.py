@@ -47,11 +47,7 @@ def lay_out(folder: str | os.PathLike) -> list[Path]:
 def select_notebooks(
     wanted: Sequence[str] | None = None, folder: str | os.PathLike | None = None
 ) -> list[Path]:
-    """Notebooks in reading order.
-
-    Args:
-        wanted: their numbers ("02") or stems ("02_dan"); None selects all.
-        folder: other notebooks than the book's.
+    """Notebooks in reading order, of the book or another folder: by number ("02") or stem, or all for None.
 
     Raises:
         ValueError: a name that no notebook has; the message lists the known ones.

@@ -1,7 +1,6 @@
 """Run notebooks in processes of this machine, a few at a time.
 
-A *cell* here is one notebook of a grid: its parameters, its time limit and the files that it writes, as
-`fer_lab.book.run` describes it.
+A *cell* here is one notebook of a grid, as `fer_lab.book.run` describes it: parameters, time limit, files.
 """
 
 import itertools
@@ -50,13 +49,7 @@ def run_in_pool(cells: Sequence[dict], jobs: int, on_result: OnResult) -> list[N
 def run_cell(
     cell: dict, environment: dict[str, str], running: set[subprocess.Popen] | None = None
 ) -> NotebookResult:
-    """Run one notebook in a worker of its own. A worker that dies is a failed notebook.
-
-    Args:
-        cell: one notebook of a grid, for `fer_lab.book.worker`.
-        environment: of the worker, from `clean_environment`.
-        running: holds the worker's process while it runs.
-    """
+    """Run one notebook in a worker of its own, which `running` holds; one that dies is a failed notebook."""
     running = set() if running is None else running
     run_dir = Path(cell["run_dir"])
     request, answer = run_dir / "request.json", run_dir / "result.json"

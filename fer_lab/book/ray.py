@@ -26,31 +26,23 @@ def import_ray() -> ModuleType:
     try:
         import ray
     except ImportError as error:
-        line = "pip install 'fer_lab[scale]'"
-        raise ImportError(f"the engine ray needs Ray, which is not installed: {line}") from error
+        raise ImportError("the engine ray needs Ray: pip install 'fer_lab[scale]'") from error
     return ray
 
 
 def run_on_ray(cells: Sequence[dict], jobs: int, on_result: OnResult) -> list[NotebookResult]:
-    """Run notebooks on a Ray cluster: the one that is running, else one of this machine alone.
+    """Run notebooks on the running Ray cluster, else on one of this machine; results in the cells' order.
 
     On a cluster with GPUs each notebook has one GPU to itself. Without GPUs a machine runs `jobs` notebooks at
-    a time. A notebook that has finished before with the same parameters is not run again. A notebook whose Ray
-    process is lost starts again on another machine, from its last checkpoints.
-
-    Args:
-        cells: notebooks of a grid; their paths must be on a file system that all machines share.
-        jobs: notebooks at a time on a machine without GPUs.
-        on_result: called with each result as it comes.
-
-    Returns:
-        Results in the cells' order. A notebook that was lost 1 + `RETRIES` times has its `error` set.
+    a time. All machines must share the disk of the cells' paths. A notebook that has finished before with the
+    same parameters is not run again. A notebook whose Ray process is lost starts again on another machine, from
+    its last checkpoints; one that was lost 1 + `RETRIES` times has its `error` set.
 
     Raises:
         ImportError: Ray is not installed.
     """
     ray = import_ray()
-    results = {i: done for i, cell in enumerate(cells) if (done := finished(cell)) is not None}
+    results = {i: done for i, cell in enumerate(cells) if (done := finished(cell))}
     for done in results.values():
         on_result(done)
     if len(results) == len(cells):
@@ -115,8 +107,7 @@ def _result_of(ray: ModuleType, reference: Any, cell: dict) -> NotebookResult:
 
 def finished(cell: dict) -> NotebookResult | None:
     """The result of the same cell if it has run to its end before without an error."""
-    found = recorded(Path(cell["run_dir"]))
-    if found is None or found[0] != cell:
+    request, result = recorded(Path(cell["run_dir"])) or (None, None)
+    if result is None or request != cell or result.error or not Path(result.path).exists():
         return None
-    result = found[1]
-    return result if not result.error and Path(result.path).exists() else None
+    return result

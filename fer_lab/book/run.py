@@ -39,29 +39,22 @@ def reproduce(
 ) -> list[NotebookResult]:
     """Run notebooks headless and write `out`/index.html, html/, notebooks/ (executed) and runs/ (their files).
 
-    The first page shows all that the book holds, from earlier calls too. What an earlier run of the same name
-    left is moved to `out`/earlier.
+    Every notebook runs once for each data set, seed and combination of the grid. The first page shows all that
+    the book holds, from earlier calls too. What an earlier run of the same name left is moved to `out`/earlier.
 
     Args:
         profile: one of `PROFILES`, given to every notebook.
-        notebooks: numbers or stems; None is the whole book.
-        parameters: further parameters by name. Every chosen notebook must know every name.
-        dataset: "synthetic", or a data set that `load_dataset` knows. With several, every notebook runs once
-            for each.
-        data_root: the folder of the data set; with several real ones, the folder that has a folder named after
-            each.
-        seeds: every notebook runs once a seed.
-        out: folder of the book, made if missing.
+        notebooks: numbers or stems; None is all of `folder`, by default the book's.
+        parameters, grid: one value or several of further parameters, by name; all notebooks must know the name.
+        dataset: "synthetic", or data sets that `load_dataset` knows.
+        data_root: its folder; with several real data sets, the folder that has a folder named after each.
         jobs: notebooks at a time; each gets cores ÷ jobs threads. On a Ray cluster: on each machine.
-        grid: several values of further parameters, by name; every notebook runs once each combination.
         engine: "pool" runs everything again, in processes of this machine. "ray" uses a Ray cluster and keeps
             notebooks that have finished with the same parameters (see `run_on_ray`).
-        folder: other notebooks than the book's.
         on_result: called with each result as it comes, from the thread of the caller.
 
     Returns:
-        One result for each notebook, data set, seed and combination, in reading order. A failed notebook has
-        its `error` set and does not stop the others.
+        The results in reading order. A failed notebook has its `error` set and does not stop the others.
 
     Raises:
         ValueError: an unknown profile, engine, notebook or parameter, or a value of the wrong type; nothing
@@ -103,11 +96,9 @@ def reproduce(
                 f"{path.stem} has no parameter {', '.join(unknown)}; it has {', '.join(known)}. "
                 "Choose the notebooks that have it."
             )
-        typed = {
-            name: _different(native(name, one, known[name]) for one in several)
-            for name, several in {"seed": seeds, **values}.items()
-        }
-        axes: dict[str, list] = {"dataset": datasets, **typed}
+        axes: dict[str, list] = {"dataset": datasets}
+        for name, several in {"seed": seeds, **values}.items():
+            axes[name] = _different(native(name, one, known[name]) for one in several)
         for combination in itertools.product(*axes.values()):
             chosen = dict(zip(axes, combination, strict=True))
             varied = {name: value for name, value in chosen.items() if len(axes[name]) > 1}
@@ -129,11 +120,7 @@ def _different(values: Iterable[Any]) -> list[Any]:
 
 
 def _check_free(cells: Sequence[Mapping], out: Path) -> None:
-    """Refuse a folder where other files than a book's would be written over.
-
-    Raises:
-        FileExistsError: which file it is.
-    """
+    """Raise FileExistsError where another file than a book's would be written over."""
     remedy = "choose another --out"
     for cell in cells:
         output, page, run_dir = Path(cell["output"]), Path(cell["page"]), Path(cell["run_dir"])
@@ -166,16 +153,17 @@ def _write_first_page(out: Path, cells: Sequence[Mapping], results: Sequence[Not
 def _roots(datasets: Sequence[str], data_root: str | os.PathLike | None) -> dict[str, str]:
     """The folder of each data set, "" for rendered faces without a folder."""
     real = [name for name in datasets if name != "synthetic"]
+    roots = dict.fromkeys(datasets, "")
     if not data_root:
         if real:
             raise ValueError(f"data set {real[0]!r} needs its folder: give data_root")
-        return dict.fromkeys(datasets, "")
-    base = Path(data_root)
-    roots = {name: base / name if len(real) > 1 else base for name in real or datasets}
-    for name, root in roots.items():
+        return roots
+    for name in real or datasets:
+        root = Path(data_root, name if len(real) > 1 else "")
         if not root.is_dir():
             raise FileNotFoundError(f"no folder {root}; data_root is where {name} was unpacked")
-    return {name: str(roots[name].resolve()) if name in roots else "" for name in datasets}
+        roots[name] = str(root.resolve())
+    return roots
 
 
 def _cell(path: Path, out: Path, profile: str, varied: Mapping, settings: Mapping) -> dict[str, Any]:
@@ -228,12 +216,11 @@ def refresh(
             if result.error:
                 continue
             notebook = without_widgets(read_notebook(Path(result.path)))
-            notebook.metadata.pop("papermill", None)
-            for cell in notebook.cells:
-                cell.metadata.pop("papermill", None)
-                cell.metadata.pop("execution", None)
-                if not cell.metadata.get("tags", True):
-                    del cell.metadata["tags"]
+            for part in (notebook, *notebook.cells):
+                for key in ("papermill", "execution"):
+                    part.metadata.pop(key, None)
+                if not part.metadata.get("tags", True):
+                    del part.metadata["tags"]
             with atomic_path(path) as whole:
                 nbformat.write(notebook, whole)
     return [replace(result, path=str(path)) for path, result in zip(paths, results, strict=True)]

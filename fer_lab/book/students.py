@@ -1,10 +1,9 @@
 """The book as a course for nbgrader: a teacher's edition with worked answers, and a students' edition without.
 
-Both come from the book's own notebooks. Each self-checking exercise there is one code cell that ends in
-`check_answer(…)`. Its worked answer is the Python block folded below the cell or, where the reader only types
-a number, in the metadata `solutions` of that text, an entry for each exercise above it. In a course the
-exercise is two cells: the answer, and a locked one that marks it. nbgrader makes the students' edition from
-that, and marks what comes back.
+A self-checking exercise of the book is one code cell that ends in `check_answer(…)`. Its worked answer is the
+Python block folded below the cell or, where the reader only types a number, in the metadata `solutions` of that
+text, an entry for each exercise above it. In a course the exercise is two cells: the answer, and a locked one
+that marks it.
 """
 
 import ast
@@ -51,13 +50,8 @@ def make_course(
 ) -> list[Path]:
     """Write nbgrader_config.py, gradebook.db, source/ (the teacher's edition) and release/ (the students').
 
-    Args:
-        folder: made if missing. Each notebook is one assignment in it, each self-checking exercise one point.
-        notebooks: numbers or stems; None is the whole book.
-        source: other notebooks than the book's.
-
-    Returns:
-        The students' notebooks.
+    Each notebook is one assignment, each self-checking exercise one point. `notebooks` and `source` are as for
+    `select_notebooks`. Returns the students' notebooks.
 
     Raises:
         ImportError: nbgrader is not installed; the message has the line that installs it.
@@ -116,9 +110,8 @@ def teachers_edition(path: Path) -> "NotebookNode":
             cells += [cell] if cell.source else []
             continue
         number += 1
-        empty, check = _at_the_end_of_the_empty_answer(
-            cell.source, worked.get(i, ""), f"{path.name}, exercise cell {number}"
-        )
+        where = f"{path.name}, exercise cell {number}"
+        empty, check = _at_the_end_of_the_empty_answer(cell.source, worked.get(i, ""), where)
         answer = f"{empty}\n\n### BEGIN SOLUTION\n{worked[i]}\n### END SOLUTION"
         marking = f"{MARKING}\n{check.replace('check_answer(', 'mark_answer(')}"
         marks = {"grade": True, "locked": True, "points": 1}

@@ -1,8 +1,7 @@
 """One notebook, executed by papermill in a process of its own.
 
-`python -m fer_lab.book.worker request.json` writes result.json, a `NotebookResult`, next to the request. Each
-notebook has its own process: a killed kernel or worker costs one notebook, and threads are set before torch is
-imported.
+`python -m fer_lab.book.worker request.json` writes result.json, a `NotebookResult`, next to the request. A
+killed kernel or worker costs one notebook, and threads are set before torch is imported.
 """
 
 import json
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fer_lab._files import DiskFullError, atomic_path, write_json
-from fer_lab.book.html import write_page
+from fer_lab.book.html import title_of, write_page
 from fer_lab.book.parameters import read_notebook
 from fer_lab.book.result import HEADLINE, NotebookResult, outputs
 
@@ -65,7 +64,7 @@ def _work(request: Path) -> None:
     reason, traceback = _explain(error, notebook) if error else ("", "")
     result = NotebookResult(
         notebook=cell["name"],
-        title=_title(notebook) or cell["name"],
+        title=title_of(notebook) or cell["name"],
         seconds=seconds,
         headline={name: value for data in shown for name, value in data.get(HEADLINE, {}).items()},
         figures=sum("image/png" in data for data in shown),
@@ -105,14 +104,6 @@ def _explain(error: Exception, notebook: "NotebookNode") -> tuple[str, str]:
     source = cells[failed[0]].source if failed else ""
     reason = " ".join(str(error).split("\n", 1)[0].split())
     return f"{where}{type(error).__name__}: {reason}", f"{error}\n\n{source}".strip()
-
-
-def _title(notebook: "NotebookNode") -> str:
-    """The first heading of the first level, "" without one."""
-    for cell in notebook.cells:
-        if cell.cell_type == "markdown" and (match := re.search(r"^#\s+(.+)$", cell.source, re.MULTILINE)):
-            return match[1].strip()
-    return ""
 
 
 def _peak_mb() -> int:

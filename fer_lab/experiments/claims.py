@@ -1,13 +1,10 @@
 """What the book claims of its methods: hypotheses written before the runs, verdicts computed from the runs.
 
-A claim compares two variants that were trained with the same seeds. `judge` gives the difference paired by
-seed, its interval for other seeds, for accuracy also the interval for other seeds and other faces, a p-value
-that Holm's method adjusts within the claim's family, and a verdict. "not known" is the verdict where neither a
-difference nor equivalence is shown. It does not mean "no difference". No verdict is given before all planned
-seeds are there.
+A claim compares two variants that were trained with the same seeds; Holm's method adjusts p-values within its
+family. "not known" is the verdict where neither a difference nor equivalence is shown. It does not mean "no
+difference". No verdict is given before all planned seeds are there.
 """
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,22 +26,20 @@ ALPHA = 0.05
 # Accuracies that differ by less than a point count as equal.
 MARGIN = 0.01
 LOWER_IS_BETTER = ("within_between", "head_overlap")
-# `fer-lab results --claims --csv` writes it, in the folder of the store.
-FILE = "claims.csv"
+# Columns of `judge` that are NaN until they are measured.
+MEASURED = (
+    *("difference", "low", "high", "crossed_low", "crossed_high"),
+    *("p", "adjusted_p", "equivalence_p", "smallest_effect"),
+)
 
 
 @dataclass(frozen=True)
 class Claim:
     """One hypothesis about the difference a − b of a metric, as it was expected before the runs.
 
-    Attributes:
-        name: short, without spaces.
-        family: name in `FAMILIES`; p-values are adjusted within it.
-        hypothesis: one sentence.
-        metric: in the results store.
-        a, b: variants of the family's trainings.
-        expected: the verdict that the hypothesis foretells: "better", "equivalent" or "worse".
-        classes: the metric's mean over these classes; ("",) is the metric of all faces.
+    The family is one of `FAMILIES`; p-values are adjusted within it, and a and b are variants of its trainings.
+    `expected` is the verdict that the hypothesis foretells: "better", "equivalent" or "worse". The metric is
+    averaged over `classes`; ("",) is that of all faces.
     """
 
     name: str
@@ -66,12 +61,6 @@ FAMILIES: dict[str, Callable[..., Mapping[str, Training]]] = {
     "QCS": qcs.study,
 }
 
-WHOLE, AFFINITY, PARTITION = "DAN, K = 4", "no affinity loss", "no partition loss"
-COMPACT = "The affinity loss makes the classes of DAN's embedding more compact."
-OVERLAP = "The partition loss lowers the overlap of DAN's attention heads."
-AFFINE = "The affinity loss changes DAN's accuracy by less than a point."
-PARTED = "The partition loss changes DAN's accuracy by less than a point."
-AS_LONG = "DAN is as accurate as a ResNet-18 that was trained for as many epochs."
 LOSSES = {
     "center": "Center loss",
     "He et al.": "He et al.'s triplet-center loss",
@@ -79,157 +68,94 @@ LOSSES = {
     "semi": "Triplet-center loss with the semi-synthesised negative",
     "fully": "Triplet-center loss with the fully synthesised negative",
 }
+WHOLE, AFFINITY, PARTITION = "DAN, K = 4", "no affinity loss", "no partition loss"
+COMPACT = "The affinity loss makes the classes of DAN's embedding more compact."
+OVERLAP = "The partition loss lowers the overlap of DAN's attention heads."
+AFFINE = "The affinity loss changes DAN's accuracy by less than a point."
+PARTED = "The partition loss changes DAN's accuracy by less than a point."
+HEADS = {2: "Two", 4: "Four", 8: "Eight"}
+AS_ONE = "heads are as accurate as one."
+AS_LONG = "DAN is as accurate as a ResNet-18 that was trained for as many epochs."
+# What every loss of `LOSSES` is expected to do, on balanced and on rare classes.
+TIGHT = "makes the classes of the embedding more compact."
+FAR = "moves faces away from the nearest wrong class."
+SAME = "changes the accuracy by less than a point."
+FOUND = "finds more faces of rare classes."
+SAME_MEAN = "changes the mean recall by less than a point."
 PIXELS = "Pixel-wise attention changes the accuracy of cross-entropy by less than a point."
+BOTH = "The paper's method, semi-synthesised with both attentions, is as accurate as cross-entropy alone."
 IMAGE, MARKS, FUSION, POSTER = poster.VARIANTS
+GUIDED = "A landmark stream makes POSTER's image stream more accurate."
+CROSSED = "Cross fusion is as accurate as attention over all tokens of both streams."
+WIDTHS = "Three widths of the tokens are as accurate as one."
+BETTER = "The whole POSTER is more accurate than its image stream."
 # What the paper promises of the pyramid, and of the whole, is that they bear other scales.
 SCALES = {
     "resolution_50": "On faces of half the resolution",
     "head_size_75": "On heads of three quarters the usual size",
     "head_size_125": "On heads a quarter larger than usual",
 }
+RIVALS = {
+    "pyramid": ("three widths of the tokens are more accurate than one.", FUSION),
+    "poster": ("the whole POSTER is more accurate than its image stream.", IMAGE),
+}
 CE, DCS, S, D, SD = qcs.VARIANTS
 COMPARED = "makes the base network more accurate than cross-entropy on as many images."
-BOTH = "The paper's method, semi-synthesised with both attentions, is as accurate as cross-entropy alone."
+QUADRUPLETS = "Quadruplets make the base network more accurate than pairs do."
+MOVED = "Distance to another class (D) puts more of a map on moved places than similarity (S)."
+MOVED_BOTH = "Similarity and distance together put more of a map on moved places than similarity alone."
+
+
+def _of_losses(family: str, part: str, what: str, metric: str, expected: str, *classes: str) -> list[Claim]:
+    """The same claim of every loss against cross-entropy."""
+    end = ", rare" if family == "rare classes" else ""
+    return [
+        Claim(f"{loss}-{part}", family, f"{name} {what}", metric, loss + end, "CE" + end, expected, classes)
+        for loss, name in LOSSES.items()
+    ]
+
+
 CLAIMS = (
     Claim("affinity-compactness", "DAN", COMPACT, "within_between", WHOLE, AFFINITY, "better"),
     Claim("partition-overlap", "DAN", OVERLAP, "head_overlap", WHOLE, PARTITION, "better"),
     Claim("affinity-accuracy", "DAN", AFFINE, "accuracy", WHOLE, AFFINITY, "equivalent"),
     Claim("partition-accuracy", "DAN", PARTED, "accuracy", WHOLE, PARTITION, "equivalent"),
     *(
-        Claim(
-            f"heads-{heads}",
-            "DAN",
-            f"{word} heads are as accurate as one.",
-            "accuracy",
-            f"DAN, K = {heads}",
-            "DAN, K = 1",
-            "equivalent",
-        )
-        for heads, word in ((2, "Two"), (4, "Four"), (8, "Eight"))
+        Claim(f"heads-{n}", "DAN", f"{word} {AS_ONE}", "accuracy", f"DAN, K = {n}", "DAN, K = 1", "equivalent")
+        for n, word in HEADS.items()
     ),
     Claim("dan-accuracy", "DAN", AS_LONG, "accuracy", WHOLE, "ResNet-18", "equivalent"),
-    *(
-        Claim(f"{loss}-{short}", "triplet center", f"{words} {rest}", metric, loss, "CE", expected)
-        for (short, metric, expected, rest), (loss, words) in itertools.product(
-            (
-                ("compactness", "within_between", "better", "makes the classes of the embedding more compact."),
-                ("margin", "nearest_center_margin", "better", "moves faces away from the nearest wrong class."),
-                ("accuracy", "accuracy", "equivalent", "changes the accuracy by less than a point."),
-            ),
-            LOSSES.items(),
-        )
-    ),
+    *_of_losses("triplet center", "compactness", TIGHT, "within_between", "better", ""),
+    *_of_losses("triplet center", "margin", FAR, "nearest_center_margin", "better", ""),
+    *_of_losses("triplet center", "accuracy", SAME, "accuracy", "equivalent", ""),
     Claim("pixel-wise", "triplet center", PIXELS, "accuracy", "CE, pixel-wise", "CE", "equivalent"),
     Claim("both-attentions", "triplet center", BOTH, "accuracy", "semi, both attentions", "CE", "equivalent"),
+    *_of_losses("rare classes", "rare-recall", FOUND, "recall", "better", *triplet_center.RARE),
+    *_of_losses("rare classes", "rare-accuracy", SAME_MEAN, "accuracy", "equivalent", ""),
+    Claim("landmarks-accuracy", "POSTER", GUIDED, "accuracy", MARKS, IMAGE, "better"),
+    Claim("fusion-accuracy", "POSTER", CROSSED, "accuracy", FUSION, MARKS, "equivalent"),
+    Claim("pyramid-accuracy", "POSTER", WIDTHS, "accuracy", POSTER, FUSION, "equivalent"),
+    Claim("poster-accuracy", "POSTER", BETTER, "accuracy", POSTER, IMAGE, "better"),
     *(
         Claim(
-            f"{loss}-rare-{short}",
-            "rare classes",
-            f"{words} {rest}",
-            metric,
-            f"{loss}, rare",
-            "CE, rare",
-            expected,
-            classes,
+            *(f"{part}-{at}".replace("_", "-"), "POSTER", f"{place} {words}"),
+            *(f"accuracy_at_{at}", POSTER, rival, "better"),
         )
-        for (short, metric, expected, rest, classes), (loss, words) in itertools.product(
-            (
-                ("recall", "recall", "better", "finds more faces of rare classes.", triplet_center.RARE),
-                ("accuracy", "accuracy", "equivalent", "changes the mean recall by less than a point.", ("",)),
-            ),
-            LOSSES.items(),
-        )
-    ),
-    Claim(
-        "landmarks-accuracy",
-        "POSTER",
-        "A landmark stream makes POSTER's image stream more accurate.",
-        "accuracy",
-        MARKS,
-        IMAGE,
-        "better",
-    ),
-    Claim(
-        "fusion-accuracy",
-        "POSTER",
-        "Cross fusion is as accurate as attention over all tokens of both streams.",
-        "accuracy",
-        FUSION,
-        MARKS,
-        "equivalent",
-    ),
-    Claim(
-        "pyramid-accuracy",
-        "POSTER",
-        "Three widths of the tokens are as accurate as one.",
-        "accuracy",
-        POSTER,
-        FUSION,
-        "equivalent",
-    ),
-    Claim(
-        "poster-accuracy",
-        "POSTER",
-        "The whole POSTER is more accurate than its image stream.",
-        "accuracy",
-        POSTER,
-        IMAGE,
-        "better",
-    ),
-    *(
-        Claim(
-            f"{short}-{scale.replace('_', '-')}",
-            "POSTER",
-            f"{place} {words}",
-            f"accuracy_at_{scale}",
-            POSTER,
-            rival,
-            "better",
-        )
-        for short, words, rival in (
-            ("pyramid", "three widths of the tokens are more accurate than one.", FUSION),
-            ("poster", "the whole POSTER is more accurate than its image stream.", IMAGE),
-        )
-        for scale, place in SCALES.items()
+        for part, (words, rival) in RIVALS.items()
+        for at, place in SCALES.items()
     ),
     Claim("qcs-accuracy", "QCS", f"QCS {COMPARED}", "accuracy", SD, CE, "better"),
     Claim("qcs-s-accuracy", "QCS", f"QCS with similarity alone (S) {COMPARED}", "accuracy", S, CE, "better"),
     Claim("qcs-d-accuracy", "QCS", f"QCS with distance alone (D) {COMPARED}", "accuracy", D, CE, "better"),
     Claim("dcs-accuracy", "QCS", f"DCS, with pairs of one class, {COMPARED}", "accuracy", DCS, CE, "better"),
-    Claim(
-        "quadruplets-accuracy",
-        "QCS",
-        "Quadruplets make the base network more accurate than pairs do.",
-        "accuracy",
-        SD,
-        DCS,
-        "better",
-    ),
-    Claim(
-        "qcs-map",
-        "QCS",
-        "Distance to another class (D) puts more of a map on moved places than similarity (S).",
-        "map_mass",
-        D,
-        S,
-        "better",
-    ),
-    Claim(
-        "qcs-map-both",
-        "QCS",
-        "Similarity and distance together put more of a map on moved places than similarity alone.",
-        "map_mass",
-        SD,
-        S,
-        "better",
-    ),
+    Claim("quadruplets-accuracy", "QCS", QUADRUPLETS, "accuracy", SD, DCS, "better"),
+    Claim("qcs-map", "QCS", MOVED, "map_mass", D, S, "better"),
+    Claim("qcs-map-both", "QCS", MOVED_BOTH, "map_mass", SD, S, "better"),
 )
 
 
 def judge(
-    store: ResultsStore,
-    claims: Sequence[Claim] = CLAIMS,
-    requests: Mapping[str, Training] | None = None,
+    store: ResultsStore, claims: Sequence[Claim] = CLAIMS, requests: Mapping[str, Training] | None = None
 ) -> pd.DataFrame:
     """A row a claim: what was found, how sure it is, and the verdict.
 
@@ -270,10 +196,7 @@ def _measure(
         "seeds": len(both),
         "planned": planned,
         "faces": 0,
-        **dict.fromkeys(
-            ("difference", "low", "high", "crossed_low", "crossed_high", "p", "adjusted_p"), np.nan
-        ),
-        **dict.fromkeys(("equivalence_p", "smallest_effect"), np.nan),
+        **dict.fromkeys(MEASURED, np.nan),
         "cost": _operations(requests, claim.a) / _operations(requests, claim.b),
     }
     other = FAMILIES[claim.family](PILOT_SEEDS)

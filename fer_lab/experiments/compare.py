@@ -1,5 +1,6 @@
 """Notebook 06: every method under one budget, over seeds."""
 
+import itertools
 from typing import Any
 
 from fer_lab.data import FaceRequest
@@ -18,13 +19,8 @@ TRUNKS: dict[str, tuple[str, dict[str, Any]]] = {
     "ResNet-18": ("baseline", {}),
     "IR-50": ("poster", poster.VARIANTS["image only"]),
 }
-STARTS = {
-    "baseline": "ResNet-18",
-    "dan": "ResNet-18",
-    "triplet_center": "ResNet-18",
-    "poster": "IR-50",
-    "qcs": "IR-50",
-}
+STARTS = dict.fromkeys(("baseline", "dan", "triplet_center"), "ResNet-18")
+STARTS |= dict.fromkeys(("poster", "qcs"), "IR-50")
 
 
 def same_budget(condition: str | None = None) -> dict[str, Training]:
@@ -35,23 +31,19 @@ def same_budget(condition: str | None = None) -> dict[str, Training]:
     other people, with balanced classes.
     """
     requests = {}
-    for variant in CONDITIONS if condition is None else (condition,):
+    for variant, seed in itertools.product([condition] if condition else CONDITIONS, SEEDS):
         knobs, trunk_variant = CONDITIONS[variant]
-        for seed in SEEDS:
-            common: dict[str, Any] = {
-                "faces": FaceRequest(count=2000, knobs=knobs),
-                "seed": seed,
-                "balanced": 1400,
-            }
-            long = {"epochs": 6, "precision": "bf16"}
-            trunks = {
-                kind: Training(model=model, options=options, changes=long, variant=trunk_variant, **common)
-                for kind, (model, options) in TRUNKS.items()
-            }
-            for model, kind in STARTS.items():
-                steps = {"epochs": 1, "batch_size": 4} if model == "qcs" else {"epochs": 4}
-                changes = {**steps, "lr": 3e-4, "precision": "bf16"}
-                requests[f"{model}, {variant}-{seed}"] = Training(
-                    model=model, changes=changes, trunk=trunks[kind], variant=variant, **common
-                )
+        faces = FaceRequest(count=2000, knobs=knobs)
+        common: dict[str, Any] = {"faces": faces, "seed": seed, "balanced": 1400}
+        long = {"epochs": 6, "precision": "bf16"}
+        trunks = {
+            kind: Training(model=model, options=options, changes=long, variant=trunk_variant, **common)
+            for kind, (model, options) in TRUNKS.items()
+        }
+        for model, kind in STARTS.items():
+            steps = {"epochs": 1, "batch_size": 4} if model == "qcs" else {"epochs": 4}
+            changes = {**steps, "lr": 3e-4, "precision": "bf16"}
+            requests[f"{model}, {variant}-{seed}"] = Training(
+                model=model, changes=changes, trunk=trunks[kind], variant=variant, **common
+            )
     return requests

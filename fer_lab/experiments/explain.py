@@ -29,14 +29,12 @@ def mean_maps(model: Method, faces: FaceSet) -> np.ndarray:
 
 
 def record_mean_maps(path: Path, photographs: FaceSet) -> None:
-    """Write the mean maps of the models that ship: on rendered faces, and on FER+ of those that learned there.
+    """Write the mean maps of the models that ship, of each on faces of the kind that it learned from.
 
-    Args:
-        photographs: faces of FER+ that no model learned from.
+    `photographs` are faces of FER+ that no model learned from.
     """
-    rendered = RENDERED.load()
     arrays: dict[str, Any] = {}
-    for name, faces in (("synthetic", rendered), ("ferplus", photographs)):
+    for name, faces in (("synthetic", RENDERED.load()), ("ferplus", photographs)):
         for method in shipped_models(name):
             arrays[f"{name}/{method}"] = mean_maps(open_model(f"{name}/{method}"), faces).astype(np.float16)
     with atomic_path(path) as temporary:

@@ -2,9 +2,8 @@
 
 Everything is learned on FER2013Train: the faces that the majority rule keeps, with the annotators' vote shares
 as targets. No other photographs are used. POSTER's frozen landmark stream learned from rendered faces, and QCS
-starts from a trunk that was trained with it. A network of this size needs about 15 epochs from random weights.
-A method that starts from another's trunk is compared with a network that starts from the same trunk without the
-method's idea.
+starts from a trunk that was trained with it. A method that starts from another's trunk is compared with a
+network that starts from the same trunk without the method's idea.
 """
 
 from pathlib import Path
@@ -20,12 +19,8 @@ FEW_EPOCHS = {"epochs": 4, "lr": 0.02}
 QUADRUPLETS = {"batch_size": 16, "epoch_fraction": 0.125}
 ADAMW = {"optimizer": "adamw", "lr": 5e-4, "weight_decay": 0.02}
 # Milder augmentation, for a small network that has not learned enough.
-MILD = {
-    "augmentation.erasing_p": 0,
-    "augmentation.rotation": 8,
-    "augmentation.brightness": 0.1,
-    "augmentation.contrast": 0.1,
-}
+MILD: dict[str, float] = {"augmentation.erasing_p": 0, "augmentation.rotation": 8}
+MILD |= {"augmentation.brightness": 0.1, "augmentation.contrast": 0.1}
 # Without element-wise coefficients, so that nothing but the metric loss differs. The weight is DACL's.
 PLAIN: dict[str, Any] = {"element_attention": False, "loss_weight": 0.01}
 METRIC_LOSSES: dict[str, dict[str, Any]] = {
@@ -40,15 +35,8 @@ SEEDS = (0, 1, 2)
 
 
 def trainings(root: str | Path | None = None) -> dict[str, Training]:
-    """All trainings on FER+: three seeds of most rows, one of those that were only tried.
-
-    Args:
-        root: folder of the FER+ data set.
-    """
-    requests: dict[str, Training] = {}
-    for seed in SEEDS:
-        requests |= {f"{name}-{seed}": request for name, request in _rows(root, seed).items()}
-    return requests
+    """All trainings on FER+, whose folder is `root`: three seeds of most rows, one of those only tried."""
+    return {f"{name}-{seed}": one for seed in SEEDS for name, one in _rows(root, seed).items()}
 
 
 def metric_losses(root: str | Path | None = None) -> dict[str, Training]:
@@ -75,29 +63,15 @@ def _rows(root: str | Path | None, seed: int) -> dict[str, Training]:
     if seed == 0:
         rows["dan-scratch"] = training("dan", "from scratch")
         rows["dan-scratch-20"] = training("dan", "from scratch, 20 epochs", changes={"epochs": 20})
+    few = {"trunk": "ferplus/baseline", "changes": FEW_EPOCHS}
     for loss, options in METRIC_LOSSES.items():
-        rows[loss] = training(
-            "triplet_center",
-            f"{loss}, {FROM_RESNET}",
-            trunk="ferplus/baseline",
-            changes=FEW_EPOCHS,
-            options=options,
-        )
-    rows["poster"] = poster
-    rows["poster-longer"] = poster_longer
-    rows["poster-joint"] = training(
-        "poster",
-        "from scratch, both streams learned",
-        changes={"epochs": 12, "batch_size": 64, **MILD},
-        options={"landmark_stream": "joint"},
-    )
+        rows[loss] = training("triplet_center", f"{loss}, {FROM_RESNET}", options=options, **few)
+    rows |= {"poster": poster, "poster-longer": poster_longer}
+    both = {"options": {"landmark_stream": "joint"}, "changes": {"epochs": 12, "batch_size": 64, **MILD}}
+    rows["poster-joint"] = training("poster", "from scratch, both streams learned", **both)
     if seed == 0:
         short = {"epochs": 4, "batch_size": 32, "epoch_fraction": 0.25, **ADAMW}
         rows["qcs-short"] = training("qcs", "from POSTER's trunk", trunk=poster, changes=short)
-    rows["qcs"] = training(
-        "qcs",
-        "from POSTER's trunk, 3 epochs",
-        trunk=poster_longer,
-        changes={"epochs": 24, **QUADRUPLETS, **ADAMW},
-    )
+    changes = {"epochs": 24, **QUADRUPLETS, **ADAMW}
+    rows["qcs"] = training("qcs", "from POSTER's trunk, 3 epochs", trunk=poster_longer, changes=changes)
     return rows

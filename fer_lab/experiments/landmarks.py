@@ -16,13 +16,8 @@ from fer_lab.data.augmentation import Augmentation
 from fer_lab.data.faces import FaceSet
 from fer_lab.data.loader import Loader
 from fer_lab.data.synthetic import SyntheticFaces
-from fer_lab.models.landmarks import (
-    landmark_error,
-    mirror_disagreement,
-    predict_landmarks,
-    truth_of,
-    wing_loss,
-)
+from fer_lab.models.landmarks import landmark_error, mirror_disagreement, predict_landmarks, truth_of, wing_loss
+from fer_lab.models.method import Method
 from fer_lab.models.trunks import LandmarkHead, MobileFaceNet, mobilefacenet
 from fer_lab.models.weights import card_text, check_target, read_card, save_model
 
@@ -44,30 +39,17 @@ TRAINING_KNOBS: dict[str, Any] = {
     "faces_per_subject": 2.0,
 }
 # Test faces: other people, tilted by up to 20°, turned, half of them partly covered.
-TEST_KNOBS: dict[str, Any] = {
-    "rotation": 20.0,
-    "head_turn": 20.0,
-    "occlusion": 0.5,
-    "imbalance": 0.0,
-    "faces_per_subject": 2.0,
-}
+TEST_KNOBS: dict[str, Any] = {"rotation": 20.0, "head_turn": 20.0, "occlusion": 0.5}
+TEST_KNOBS |= {"imbalance": 0.0, "faces_per_subject": 2.0}
 
 
 def train_landmarks(
     faces: FaceSet, *, epochs: int = 12, batch_size: int = 64, lr: float = 3e-3, seed: int = 0
 ) -> MobileFaceNet:
-    """Train a tiny landmark network from random weights, on the CPU.
+    """Train a tiny landmark network on all the rendered faces, on the CPU; it comes back in eval mode.
 
-    Args:
-        faces: rendered ones; all of them are training faces.
-        lr: highest learning rate of AdamW; it rises for a fifth of the run and falls by a cosine.
-        seed: of the weights and the order of the faces.
-
-    Returns:
-        The network in eval mode.
-
-    Raises:
-        ValueError: faces without landmarks, or too few for a batch.
+    AdamW's learning rate rises to `lr` for a fifth of the run and falls by a cosine. The seed is that of the
+    weights and of the order of faces. Raises ValueError for faces without landmarks, or too few for a batch.
     """
     truth = truth_of(faces)
     torch.manual_seed(seed)
@@ -106,12 +88,8 @@ def train_landmarks(
 def measure_landmarks(net: MobileFaceNet, faces: FaceSet, mean_shape: torch.Tensor) -> dict[str, float]:
     """Errors of the network on rendered faces, in % of the distance between the eyes' outer corners.
 
-    Args:
-        mean_shape: [68,2], the mean over the training faces: a guess that looks at no face.
-
-    Returns:
-        error: mean over the faces; error_of_the_worst_5_percent: their error is at least this;
-        mean_shape_error: of that guess, the chance level; mirror_disagreement: mean of `mirror_disagreement`.
+    All are means over the faces, but error_of_the_worst_5_percent, which their errors reach or exceed.
+    mean_shape_error is the chance level, that of `mean_shape` [68,2], the mean over the training faces.
     """
     truth = truth_of(faces)
     errors = landmark_error(predict_landmarks(net, faces), truth)
@@ -124,7 +102,7 @@ def measure_landmarks(net: MobileFaceNet, faces: FaceSet, mean_shape: torch.Tens
 
 
 def ship_landmarks(
-    path: str | Path,
+    path: Path,
     *,
     count: int = 12_000,
     epochs: int = 10,
@@ -133,25 +111,21 @@ def ship_landmarks(
     photographs: FaceSet | None = None,
     knobs: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Train the tiny landmark network, measure it on other people, and write it with its card.
+    """Train the tiny landmark network, measure it on other people, and write it with its card → the card.
 
     Args:
         path: .safetensors, in half precision; the card is in its header and, as text, in a .md file next to it.
-        count: number of training faces.
+        count, knobs: of the training faces; the knobs are `TRAINING_KNOBS` by default.
         seed: of the weights and the training faces; the test faces take the next one.
-        measured_on: number of test faces, of other people.
+        measured_on: number of test faces.
         photographs: faces without known landmarks, on which `mirror_disagreement` is measured as well.
-        knobs: of the training faces, `TRAINING_KNOBS` by default.
-
-    Returns:
-        The card: data, command, seed, score, …
 
     Raises:
         ValueError: too few faces, an unknown knob, or another suffix than .safetensors.
         FileExistsError: a Markdown file of this name that is no card.
         DiskFullError: no space.
     """
-    check_target(Path(path), card=True)
+    check_target(path, card=True)
     words = "".join(f" --knob {name}={value}" for name, value in (knobs or {}).items())
     knobs = TRAINING_KNOBS if knobs is None else knobs
     learned = SyntheticFaces(count, seed=seed, size=56, **knobs)
@@ -161,11 +135,9 @@ def ship_landmarks(
     score = measure_landmarks(net, judged, truth_of(learned).mean(0))
     if photographs is not None:
         score[f"mirror_disagreement_{photographs.name}"] = mirror_disagreement(net, photographs).mean().item()
-    path = Path(path)
-    save_model(
+    return ship(
         net,
         path,
-        half=True,
         dataset="synthetic",
         command=f"fer-lab landmarks --faces {count} --epochs {epochs} --seed {seed}{words}",
         seed=seed,
@@ -174,6 +146,11 @@ def ship_landmarks(
         measured_on=judged.knobs,
         score={name: round(value, 3) for name, value in score.items()},
     )
+
+
+def ship(model: Method | MobileFaceNet, path: Path, **about: Any) -> dict[str, Any]:
+    """Write weights in half precision with their card, also as Markdown beside them → the card."""
+    save_model(model, path, half=True, **about)
     card = read_card(path)
     with atomic_path(path.with_suffix(".md")) as temporary:
         temporary.write_text(card_text(card), encoding="utf-8")

@@ -60,13 +60,12 @@ class Training:
         >>> Training(model="dan", options={"num_heads": 2}, trunk=trunk, variant="DAN, K = 2")
 
     Attributes:
-        model, size, options: as `create_model` takes them.
-        faces: which faces, of all splits.
+        model, size, options: as `create_model` takes them; the seed fixes weights, batches and augmentation.
+        faces: of all splits.
         recipe: name of one of the model's recipes; "" is "smoke" for rendered faces, else "scratch".
-        seed: of initial weights, batches and augmentation.
         changes: fields of the recipe that differ, such as {"epochs": 6, "augmentation.flip": 0.0}.
-        weights: what the whole model starts from: another training, a bundled model, a run's folder, a
-            file of ours, or a checkpoint in its authors' names, which may hold the trunk alone.
+        weights: what the whole model starts from: another training, a bundled model, a run's folder, a file of
+            ours, or a checkpoint in its authors' names, which may hold the trunk alone.
         order: the data set whose label order the head of an authors' checkpoint has; "" leaves it as it is.
         trunk: what the trunk alone starts from: a training, bundled model, folder or file of any method.
         variant: name in the results store; "" if it is not recorded.
@@ -179,23 +178,23 @@ class Training:
         return {name: _plain(value) for name, value in data.items() if value}
 
     @classmethod
-    def from_data(cls, data: Mapping[str, Any], root: Path | None = None) -> "Training":
-        """The inverse of `to_data`, with the folder of the reader's own data set."""
+    def from_data(cls, data: Mapping[str, Any]) -> "Training":
+        """The inverse of `to_data`, without the reader's folders."""
         starts = {
-            name: cls.from_data(data[name], root)
+            name: cls.from_data(data[name])
             for name in ("weights", "trunk")
             if isinstance(data.get(name), Mapping)
         }
-        return cls(**{**data, **starts, "faces": FaceRequest.from_data(data["faces"], root)})
+        return cls(**{**data, **starts, "faces": FaceRequest.from_data(data["faces"])})
+
+    def to_json(self) -> str:
+        """The one JSON text of a training; the results store finds it by this text."""
+        return json.dumps(self.to_data(), sort_keys=True, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> "Training":
         """The inverse of `to_json`."""
         return cls.from_data(json.loads(text))
-
-    def to_json(self) -> str:
-        """The one JSON text of a training; the results store finds it by this text."""
-        return json.dumps(self.to_data(), sort_keys=True, ensure_ascii=False)
 
     @property
     def name(self) -> str:
@@ -211,35 +210,27 @@ class Training:
         Args:
             root: folder of the data set. By default also the paths of weights and trunk are portable.
         """
-        data, portable = self.to_data(), root == "$FER_DATA"
-        faces = data["faces"]
-        words = [self.model, "--dataset", self.faces.dataset]
-        if self.faces.count is not None:
-            words += ["--faces", str(self.faces.count)]
-            words += ["--faces-seed", str(self.faces.seed)] if self.faces.seed else []
-        if self.faces.rendered:
-            words += _assignments("--knob", faces.get("knobs", {}))
+        data, faces, portable = self.to_data(), self.faces, root == "$FER_DATA"
+        options: dict[str, Any] = {"dataset": faces.dataset}
+        if faces.count is not None:
+            options |= {"faces": str(faces.count), "faces-seed": faces.seed}
+        if faces.rendered:
+            options |= {"knob": data["faces"].get("knobs")}
         else:
-            words += ["--data-root", root, "--rule", self.faces.rule]
-            words += ["--skip-bad"] if self.faces.skip_bad else []
-            words += ["--faces-order", self.faces.order] if self.faces.order else []
-            words += ["--test-share", str(self.faces.test_share)] if self.faces.test_share else []
-        words += ["--classes", str(self.faces.classes)] if self.faces.classes else []
-        words += ["--faces-size", str(self.faces.size)] if self.faces.size else []
-        words += ["--size", self.size, "--recipe", self.recipe_name, "--seed", str(self.seed)]
-        words += _assignments("--set", data.get("changes", {}))
-        words += _assignments("--option", data.get("options", {}))
+            options |= {"data-root": root, "rule": faces.rule, "skip-bad": faces.skip_bad}
+            options |= {"faces-order": faces.order, "test-share": faces.test_share}
+        options |= {"classes": faces.classes, "faces-size": faces.size}
+        options |= {"size": self.size, "recipe": self.recipe_name, "seed": str(self.seed)}
+        options |= {"set": data.get("changes"), "option": data.get("options")}
         for name in ("weights", "trunk"):
-            if origin := data.get(name) if portable else getattr(self, name):
-                run = isinstance(origin, Mapping) and f"runs/{Training.from_data(origin).name}"
-                words += [f"--{name}", run or str(origin).partition(DIGEST)[0]]
-        words += ["--order", self.order] if self.order else []
-        words += ["--split", self.split] if self.split else []
+            origin = data.get(name) if portable else getattr(self, name)
+            run = isinstance(origin, Mapping) and f"runs/{Training.from_data(origin).name}"
+            options[name] = origin and (run or str(origin).partition(DIGEST)[0])
+        options |= {"order": self.order, "split": self.split}
         for name in ("resolutions", "head_sizes"):
-            percents = ",".join(map(str, getattr(self, name)))
-            words += ["--" + name.replace("_", "-"), percents] if percents else []
-        words += ["--balanced", str(self.balanced)] if self.balanced else []
-        return words + (["--record", self.variant] if self.variant else [])
+            options[name.replace("_", "-")] = ",".join(map(str, getattr(self, name)))
+        options |= {"balanced": self.balanced, "record": self.variant}
+        return [self.model, *(word for name, value in options.items() for word in _option(f"--{name}", value))]
 
     def command(self) -> str:
         """The training as others can run it, with $FER_DATA for the reader's data folder."""
@@ -286,5 +277,10 @@ def _plain(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _assignments(option: str, values: Mapping[str, Any]) -> list[str]:
-    return [word for name, value in values.items() for word in (option, f"{name}={value}")]
+def _option(name: str, value: Any) -> list[str]:
+    """The words of an option of the command line; none for what is empty."""
+    if isinstance(value, Mapping):
+        return [word for field, one in value.items() for word in (name, f"{field}={one}")]
+    if value is True:
+        return [name]
+    return [name, str(value)] if value else []

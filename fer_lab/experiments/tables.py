@@ -4,7 +4,7 @@ In a text, the lines between `<!-- results: NAME -->` and `<!-- end -->` are rep
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -15,8 +15,8 @@ from fer_lab.models.method import TITLES, create_model, list_models
 from fer_lab.runs import ResultsStore
 from fer_lab.runs.store import SHARES
 
-# Written by `fer-lab bench models --csv FILE`, in the folder of the store.
-SPEED, COMPILED = "speed.csv", "compiled.csv"
+# Written by `fer-lab bench models --csv FILE`, in the folder of the store; the paths that each compares.
+SPEEDS = {"speed.csv": ("plain", "default"), "compiled.csv": ("default", "compiled")}
 BLOCK = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -33,48 +33,29 @@ def markdown(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join(f"| {' | '.join(map(str, cells))} |".replace("|  |", "| |") for cells in lines)
 
 
-def parameter_count(request: str, num_classes: int) -> int:
-    """Parameters of the model that a recorded request trains."""
-    training = Training.from_json(request)
-    model = create_model(training.model, num_classes, training.size, **training.options)
-    return sum(p.numel() for p in model.parameters())
-
-
 def comparison(store: ResultsStore, dataset: str, split: str, num_classes: int) -> str:
     """Markdown: a row for every method and variant that was trained on a data set, in the book's order."""
-    by = ("method", "size", "variant")
+    by = ["method", "size", "variant"]
     where: dict[str, Any] = {"dataset": dataset, "split": split}
-    accuracy, recall = (
-        store.table(metric, by=by, **where).set_index(list(by)) for metric in ("accuracy", "mean_class_recall")
-    )
-    runs = store.rows(**where)
-    order = {name: i for i, name in enumerate(list_models())}
+    runs, order = store.rows(**where), list_models()
+    shares = [store.table(name, by=by, **where).set_index(by) for name in ("accuracy", "mean_class_recall")]
     rows = []
-    for group, part in sorted(runs.groupby(list(by)), key=lambda item: (order[item[0][0]], *item[0][1:])):
+    for group, part in sorted(runs.groupby(by), key=lambda item: (order.index(item[0][0]), *item[0][1:])):
         method, size, variant = group
         if variant == "trunk":
             continue
-        count = parameter_count(part["request"].iloc[0], num_classes) / 1e6
-        rows.append(
-            [
-                f"{TITLES.get(method, method)} `{size}`",
-                variant,
-                f"{count:.2f} M",
-                len(part),
-                *(in_percent(*table.loc[group, ["mean", "low", "high"]]) for table in (accuracy, recall)),
-                f"{part['minutes'].mean():.1f}",
-            ]
-        )
+        asked = Training.from_json(part["request"].iloc[0])
+        model = create_model(asked.model, num_classes, asked.size, **asked.options)
+        parameters = f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M"
+        cells = [in_percent(*table.loc[group, ["mean", "low", "high"]]) for table in shares]
+        minutes = f"{part['minutes'].mean():.1f}"
+        rows.append([f"{TITLES[method]} `{size}`", variant, parameters, len(part), *cells, minutes])
     heads = ["method", "variant", "parameters", "seeds", "accuracy, %", "mean class recall, %", "minutes a run"]
     return markdown(heads, rows)
 
 
 def claims(judged: pd.DataFrame) -> str:
-    """Markdown: a row a claim with its difference, intervals and verdict.
-
-    Args:
-        judged: what `claims.judge` gives.
-    """
+    """Markdown: a row for each claim that `claims.judge` judged, with its difference, intervals and verdict."""
     rows = [
         [
             row.hypothesis,
@@ -105,50 +86,30 @@ def _signed(metric: str, *values: float) -> str:
     return texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
 
 
-def speed(table: pd.DataFrame) -> str:
-    """Markdown: images a second and how many times those of plain fp32, a row for every model and size.
+def speed(table: pd.DataFrame, slow: str = "plain", fast: str = "default") -> str:
+    """Markdown: images a second on two paths and what the faster one gains, a row for every model and size.
 
-    Args:
-        table: what `bench.bench_models` measures, with both modes and both paths.
+    `table` is measured by `bench.bench_models` in both modes. The path "compiled" also gets the seconds of its
+    first step, other paths the cost of the model.
     """
-
-    def cells(row: pd.DataFrame, mode: str) -> list[str]:
-        plain, default = (row.loc[(mode, path), "images_per_s"] for path in ("plain", "default"))
-        return [_rate(plain), f"{_rate(default)} ({default / plain:.1f}×)"]
-
-    def cost(row: pd.DataFrame) -> list[str]:
-        act = row.loc[("inference", "plain")]
-        return [f"{act.parameters_m:.2f} M", f"{act.gflop_per_image:.2f}"]
-
-    heads = ("parameters", "GFLOP an image", "training, plain", "default", "inference, plain", "default")
-    return _measured(table, heads, cells, cost)
-
-
-def compiled(table: pd.DataFrame) -> str:
-    """Markdown: what torch.compile gains and how long its first step takes, a row for every model and size.
-
-    Args:
-        table: what `bench.bench_models` measures, with both modes and the paths default and compiled.
-    """
-
-    def cells(row: pd.DataFrame, mode: str) -> list[str]:
-        default, fast = (row.loc[(mode, path), "images_per_s"] for path in ("default", "compiled"))
-        first = row.loc[(mode, "compiled"), "first_step_s"]
-        return [_rate(default), f"{_rate(fast)} ({fast / default:.2f}×)", f"{first:.0f} s"]
-
-    heads = ("training, default", "compiled", "first step", "inference, default", "compiled", "first step")
-    return _measured(table, heads, cells)
-
-
-def _measured(
-    table: pd.DataFrame, heads: Sequence[str], cells: Callable, before: Callable = lambda row: ()
-) -> str:
-    """Markdown: a row a model and size, with the cells of training and inference after those of `before`."""
+    waits = fast == "compiled"
+    heads = ["", *(() if waits else ("parameters", "GFLOP an image"))]
+    for mode in ("training", "inference"):
+        heads += [f"{mode}, {slow}", fast, *(["first step"] if waits else [])]
     rows = []
     for (model, size), part in table.groupby(["model", "size"], sort=False):
-        row = part.set_index(["mode", "path"])
-        rows.append([f"{TITLES[model]} `{size}`", *before(row), *cells(row, "train"), *cells(row, "inference")])
-    return markdown(["", *heads], rows)
+        of = part.set_index(["mode", "path"])
+        row = [f"{TITLES[model]} `{size}`"]
+        if not waits:
+            cost = of.loc[("inference", slow)]
+            row += [f"{cost.parameters_m:.2f} M", f"{cost.gflop_per_image:.2f}"]
+        for mode in ("train", "inference"):
+            before, after = (of.loc[(mode, path), "images_per_s"] for path in (slow, fast))
+            gain = f"{after / before:.{2 if waits else 1}f}×"
+            row += [_rate(before), f"{_rate(after)} ({gain})"]
+            row += [f"{of.loc[(mode, fast), 'first_step_s']:.0f} s"] if waits else []
+        rows.append(row)
+    return markdown(heads, rows)
 
 
 def _rate(images_per_s: float) -> str:
@@ -157,18 +118,13 @@ def _rate(images_per_s: float) -> str:
 
 def tables(store: ResultsStore) -> dict[str, str]:
     """All tables that a text can name, by name."""
-    return {
-        "ferplus": comparison(store, "ferplus", "valid", 8),
-        **{
-            f"claims_{family.lower().replace(' ', '_')}": claims(part)
-            for family, part in judge(store).groupby("family", sort=False)
-        },
-        **{
-            name.removesuffix(".csv"): make(pd.read_csv(store.folder / name))
-            for name, make in ((SPEED, speed), (COMPILED, compiled))
-            if (store.folder / name).exists()
-        },
-    }
+    made = {"ferplus": comparison(store, "ferplus", "valid", 8)}
+    for family, part in judge(store).groupby("family", sort=False):
+        made[f"claims_{family.lower().replace(' ', '_')}"] = claims(part)
+    for file, paths in SPEEDS.items():
+        if (store.folder / file).exists():
+            made[file.removesuffix(".csv")] = speed(pd.read_csv(store.folder / file), *paths)
+    return made
 
 
 def fill(text: str, made: Mapping[str, str]) -> str:

@@ -12,16 +12,16 @@ import pandas as pd
 import torch
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from fer_lab._files import atomic_path
 from fer_lab._progress import progress
 from fer_lab.data import FaceSet
 from fer_lab.evaluation.embeddings import embedding_metrics
 from fer_lab.evaluation.metrics import evaluate, overall, predict
 from fer_lab.evaluation.robustness import accuracy_by_resolution, accuracy_under
+from fer_lab.experiments import landmarks
 from fer_lab.experiments.request import Start, Training
 from fer_lab.models.authors import start_from_trunk, start_from_weights
 from fer_lab.models.method import create_model
-from fer_lab.models.weights import card_text, check_target, read_card, save_model
+from fer_lab.models.weights import check_target
 from fer_lab.parallel import check_devices, launch, stop_with_launcher
 from fer_lab.runs import Predictions, ResultsStore, Run
 from fer_lab.runs.run import open_model, weights_file
@@ -30,11 +30,7 @@ from fer_lab.training.loop import fit
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished training: its run, and its predictions and metrics on the reported split.
-
-    Attributes:
-        minutes: wall-clock time of all epochs.
-    """
+    """A finished training: its run, predictions and metrics on the reported split, and all epochs' minutes."""
 
     run: Run
     split: str
@@ -57,9 +53,8 @@ def train(
 ) -> Trained | None:
     """Train, then report once on a split that took part in no choice.
 
-    A tenth of the training faces is held out for choices; `fit` puts the accuracy on it into the history.
-    Where torch.distributed.run has started several processes of this one, all train together, the first one
-    reports, and the others get None.
+    A tenth of the training faces is held out for choices; `fit` puts the accuracy on it into the history. Where
+    torch.distributed.run has started several processes, the first one reports, and the others get None.
 
     Args:
         out: the run's folder, `runs / request.name` by default; an interrupted run in it is resumed.
@@ -71,8 +66,7 @@ def train(
         runs: where the run of a training lies that this one starts from; it is trained if it is not there.
 
     Raises:
-        ValueError: as `Training.check` and `FaceRequest.load`; more devices than there are; an unknown split.
-        FileNotFoundError: no weights or trunk at the path given.
+        ValueError, FileNotFoundError: as `Training.check` and `FaceRequest.load`; too many devices.
         RuntimeError: one of several processes failed.
     """
     check_devices(devices, device)
@@ -91,12 +85,8 @@ def train(
     started = dataclasses.replace(request, weights=ready(request.weights), trunk=ready(request.trunk))
     faces = request.sized_faces.load() if faces is None else faces
     split, reported = request.reported(faces)
-    key: dict[str, Any] = {
-        "method": request.model,
-        "size": request.size,
-        "variant": request.variant,
-        "seed": request.seed,
-    }
+    key: dict[str, Any] = {name: getattr(request, name) for name in ("size", "variant", "seed")}
+    key["method"] = request.model
     recorder = None
     if store and request.variant:
         recorder = store if isinstance(store, ResultsStore) else ResultsStore(store)
@@ -125,17 +115,13 @@ def train(
         tables.append(accuracy_under(trained, heads, f"head_size_{percent}"))
     metrics = pd.concat(tables, ignore_index=True)
     minutes = float(run.history["seconds"].sum()) / 60
-    origin: dict[str, Any] = {
-        "dataset": faces.name,
-        "fingerprint": faces.fingerprint,
-        "split": split,
-        "command": request.command(),
-    }
+    origin: dict[str, Any] = {"dataset": faces.name, "fingerprint": faces.fingerprint, "split": split}
+    origin["command"] = request.command()
     if recorder:
         recorder.record(
             **key,
             minutes=minutes,
-            device=describe_device(run),
+            device=_describe_device(run),
             metrics=metrics,
             predictions=predictions,
             holdout=run.history["valid_accuracy"].tolist() if "valid_accuracy" in run.history else (),
@@ -144,20 +130,15 @@ def train(
         )
     if ship:
         score = overall(metrics)["value"].round(4).to_dict()
-        save_model(trained, ship, half=True, seed=request.seed, score=score, faces=len(reported), **origin)
-        with atomic_path(ship.with_suffix(".md")) as path:
-            path.write_text(card_text(read_card(ship)), encoding="utf-8")
+        landmarks.ship(trained, ship, seed=request.seed, score=score, faces=len(reported), **origin)
     return Trained(run, split, predictions, metrics, minutes)
 
 
 def train_missing(requests: Mapping[str, Training], folder: Path, store: ResultsStore | Path) -> list[str]:
-    """Train those requests that a results store lacks, each in its own folder inside `folder`.
+    """Train those requests that a results store lacks, each in its own folder inside `folder` → their names.
 
     What a request starts from is trained before it, unless its finished run is there. Interrupted runs are
     resumed.
-
-    Returns:
-        The names of those trained, in order.
     """
     trained = []
     for name, request in requests.items():
@@ -179,17 +160,7 @@ def _fit(request: Training, run: Run, faces: FaceSet, fresh: bool, device: str) 
         config["start"] = start_from_trunk(model, open_model(request.trunk))
     recipe, data = request.chosen_recipe(), request.to_data()
     origin: dict[str, Any] = {name: data[name] for name in ("weights", "trunk", "order") if name in data}
-    fit(
-        model,
-        training,
-        held_out,
-        recipe,
-        run,
-        device=device,
-        resume=not fresh,
-        origin=origin,
-        config=config,
-    )
+    fit(model, training, held_out, recipe, run, device=device, resume=not fresh, origin=origin, config=config)
 
 
 def _fit_together(
@@ -222,7 +193,7 @@ def train_worker(request: Training, out: Path, fingerprint: str, *, fresh: bool,
     _fit(request, Run(out, locked_by_launcher=True), faces, fresh, device)
 
 
-def describe_device(run: Run) -> str:
+def _describe_device(run: Run) -> str:
     """The GPU's name, or the processor's with its threads; with several processes, how many of them."""
     here, devices = run.environment, run.config.get("devices", 1)
     one = here["device"] if here["device"] != "cpu" else f"{here['cpu']}, {here['threads']} threads"

@@ -1,5 +1,6 @@
 """Notebook 03: what metric losses and selective attention change, with balanced and with rare classes."""
 
+import itertools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -97,10 +98,8 @@ def _variants(
 ) -> dict[str, Training]:
     """Each variant from each seed's trunk at its plateau."""
     named = {variant: ("triplet_center", options) for variant, options in variants.items()}
-    by_method = {"triplet_center": changes}
-    return from_starts(
-        seeds, named, lambda seed: resnet_trunk(seed, faces, rare), setting(faces, rare), by_method
-    )
+    common, by_method = setting(faces, rare), {"triplet_center": changes}
+    return from_starts(seeds, named, lambda seed: resnet_trunk(seed, faces, rare), common, by_method)
 
 
 # -----------------------------------------------------------------------------------------------------
@@ -163,10 +162,8 @@ def recorded_plane(path: Path) -> tuple[np.ndarray, dict[str, list[Frame]]]:
     """
     with np.load(path) as data:
         parts = ("xy", "centers", *Plane._fields)
-        frames = {}
-        for name in IN_PLANE:
-            rows = (
-                [data.get(f"{name}/{epoch}/{part}") for part in parts] for epoch in range(1, PLANE_EPOCHS + 1)
-            )
-            frames[name] = [Frame(xy, centers, Plane(*rest)) for xy, centers, *rest in rows]
+        frames: dict[str, list[Frame]] = {name: [] for name in IN_PLANE}
+        for name, epoch in itertools.product(IN_PLANE, range(1, PLANE_EPOCHS + 1)):
+            xy, centers, *rest = (data.get(f"{name}/{epoch}/{part}") for part in parts)
+            frames[name].append(Frame(xy, centers, Plane(*rest)))
         return data["labels"].astype(np.int64), frames

@@ -167,7 +167,7 @@ def test_the_study_set_is_as_hard_as_its_design_asks():
 
 def test_the_committed_verdicts_are_those_of_the_committed_store():
     folder = ROOT / "figures" / "results"
-    recorded = pd.read_csv(folder / claims.FILE)
+    recorded = pd.read_csv(folder / "claims.csv")
     judged = claims.judge(ResultsStore(folder))
     assert list(recorded.columns) == list(judged.columns)
     assert recorded["verdict"].tolist() == judged["verdict"].tolist()
@@ -178,7 +178,7 @@ def test_the_committed_verdicts_are_those_of_the_committed_store():
 
 def test_what_notebooks_02_and_03_say_was_found_is_what_the_file_says():
     """Their prose interprets these verdicts; where one changes, "What was found" must be written anew."""
-    found = pd.read_csv(ROOT / "figures" / "results" / claims.FILE).set_index("claim")
+    found = pd.read_csv(ROOT / "figures" / "results" / "claims.csv").set_index("claim")
     dan = found[found["family"] == "DAN"]["verdict"]
     assert (dan["affinity-compactness"], dan["partition-overlap"]) == ("not known", "better")
     assert set(dan.drop(["affinity-compactness", "partition-overlap"])) == {"equivalent"}

@@ -101,5 +101,5 @@ def test_compiled_says_what_is_gained_and_how_long_it_takes():
         ("inference", "compiled", 24.0, 9.6),
     ]
     table = pd.DataFrame(rows, columns=["mode", "path", "images_per_s", "first_step_s"])
-    last = tables.compiled(table.assign(model="dan", size="tiny")).splitlines()[-1]
+    last = tables.speed(table.assign(model="dan", size="tiny"), "default", "compiled").splitlines()[-1]
     assert last == "| DAN `tiny` | 100 | 85 (0.85×) | 31 s | 16.0 | 24 (1.50×) | 10 s |"
