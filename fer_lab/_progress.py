@@ -1,6 +1,7 @@
 """Progress bars at a terminal and in a live notebook, and nowhere else."""
 
 import os
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -19,6 +20,16 @@ def progress(
             FER_LAB_QUIET is set, as in headless runs.
         options: further options of tqdm.
     """
-    hidden = bool(os.environ.get("FER_LAB_QUIET")) or None
+    hidden = _quiet() or None
     disable = hidden if shown is None else not shown
     return tqdm(iterable, desc=description or None, leave=False, disable=disable, mininterval=0.5, **options)
+
+
+def note(bar: tqdm, line: str) -> None:
+    """Print a line on stderr where `bar` is hidden since stderr is a file: a long run's log shows it grow."""
+    if bar.disable and not _quiet():
+        print(line, file=sys.stderr, flush=True)
+
+
+def _quiet() -> bool:
+    return bool(os.environ.get("FER_LAB_QUIET"))

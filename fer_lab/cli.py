@@ -8,6 +8,7 @@ traceback instead. A command imports the packages that it needs, since some take
 
 import itertools
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from fer_lab.book.result import NotebookResult
+    from fer_lab.models.method import Method
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -31,10 +33,15 @@ data_app = typer.Typer(
     no_args_is_help=True, help="Check a data set, cache it, crop faces from photographs, or render faces."
 )
 bench_app = typer.Typer(no_args_is_help=True, help="Measure speed and memory on this machine.")
+export_app = typer.Typer(
+    no_args_is_help=True, help="Take a model, or the explorer, to where there is no Python."
+)
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
+app.add_typer(export_app, name="export")
 
-STORE = Path("figures/results")
+# Where trainings of the reader's own are recorded; the word "book" names the book's store instead.
+OWN_RESULTS, BOOK = Path("runs/results"), Path("book")
 # The class behind every complaint about a word on the command line. Typer exports only one of its children.
 UsageError: Any = typer.BadParameter.__base__
 # Faults in what a command was given; another OSError is one of the machine.
@@ -119,13 +126,60 @@ def _weights_to_write(path: Path | None) -> Path | None:
     return _to_write(path)
 
 
+def _store(folder: Path) -> Path:
+    """The results store that is meant; `book` is the book's, which an installed package does not let change."""
+    from fer_lab.runs import results_folder
+
+    return results_folder() if folder == BOOK else folder
+
+
+def _open(weights: Path) -> "tuple[Method, str, str]":
+    """A model in eval mode, the name it goes by, and the data set that trained it ("" if nothing tells)."""
+    from fer_lab.explorer.photo_overlay import trained_on
+    from fer_lab.models.weights import SHIPPED, is_shipped_name, shipped_models
+    from fer_lab.runs import open_model
+    from fer_lab.runs.run import weights_file
+
+    file = weights_file(weights)
+    if not file.exists() and not weights.exists():
+        bundled = ", ".join(f"{kind}/{name}" for kind in SHIPPED for name in shipped_models(kind))
+        raise FileNotFoundError(f"{weights} does not exist, and is no bundled model; those are {bundled}")
+    name = f"{file.parent.name}/{file.stem}" if is_shipped_name(weights) else str(weights)
+    return open_model(weights), name, trained_on(weights)
+
+
+def _save(table: "pd.DataFrame", csv: Path | None, json: Path | None, **facts: Any) -> None:
+    """Write a table as CSV where asked for, and as JSON with some facts beside its rows; NaN becomes null."""
+    from fer_lab._files import write_csv, write_json
+
+    if csv:
+        write_csv(csv, table)
+    if json:
+        rows = table.astype(object).where(table.notna(), None).to_dict("records")
+        write_json(json, {**facts, "rows": rows})
+    for path in filter(None, (csv, json)):
+        _say(f"written to {path}")
+
+
+def _apart(csv: Path | None, json: Path | None, read: Sequence[Path] = ()) -> None:
+    """Refuse one file for two tables, and a file for a table that is read."""
+    if taken := [str(path) for path in (csv, json) if path and path.resolve() in {f.resolve() for f in read}]:
+        raise ValueError(f"{', '.join(taken)} is one of the pictures; name another file for the table")
+    if csv and json and csv.resolve() == json.resolve():
+        raise ValueError(f"--csv and --json both name {csv}; name two files")
+
+
 MaybePath = Path | None
+WEIGHTS = "A run's folder, a .safetensors file, or a bundled model such as dan or synthetic/dan."
 DATASETS = "ferplus, rafdb, affectnet, sfew or folder"
 Dataset = Annotated[str, typer.Option(help=f"synthetic, {DATASETS}.")]
 DatasetName = Annotated[str, typer.Argument(help=f"{DATASETS}.")]
 DatasetFolder = Annotated[Path, typer.Argument(help="Folder of the data set.")]
 DataRoot = Annotated[
-    MaybePath, typer.Option(envvar="FER_DATA", help="Folder of the data set.", show_default=False)
+    MaybePath,
+    typer.Option(
+        envvar="FER_DATA", help="Folder of the data set; of several, a folder of them.", show_default=False
+    ),
 ]
 Rule = Annotated[str, typer.Option(help="Label rule of FER+: largest, majority or votes.")]
 Classes = Annotated[int | None, typer.Option(min=2, max=8, help="7 or 8. Default: what the data set has.")]
@@ -137,15 +191,9 @@ TestShare = Annotated[
     float, typer.Option(min=0, max=1, help="For folder without splits: the share to test on, such as 0.2.")
 ]
 LabelOrder = Annotated[str, typer.Option(help="Data set whose label order an authors' checkpoint uses.")]
-FaceCount = Annotated[
-    int | None,
-    typer.Option(
-        "--faces",
-        min=1,
-        max=MOST_FACES,
-        help="Faces to render, default 4000; or to keep of a data set, default all.",
-    ),
-]
+Seed = Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of every random draw.")]
+COUNT_HELP = "Faces to render, default 4000; or to keep of a data set, default all."
+FaceCount = Annotated[int | None, typer.Option("--faces", min=1, max=MOST_FACES, help=COUNT_HELP)]
 FaceSeed = Annotated[
     int,
     typer.Option("--faces-seed", min=0, max=LARGEST_SEED, help="Seed of the renderer, or of the faces kept."),
@@ -162,18 +210,8 @@ Options = Annotated[
 ReportedSplit = Annotated[
     str, typer.Option(callback=_known_split, help="Default: test for synthetic; else valid, or test.")
 ]
-Csv = Annotated[MaybePath, typer.Option(callback=_to_write, help="Also write the table to this CSV file.")]
-
-
-def _renamed(now: str) -> Callable[[str], str]:
-    """For a hidden option under its old name."""
-
-    def refuse(value: str) -> str:
-        if value:
-            raise typer.BadParameter(f"this option is called {now} now")
-        return value
-
-    return refuse
+Csv = Annotated[MaybePath, typer.Option(callback=_to_write, help="Also write a table to this CSV file.")]
+Json = Annotated[MaybePath, typer.Option(callback=_to_write, help="Also write the answers to this JSON file.")]
 
 
 def _listed(text: str) -> list[str]:
@@ -230,14 +268,7 @@ def reproduce(
     dataset: Annotated[
         str, typer.Option(help="As in train. With several, such as synthetic,ferplus: all notebooks for each.")
     ] = "synthetic",
-    data_root: Annotated[
-        MaybePath,
-        typer.Option(
-            envvar="FER_DATA",
-            help="Folder of the data set. With several: of a folder for each.",
-            show_default=False,
-        ),
-    ] = None,
+    data_root: DataRoot = None,
     seeds: Annotated[str, typer.Option(help="Such as 0,1,2. Every notebook runs once for each seed.")] = "0",
     out: Annotated[Path, typer.Option(callback=_to_fill, help="Folder of the book.")] = Path("book"),
     jobs: Annotated[
@@ -320,6 +351,10 @@ def notebooks(
         for path in parameters.lay_out(folder):
             _say(path)
     else:
+        if parameters.notebooks_folder().parent == Path(__file__).resolve().parent:
+            raise typer.BadParameter(
+                "--execute is for a checkout; copy the notebooks into a folder of your own"
+            )
         _conclude(run.refresh(_listed(only) or None, on_result=_report_notebook))
 
 
@@ -344,6 +379,8 @@ def start(
 @app.command()
 def info() -> None:
     """Print versions, device, precision, and the folders in use: what to send with a question."""
+    import shutil
+
     from fer_lab._device import best_device, resolve_precision
     from fer_lab.data.cache import cache_folder
     from fer_lab.runs import environment, results_folder
@@ -354,18 +391,27 @@ def info() -> None:
     _say(f"{'precision':<10} {resolve_precision('auto', device)} where a recipe says auto")
     _say(f"{'cache':<10} {cache_folder()}", f"{'results':<10} {results_folder()}")
     _say(f"{'FER_DATA':<10} {os.environ.get('FER_DATA') or 'not set'}")
+    found = (shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))
+    _say(f"{'browser':<10} {next(filter(None, found), 'no Chromium found; only tests need one')}")
 
 
 @app.command()
 def models(name: Annotated[str, typer.Argument(help="One model. Default: all.")] = "") -> None:
-    """List the models with their sizes, recipes, options and bundled weights."""
+    """List the models with sizes, recipes, options and bundled weights; for one, also what its recipes say."""
     from fer_lab.models.method import list_models, method_class, model_options
+    from fer_lab.models.recipes import Recipe
     from fer_lab.models.weights import SHIPPED, read_card, shipped_models, shipped_weights
 
+    usual = Recipe(epochs=1, batch_size=1).to_dict()
     for one in [name] if name else list_models():
         cls, options = method_class(one), model_options(one)
         _say(one, f"  sizes    {', '.join(cls.sizes)}", f"  recipes  {', '.join(cls.recipes)}")
         _say(f"  options  {', '.join(f'{key}={value}' for key, value in options.items()) or 'none'}")
+        for title, recipe in cls.recipes.items() if name else ():
+            special = {key: value for key, value in recipe.to_dict().items() if value != usual[key]}
+            inner = special.pop("augmentation", {}).items()
+            special |= {f"augmentation.{k}": v for k, v in inner if v != usual["augmentation"][k]}
+            _say(f"  recipe   {title}: {', '.join(f'{key}={value}' for key, value in special.items())}")
         for kind in (kind for kind in SHIPPED if one in shipped_models(kind)):
             score = read_card(shipped_weights(one, kind))["score"]["accuracy"]
             learned = "FER+ (grey photographs)" if kind == "ferplus" else "rendered faces"
@@ -381,28 +427,30 @@ def train(
     data_root: DataRoot = None,
     size: Annotated[str, typer.Option(help="tiny (56 px), paper (224 px); poster: small, base.")] = "tiny",
     recipe: Annotated[str, typer.Option(help="Default: smoke for synthetic, else scratch.")] = "",
-    seed: Annotated[
-        int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of initial weights, batches and augmentation.")
-    ] = 0,
+    seed: Seed = 0,
     out: Annotated[
         MaybePath, typer.Option(callback=_to_fill, help="Folder of the run; an interrupted run is resumed.")
     ] = None,
     changes: Annotated[
-        list[str] | None, typer.Option("--set", help="field=value of the recipe, or augmentation.FIELD=value.")
+        list[str] | None,
+        typer.Option(
+            "--set", help="field=value of the recipe, such as epochs=6; `fer-lab models dan` shows DAN's."
+        ),
     ] = None,
     option: Options = None,
     weights: Annotated[
-        MaybePath, typer.Option(help="Start from a run, a .safetensors file, or an authors' checkpoint.")
+        MaybePath, typer.Option(help="Start from weights as predict takes them, or an authors' checkpoint.")
     ] = None,
     order: LabelOrder = "",
     trunk: Annotated[
-        MaybePath, typer.Option(help="Start from the trunk of a run, a .safetensors file, or a bundled model.")
+        MaybePath, typer.Option(help="Start from the trunk of weights, named as predict takes them.")
     ] = None,
     record: Annotated[str, typer.Option(help="Record the result, with this name of the variant.")] = "",
-    store: Annotated[Path, typer.Option(callback=_to_fill, help="Results store to record in.")] = STORE,
+    store: Annotated[
+        Path, typer.Option(callback=_to_fill, help="Folder to record in; book: the book's, in a checkout.")
+    ] = OWN_RESULTS,
     split: ReportedSplit = "",
     resolutions: Annotated[str, typer.Option(help="Also report on shrunk faces, such as 75,50,35 %.")] = "",
-    scales: Annotated[str, typer.Option(hidden=True, callback=_renamed("--resolutions"))] = "",
     head_sizes: Annotated[str, typer.Option(help="Also report on balanced faces with heads of 75,125 %.")] = "",
     balanced: Annotated[
         int,
@@ -452,6 +500,7 @@ def train(
     if worker and out:
         training.train_worker(request, out, worker, fresh=fresh, device=device)
         return
+    store = _store(store)
     done = training.train(request, out=out, store=store, ship=ship, fresh=fresh, device=device, devices=devices)
     if done is None:  # one of several processes, and not the first
         return
@@ -464,17 +513,29 @@ def train(
         _say(f"recorded in {store}")
     if ship:
         _say(f"weights in half precision: {ship}")
+    _say(f"next: fer-lab predict photo.jpg --weights {shlex.quote(str(done.run.folder))}")
+
+
+# What the numbers that are no plain scores mean.
+MEANINGS = {
+    "ece": "calibration error",
+    "within_between": "spread within classes ÷ between",
+    "nearest_center_margin": "margin to the nearest other center",
+    "class_scatter": "spread of a class",
+    "silhouette": "silhouette, −1 to 1",
+}
 
 
 def _format_metrics(metrics: "pd.DataFrame") -> list[str]:
-    """Overall numbers, then recall by class, a line each with its 95 % interval."""
+    """Overall numbers, recall by class, measures of the embedding: a line each with its 95 % interval."""
     lines = []
     for row in metrics.to_dict("records"):
         if row["class"] and row["metric"] != "recall":
             continue
-        name = f"{row['metric'].replace('_', ' ')} {row['class']}".strip()
+        name = MEANINGS.get(row["metric"], f"{row['metric'].replace('_', ' ')} {row['class']}".strip())
         interval = f"  [{row['low']:.3f}, {row['high']:.3f}]" if row["low"] == row["low"] else ""
-        lines.append(f"{name:<24} {row['value']:.3f}{interval}")
+        value = f"{row['value']:.3f}{interval}" if row["value"] == row["value"] else "no face of this class"
+        lines.append(f"{name:<35} {value}")
     return lines
 
 
@@ -485,16 +546,11 @@ def landmarks(
         int, typer.Option("--faces", min=64, max=MOST_FACES, help="Number of training faces to render.")
     ] = 12_000,
     epochs: Annotated[int, typer.Option(min=1, max=10_000, help="Passes over the training faces.")] = 10,
-    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of weights and faces.")] = 0,
-    data_root: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="FER_DATA", help="Folder of FER+, to measure on photographs too.", show_default=False
-        ),
-    ] = None,
+    seed: Seed = 0,
+    data_root: DataRoot = None,
     knob: Knobs = None,
 ) -> None:
-    """Train POSTER's tiny landmark stream on rendered faces, and measure it on other people."""
+    """Train POSTER's tiny landmark stream on rendered faces; measure it on others, and on FER+ if given."""
     from fer_lab.data.datasets import load_dataset
     from fer_lab.experiments.landmarks import ship_landmarks
 
@@ -546,9 +602,37 @@ def convert_checkpoint(
     _say(report, f"written: {out}")
 
 
+@export_app.command("onnx")
+def export_to_onnx(
+    run: Annotated[Path, typer.Argument(help=WEIGHTS)],
+    out: Annotated[Path, typer.Argument(callback=_to_write, help=".onnx file to write.")],
+    half: Annotated[bool, typer.Option("--half", help="Store the weights in 16 bits.")] = False,
+) -> None:
+    """Write a model as ONNX, and check that ONNX Runtime computes the same."""
+    from fer_lab.models.export import export_onnx
+    from fer_lab.runs import open_model
+
+    difference = export_onnx(open_model(run), out, half=half)
+    _say(f"written: {out}, {out.stat().st_size / 1e6:.1f} MB; ONNX Runtime differs by {difference:.0e} at most")
+
+
+@export_app.command("page")
+def export_page(
+    out: Annotated[Path, typer.Argument(callback=_to_write, help=".html file to write.")],
+    packages: Annotated[
+        Path, typer.Option(callback=_to_fill, help="Folder for what npm downloads, used again the next time.")
+    ] = Path("runs/npm"),
+) -> None:
+    """Write the explorer as one page that runs in a browser, with no install and no network."""
+    from fer_lab.book.live import build_live
+
+    size = build_live(out, packages)
+    _say(f"written: {out}, {size / 1e6:.1f} MB; open it in a browser")
+
+
 @app.command()
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="A run's folder, a .safetensors file, or a bundled model.")],
+    run: Annotated[Path, typer.Argument(help=WEIGHTS)],
     dataset: Dataset = "synthetic",
     data_root: DataRoot = None,
     split: ReportedSplit = "",
@@ -560,13 +644,18 @@ def evaluate(
     faces_seed: FaceSeed = 0,
     faces_size: FaceSize = None,
     knob: Knobs = None,
+    csv: Csv = None,
+    json: Json = None,
 ) -> None:
     """Measure a trained model on one split, with 95 % bootstrap intervals."""
     from fer_lab.data import FaceRequest
     from fer_lab.evaluation import metrics
-    from fer_lab.runs import open_model
 
-    model = open_model(run)
+    _apart(csv, json)
+    model, answered, data = _open(run)
+    if data and (data == "synthetic") != (dataset == "synthetic"):
+        kinds = ("drawings", "photographs") if data == "synthetic" else ("photographs", "drawings")
+        warnings.warn("{} learned from {} and is measured on {}".format(answered, *kinds), stacklevel=1)
     # A data set without contempt is not asked for it: `predict` leaves contempt out of the model's answers.
     classes = model.num_classes if dataset == "synthetic" or model.num_classes == 7 else None
     request = FaceRequest(
@@ -577,42 +666,33 @@ def evaluate(
     split = split or faces.reported_split()
     faces = faces.split(split)
     table = metrics.evaluate(metrics.predict(model, faces))
-    _say(f"{model.name} on {len(faces)} {split} faces of {faces.name}", *_format_metrics(table))
+    where = f"{model.name} on {len(faces)} {split} faces of {faces.name}"
+    _say(f"{where} ({answered}, trained on {data or 'unknown data'})", *_format_metrics(table))
+    origin = {"weights": answered, "trained_on": data, "dataset": faces.name, "split": split}
+    _save(table, csv, json, **origin, faces=len(faces))
 
 
 @app.command()
 def predict(
-    images: Annotated[list[Path], typer.Argument(help="Pictures, and folders of pictures.")],
-    model: Annotated[str, typer.Option(help="Bundled model to use, such as dan or synthetic/dan.")] = "dan",
-    weights: Annotated[MaybePath, typer.Option(help="A run or a .safetensors file instead.")] = None,
+    images: Annotated[list[Path], typer.Argument(help="Pictures, folders of pictures, patterns as *.jpg.")],
+    weights: Annotated[Path, typer.Option("--weights", "--model", help=WEIGHTS)] = Path("dan"),
     out: Annotated[Path, typer.Option(callback=_to_fill, help="Folder of the overlays.")] = Path("predictions"),
     whole: Annotated[bool, typer.Option("--whole", help="The pictures are face crops already.")] = False,
-    csv: Annotated[
-        MaybePath, typer.Option(callback=_to_write, help="Also write a row for each face to this CSV file.")
-    ] = None,
-    json: Annotated[
-        MaybePath, typer.Option(callback=_to_write, help="Also write answers and errors to this JSON file.")
-    ] = None,
+    csv: Csv = None,
+    json: Json = None,
 ) -> None:
     """Find the faces in pictures, name their apparent expressions, and draw where the model looked."""
     from fer_lab.data.photographs import list_photographs
 
     files = list_photographs(images)
-    if taken := [str(path) for path in (csv, json) if path and path.resolve() in {f.resolve() for f in files}]:
-        raise ValueError(f"{', '.join(taken)} is one of the pictures; name another file for the table")
-    if csv and json and csv.resolve() == json.resolve():
-        raise ValueError(f"--csv and --json both name {csv}; name two files")
+    _apart(csv, json, read=files)
 
     from fer_lab._files import atomic_path
     from fer_lab.explorer import photo_overlay
     from fer_lab.models.inference import fuse
-    from fer_lab.models.weights import shipped_weights
-    from fer_lab.runs import open_model
 
-    kind, _, name = model.rpartition("/")
-    source = weights or shipped_weights(name, kind or None)
-    network, data = fuse(open_model(source)), photo_overlay.trained_on(source)
-    answered = str(weights or f"{source.parent.name}/{source.stem}")
+    model, answered, data = _open(weights)
+    network = fuse(model)
     rows: list[dict[str, Any]] = []
     pictures: list[dict[str, Any]] = []
     bad = without = 0
@@ -624,15 +704,11 @@ def predict(
             pictures.append({"file": str(path), "error": str(error), "faces": []})
             bad += 1
             continue
-        found = [
-            {
-                **dict(zip(("left", "top", "right", "bottom"), face.box, strict=True)),
-                "score": round(face.score, 3),
-                "expression": max(face.probabilities, key=lambda key: face.probabilities[key]),
-                **face.probabilities,
-            }
-            for face in faces
-        ]
+        found = []
+        for face in faces:
+            place = dict(zip(("left", "top", "right", "bottom"), face.box, strict=True))
+            best = max(face.probabilities.items(), key=lambda item: item[1])[0]
+            found.append({**place, "score": round(face.score, 3), "expression": best, **face.probabilities})
         rows += [{"file": str(path), "face": i, **one} for i, one in enumerate(found, 1)]
         pictures.append({"file": str(path), "error": "", "faces": found})
         if not faces:
@@ -682,10 +758,10 @@ def data_crop(
     """Crop the face of every photograph into a folder that `--dataset folder` reads."""
     from fer_lab.data.photographs import crop_folder
 
-    def report(file: Path, reason: str) -> None:
-        _say(reason if str(file) in reason else f"{file}: {reason}", err=True)
-
-    outcome = crop_folder(source, out, size=size, align=align, on_bad=report)
+    outcome = crop_folder(
+        source, out, size=size, align=align,
+        on_bad=lambda file, reason: _say(reason if str(file) in reason else f"{file}: {reason}", err=True),
+    )  # fmt: skip
     _say(", ".join(f"{count} {what}" for what, count in outcome.items()))
     if not outcome["cropped"]:
         _fail(f"no face was cropped, and {out} was not made", 1)
@@ -699,12 +775,23 @@ def data_check(
     rule: Rule = "majority",
     order: FacesOrOrder = "",
     test_share: TestShare = 0.0,
+    csv: Csv = None,
+    json: Json = None,
 ) -> None:
     """Read a data set's layout, count, verify every image, and say what is missing, in one screen."""
     from fer_lab.data import check_dataset
 
+    _apart(csv, json)
     report = check_dataset(dataset, root, label_rule=rule, order=order, test_share=test_share)
     _say(*report.text().split("\n"))
+    if csv or json:
+        import pandas as pd
+
+        sizes = {f"{width}×{height}": count for (width, height), count in report.sizes.items()}
+        counts = [(split, name, n) for split, inside in report.counts.items() for name, n in inside.items()]
+        facts = {name: value for name, value in vars(report).items() if name != "counts"}
+        table = pd.DataFrame(counts, columns=["split", "class", "faces"])
+        _save(table, csv, json, **facts | {"root": str(root), "sizes": sizes, "ok": report.ok})
     if not report.ok:
         raise typer.Exit(1)
 
@@ -736,7 +823,7 @@ def data_cache(
 def data_render(
     folder: Annotated[Path, typer.Argument(callback=_to_make, help="Folder to make, as split/class/*.png.")],
     count: FaceCount = 1000,
-    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the renderer.")] = 0,
+    seed: Seed = 0,
     size: Annotated[int, typer.Option(min=32, max=1024, help="Side in pixels.")] = 112,
     classes: Annotated[int, typer.Option(min=2, max=8, help="7 or 8.")] = 7,
     knob: Knobs = None,
@@ -752,11 +839,7 @@ def data_render(
 
 def _print_table(table: "pd.DataFrame", csv: Path | None) -> None:
     _say(*table.to_string(index=False, float_format=lambda number: f"{number:.4g}").split("\n"))
-    if csv:
-        from fer_lab._files import write_csv
-
-        write_csv(csv, table)
-        _say(f"written to {csv}")
+    _save(table, csv, None)
 
 
 @bench_app.command("models")
@@ -809,19 +892,25 @@ def bench_data(dataset: Dataset = "synthetic", data_root: DataRoot = None, csv: 
 def results(
     latex: Annotated[bool, typer.Option("--latex", help="As LaTeX tables.")] = False,
     metrics: Annotated[str, typer.Option(help="Which metrics.")] = "accuracy,mean_class_recall",
-    store: Annotated[MaybePath, typer.Option(help="Default: figures/results here, else the book's.")] = None,
+    store: Annotated[
+        MaybePath, typer.Option(help="A folder, or book. Default: runs/results if it is there, else book.")
+    ] = None,
     fill: Annotated[
         MaybePath, typer.Option(callback=_to_read, help="Update the tables in this Markdown file.")
     ] = None,
     claims: Annotated[bool, typer.Option("--claims", help="What the book claims, with verdicts.")] = False,
-    csv: Annotated[
-        MaybePath, typer.Option(callback=_to_write, help="Write the claims to this file too.")
-    ] = None,
+    csv: Csv = None,
+    json: Json = None,
 ) -> None:
     """Print the recorded results: mean over seeds with a 95 % interval (one seed: over faces)."""
-    from fer_lab.runs import ResultsStore, results_folder
+    import pandas as pd
 
-    folder = store or (STORE if STORE.is_dir() else results_folder())
+    from fer_lab.runs import ResultsStore
+    from fer_lab.runs.store import SHARES
+
+    _apart(csv, json)
+    own = OWN_RESULTS.is_dir() and not (fill or claims)
+    folder = _store(store or (OWN_RESULTS if own else BOOK))
     recorded = ResultsStore(folder)
     if recorded.runs().empty:
         raise ValueError(f"{folder} has no results; `fer-lab train … --record NAME` writes some")
@@ -834,24 +923,27 @@ def results(
             temporary.write_text(text, encoding="utf-8")
         _say(f"tables of {fill} are up to date")
         return
-    if claims or csv:
-        from fer_lab._files import write_csv
+    if claims:
         from fer_lab.experiments.claims import judge
         from fer_lab.experiments.tables import claims as table_of_claims
 
         found = judge(recorded)
         _say(*table_of_claims(found).split("\n"))
-        if csv:
-            write_csv(csv, found)
+        _save(found, csv, json)
         return
-    by = ("method", "size", "variant", "dataset", "split")
+    by, parts = ("method", "size", "variant", "dataset", "split"), []
     for metric in _listed(metrics):
         table, title = recorded.table(metric, by=by).sort_values(list(by)), metric.replace("_", " ")
+        if SHARES.fullmatch(metric):
+            table[["low", "high"]] = table[["low", "high"]].clip(0, 1)
+        parts.append(table.assign(metric=metric))
         if latex:
             text = table.to_latex(index=False, escape=True, caption=title, float_format="%.3f")
         else:
             text = f"{title}\n{table.to_string(index=False, float_format='{:.3f}'.format)}\n"
         _say(*text.split("\n"))
+    _say(f"these are the results in {folder}" + "; --store book has the book's" * (own and not store), err=True)
+    _save(pd.concat(parts), csv, json, store=str(folder))
 
 
 def main() -> None:

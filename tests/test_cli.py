@@ -3,6 +3,9 @@
 import csv
 import importlib
 import json
+import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +18,8 @@ from typer.testing import CliRunner
 from fer_lab import cli
 from fer_lab.book.result import NotebookResult
 from fer_lab.models import list_models
+from fer_lab.models.weights import SHIPPED_FOLDER
+from fer_lab.runs import results_folder
 
 RUNNER = CliRunner()
 
@@ -59,6 +64,9 @@ def test_models_are_listed_with_their_weights():
     assert [words[1] for words in weights] == ["ferplus/dan:", "synthetic/dan:"]
     assert "photographs" in " ".join(weights[0])
     assert 50 < float(weights[1][weights[1].index("%") - 1]) < 100
+    (smoke,) = [line for line in lines if line.startswith("  recipe   smoke: ")]
+    assert "epochs=6, batch_size=16" in smoke
+    assert "augmentation.flip=0.5" in smoke
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -389,7 +397,148 @@ def test_crop_fails_where_nothing_was_cropped(tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "faces").exists()
 
 
-def test_an_option_under_its_old_name_says_the_new_one():
-    done = run("train", "baseline", "--scales", "50")
-    assert done.exit_code == 2
-    assert "--resolutions now" in " ".join(done.output.split())
+@pytest.mark.parametrize("name", ["synthetic/dan", "file", "run"])
+@pytest.mark.parametrize("option", ["--weights", "--model"])
+def test_weights_have_one_form_of_name_everywhere(name, option, photographs):
+    run_folder = photographs / "run"
+    shutil.copytree(SHIPPED_FOLDER / "synthetic", photographs / "files")
+    run_folder.mkdir()
+    shutil.copy(photographs / "files" / "dan.safetensors", run_folder / "weights.safetensors")
+    weights = {"file": photographs / "files" / "dan.safetensors", "run": run_folder}.get(name, name)
+    done = run("predict", photographs / "happiness" / "her.png", option, weights, "--json", "her.json")
+    assert done.exit_code == 0, done.output
+    answer = json.loads(Path("her.json").read_text())
+    assert (answer["weights"], answer["trained_on"]) == (str(weights), "synthetic")
+
+
+def test_unknown_weights_are_told_the_bundled_names(monkeypatch, capsys):
+    for words in (["evaluate", "dam"], ["predict", __file__, "--weights", "dam"]):
+        assert run_main(monkeypatch, *words) == 2
+        said = capsys.readouterr().err
+        assert said.startswith(
+            "fer-lab: dam does not exist, and is no bundled model; those are ferplus/baseline, "
+        )
+
+
+def test_predict_expands_a_pattern_that_no_shell_has_expanded(photographs):
+    done = run("predict", photographs / "happiness" / "h*.png")
+    assert done.exit_code == 0, done.output
+    assert done.output.startswith(str(photographs / "happiness" / "her.png"))
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Tables and stores
+
+
+def test_evaluate_writes_its_numbers_and_says_what_answered(tmp_path):
+    files = ["--csv", tmp_path / "a.csv", "--json", tmp_path / "a.json"]
+    with pytest.warns(
+        UserWarning, match="ferplus/baseline learned from photographs and is measured on drawings"
+    ):
+        done = run("evaluate", "baseline", "--faces", 40, "--faces-seed", 2, *files)
+    assert done.exit_code == 0, done.output
+    assert done.output.startswith(
+        "baseline on 6 test faces of synthetic (ferplus/baseline, trained on ferplus)\n"
+    )
+    rows = list(csv.DictReader((tmp_path / "a.csv").open()))
+    data = json.loads((tmp_path / "a.json").read_text())
+    assert (data["weights"], data["split"], data["faces"]) == ("ferplus/baseline", "test", 6)
+    assert [row["metric"] for row in rows] == [row["metric"] for row in data["rows"]]
+    assert float(rows[0]["value"]) == data["rows"][0]["value"]
+    absent = [row for row in data["rows"] if row["value"] is None]
+    assert absent
+    assert f"recall {absent[0]['class']:<28} no face of this class" in done.output
+
+
+def test_check_writes_counts_and_facts(tmp_path):
+    for split in ("train", "test"):
+        for name in ("happiness", "sadness"):
+            (tmp_path / "set" / split / name).mkdir(parents=True)
+            color = {"train happiness": "blue", "test happiness": "red"}.get(f"{split} {name}", "gray")
+            Image.new("RGB", (20, 20), color).save(tmp_path / "set" / split / name / "a.png")
+    done = run(
+        "data", "check", "folder", tmp_path / "set", "--csv", tmp_path / "a.csv", "--json", tmp_path / "a.json"
+    )
+    assert done.exit_code == 1
+    assert (tmp_path / "a.csv").read_text().splitlines()[:2] == ["split,class,faces", "train,happiness,1"]
+    data = json.loads((tmp_path / "a.json").read_text())
+    assert (data["ok"], data["leaked"], data["sizes"]) == (False, 1, {"20×20": 4})
+
+
+def test_one_file_is_not_written_twice(tmp_path, monkeypatch, capsys):
+    for words in (["evaluate", "dan"], ["results"], ["data", "check", "folder", tmp_path]):
+        assert run_main(monkeypatch, *words, "--csv", tmp_path / "a", "--json", tmp_path / "a") == 2
+        assert "name two files" in capsys.readouterr().err
+        assert not (tmp_path / "a").exists()
+
+
+def test_own_results_are_apart_from_the_books(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert f"these are the results in {results_folder()}\n" in run("results").output
+    before = {path: path.stat().st_mtime_ns for path in results_folder().rglob("*")}
+    words = ["--faces", 40, "--set", "epochs=1", "--out", "runs/a run", "--record", "mine"]
+    done = run("train", "baseline", *words)
+    assert done.exit_code == 0, done.output
+    assert "recorded in runs/results\n" in done.output
+    assert re.search(
+        r"^baseline: epoch 1 of 1, \d+ s, loss \d\.\d{3}, valid accuracy \d\.\d{3}$", done.output, re.M
+    )
+    assert done.output.endswith("next: fer-lab predict photo.jpg --weights 'runs/a run'\n")
+    shown = run("results", "--csv", "a.csv", "--json", "a.json")
+    assert "these are the results in runs/results; --store book has the book's\n" in shown.output
+    rows = list(csv.DictReader(Path("a.csv").read_text().splitlines()))
+    assert [(row["metric"], row["variant"]) for row in rows] == [
+        ("accuracy", "mine"),
+        ("mean_class_recall", "mine"),
+    ]
+    data = json.loads(Path("a.json").read_text())
+    assert [row["mean"] for row in data["rows"]] == [float(row["mean"]) for row in rows]
+    assert f"these are the results in {results_folder()}\n" in run("results", "--store", "book").output
+    assert {path: path.stat().st_mtime_ns for path in results_folder().rglob("*")} == before
+
+
+def test_intervals_of_shares_end_at_one(monkeypatch, tmp_path):
+    table = run("results", "--store", "book", "--csv", tmp_path / "a.csv")
+    assert table.exit_code == 0
+    highs = [float(row["high"]) for row in csv.DictReader((tmp_path / "a.csv").open()) if row["high"]]
+    assert len(highs) > 50
+    assert max(highs) <= 1
+
+
+def test_nothing_is_written_into_an_installed_package(tmp_path):
+    package = tmp_path / "site" / "fer_lab"
+    ignored = shutil.ignore_patterns("__pycache__")
+    root = Path(cli.__file__).parents[1]
+    shutil.copytree(root / "fer_lab", package, ignore=ignored)
+    shutil.copytree(root / "notebooks", package / "notebooks", ignore=ignored)
+    shutil.copytree(root / "figures" / "results", package / "results", ignore=ignored)
+    for path in [package, *package.rglob("*")]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    before = {path: path.stat().st_mtime_ns for path in package.rglob("*")}
+    Image.fromarray(astronaut()).save(tmp_path / "photo.jpg")
+    train = ["train", "baseline", "--faces", "40", "--set", "epochs=1"]
+    lines = [
+        ["predict", "photo.jpg"],
+        ["results"],
+        ["notebooks", "mine"],
+        [*train, "--record", "mine"],
+        ["notebooks", "--execute"],
+        [*train, "--record", "mine", "--store", "book"],
+    ]
+    code = (
+        "import sys\nfrom fer_lab import cli\n"
+        f"for words in {lines}:\n    sys.argv = ['fer-lab', *words]\n"
+        "    try:\n        cli.main()\n    except SystemExit as end:\n        print('ended', end.code)\n"
+    )
+    environment = {"PYTHONPATH": str(tmp_path / "site"), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=os.environ | environment, capture_output=True, text=True
+    )
+    assert re.findall(r"^ended (\d)", done.stdout, re.M) == ["0", "0", "0", "0", "2", "2"], done.stderr
+    assert f"these are the results in {package / 'results'}\n" in done.stderr
+    assert "--execute is for a checkout" in done.stderr
+    assert "results is a part of the installed package; record elsewhere" in done.stderr
+    assert (tmp_path / "runs" / "results" / "runs.csv").exists()
+    assert {path: path.stat().st_mtime_ns for path in package.rglob("*")} == before
+    for path in [package, *package.rglob("*")]:  # so that pytest can remove it
+        path.chmod(0o755)

@@ -7,6 +7,8 @@ from urllib.parse import unquote
 
 import pytest
 import typer.main
+from PIL import Image
+from skimage.data import astronaut
 
 from fer_lab.cli import app
 
@@ -47,12 +49,15 @@ def test_readme_is_read_in_a_minute():
     assert README.count("![") == 1
 
 
-def test_readmes_python_lines_train_a_model(tmp_path, monkeypatch, capsys):
+def test_readmes_python_lines_look_at_a_picture_and_train_a_model(tmp_path, monkeypatch, capsys):
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert "count=2000" in code
     monkeypatch.chdir(tmp_path)
+    Image.fromarray(astronaut()).save("photo.jpg")
     exec(compile(code.replace("count=2000", "count=150"), "README.md", "exec"), {})
-    assert "mean_class_recall" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert re.match(r"\[{'neutral': [\d.e-]+, 'happiness': 0\.9", said)
+    assert "mean_class_recall" in said
     assert (tmp_path / "runs" / "first" / "weights.safetensors").exists()
 
 

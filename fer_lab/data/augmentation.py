@@ -139,14 +139,10 @@ def augment(
 ) -> Tensor:
     """Augment and normalise faces, each with its own draw: uint8 [B,3,S,S] → float32 [B,3,size,size].
 
-    Args:
-        generator: a CPU generator, so that the draws do not depend on the device.
-        part, total: with several processes, `images` are the faces `part` of a global batch of `total` faces.
-            Every process draws for all of them, so all processes agree.
+    The generator is on the CPU, so that the draws do not depend on the device. With several processes, `images`
+    are the faces `part` of a global batch of `total` faces; every process draws for all, so that they agree.
     """
-    n = total if total is not None else len(images)
-    device = images.device
-    a = augmentation
+    n, device, a = total if total is not None else len(images), images.device, augmentation
 
     def draw(*shape: int) -> Tensor:
         return torch.rand(n, *shape, generator=generator)[part].to(device)

@@ -155,14 +155,9 @@ def load_pixels(
 ) -> Pixels:
     """All pictures of `sources`, from a valid cache if there is one, else decoded now.
 
-    Args:
-        name, root: the data set; the cache is named after them.
-        size: side S in pixels; None takes the pictures' own side if they all agree, else 112.
-        part: name of a choice of the set's pictures; each has a cache of its own.
-        cache: False decodes into memory and writes nothing.
-
-    Raises:
-        OSError: as `build_cache`.
+    The cache is named after the data set, its root and the `part` of its pictures. `size` is the side S in
+    pixels; None takes the pictures' own side if they all agree, else 112. cache=False decodes into memory, and
+    writes nothing. Raises OSError as `build_cache`.
     """
     if not cache:
         side = size or native_size(sources)

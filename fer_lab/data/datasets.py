@@ -15,13 +15,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fer_lab.data.cache import Source, build_cache, for_each, load_pixels
+from fer_lab.data.cache import Source, for_each, load_pixels
 from fer_lab.data.faces import SPLITS, FaceSet
 from fer_lab.data.images import DataError
-from fer_lab.data.layouts import LAYOUTS, RULES, read_layout
+from fer_lab.data.layouts import read_layout
 from fer_lab.data.layouts.parsing import some
-
-__all__ = ["LAYOUTS", "RULES", "DataError", "DatasetReport", "build_cache", "check_dataset", "load_dataset"]
 
 # With more lines than these the counts would scroll off the screen.
 MOST_CLASSES = 24
@@ -49,19 +47,14 @@ def load_dataset(
     the faces are FER2013's, by name too. The fingerprint does not depend on the files' place or times.
 
     Args:
-        name: "ferplus", "rafdb", "affectnet", "sfew" or "folder"; `root` is its folder.
+        name, root, order, count, seed: as `load_faces` takes them. `count` keeps at least one face of every
+            class and split; no other picture is decoded, and the kept ones have a cache of their own.
         num_classes: 7 or 8, canonical order; None takes what the set has. Folders may have other classes.
         label_rule: FER+'s "largest", "majority" or "votes" (the faces of "largest"). All three fill `votes`.
         size: side S in pixels; None takes the pictures' own side if all are square and equal, else 112.
         skip_bad: leave unreadable pictures out, with a warning that counts them.
         cache: False decodes into memory and writes nothing.
-        order: for "folder" with class folders named by numbers: the data set whose numbers they are, such as
-            "rafdb" (1…7) or "affectnet" (0…7).
-        test_share: for "folder" with class folders and no splits: the share of each class that becomes the test
-            split, the same faces on every call. Pictures of one person may be on both sides.
-        count: keep so many faces, of every class and split its share and at least one; a warning says so. No
-            other picture is decoded, and they have a cache of their own. None keeps all.
-        seed: of the choice of `count` faces.
+        test_share: as of `load_faces`, the same faces on every call; people may be on both sides.
 
     Raises:
         DataError: which file is wrong, in what way, and what to do.

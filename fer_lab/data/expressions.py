@@ -23,28 +23,16 @@ ORDERS: dict[str, tuple[str, ...]] = {
 
 # Other spellings in folder names and label files, in lower case.
 ALIASES: dict[str, str] = {
-    "angry": "anger",
-    "disgusted": "disgust",
-    "afraid": "fear",
-    "fearful": "fear",
-    "happy": "happiness",
-    "joy": "happiness",
-    "sad": "sadness",
-    "surprised": "surprise",
+    "angry": "anger", "disgusted": "disgust", "afraid": "fear", "fearful": "fear",
+    "happy": "happiness", "joy": "happiness", "sad": "sadness", "surprised": "surprise",
     "contemptuous": "contempt",
-}
+}  # fmt: skip
 
 # Okabe & Ito's colour-blind-safe palette: one colour per expression in every figure of the book.
 COLORS: dict[str, str] = {
-    "neutral": "#7f7f7f",
-    "happiness": "#e69f00",
-    "surprise": "#56b4e9",
-    "sadness": "#0072b2",
-    "anger": "#d55e00",
-    "disgust": "#009e73",
-    "fear": "#cc79a7",
-    "contempt": "#000000",
-}
+    "neutral": "#7f7f7f", "happiness": "#e69f00", "surprise": "#56b4e9", "sadness": "#0072b2",
+    "anger": "#d55e00", "disgust": "#009e73", "fear": "#cc79a7", "contempt": "#000000",
+}  # fmt: skip
 
 
 def class_names(num_classes: int) -> tuple[str, ...]:

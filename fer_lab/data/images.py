@@ -187,9 +187,7 @@ def to_rgb(image: Image.Image, name: str) -> Image.Image:
         image = _eight_bits(image, name)
     # Each of a hostile picture's thousands of Exif tags may claim all of its megabytes.
     if len(image.info.get("exif", b"")) <= MAX_EXIF:
-        with contextlib.suppress(
-            Exception
-        ):  # damaged Exif data does not affect the pixels; they stay unrotated
+        with contextlib.suppress(Exception):  # damaged Exif data leaves the pixels unrotated
             if image.getexif().get(ORIENTATION, 1) != 1:  # a second copy of a large photograph costs 200 MB
                 image = ImageOps.exif_transpose(image)
     try:

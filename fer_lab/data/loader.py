@@ -31,15 +31,10 @@ def draw_partners(
     These are (anchor, positive) or (anchor, positive, negative, second negative). The positive is another face
     of the anchor's class, the second negative is another face of the negative's class.
 
-    Args:
-        labels: int64 [N].
-        anchors: int64 [B], positions in `labels`.
-        negatives: "by_frequency" draws the negative from all faces of other classes, as QCS does on RAF-DB and
-            FERPlus; "by_class" first draws the class, all others equally likely, as QCS does on AffectNet.
-        classes: names of the labels, for messages.
-
-    Raises:
-        ValueError: fewer than two classes, or a class with a single face, which has no positive.
+    Takes labels int64 [N], anchors int64 [B] (positions in `labels`), and the labels' names for messages.
+    Negatives "by_frequency" are drawn from all faces of other classes, as QCS does on RAF-DB and FERPlus;
+    "by_class" first draws the class, all others equally likely, as QCS does on AffectNet. Raises ValueError for
+    fewer than two classes, or a class with a single face, which has no positive.
     """
     counts = labels.bincount()
     present = counts.nonzero().squeeze(1)

@@ -8,6 +8,7 @@ work offline; docs/data.md compares them. A photograph that is already a face cr
 """
 
 import functools
+import glob
 import math
 import os
 import shutil
@@ -165,10 +166,8 @@ def find_faces(image: Source, *, smallest: float = 0.05, largest_first: int = 32
 
     Faces may be turned or rolled by up to about 40°. See `SEARCH_PIXELS` for the smallest face.
 
-    Args:
-        image: any source of `open_image`, whose errors it may raise.
-        smallest: side of the smallest face, as a share of the picture's shorter side, between 0 and 1.
-        largest_first: the largest number of faces to return.
+    Takes any source of `open_image`, whose errors it may raise. `smallest` is the side of the smallest face, as
+    a share of the picture's shorter side, between 0 and 1; at most `largest_first` faces are returned.
     """
     if not 0 < smallest < 1:
         raise ValueError(f"smallest must be between 0 and 1, got {smallest}")
@@ -324,6 +323,9 @@ def list_photographs(paths: Sequence[Path]) -> list[Path]:
     Links to folders are not followed, and a link to a file is left out if its target is outside the folder.
     Raises DataError for paths that do not exist, or no picture.
     """
+    # Where no shell has done it, a pattern is expanded here.
+    found = [[str(path)] if path.exists() else sorted(glob.glob(str(path))) or [str(path)] for path in paths]
+    paths = [Path(name) for names in found for name in names]
     if missing := [str(path) for path in paths if not path.exists()]:
         raise DataError(f"{', '.join(missing)}: no such file or folder")
     files: list[Path] = []
@@ -331,13 +333,9 @@ def list_photographs(paths: Sequence[Path]) -> list[Path]:
         if not path.is_dir():
             files.append(path)
             continue
-        root = path.resolve()
-        inside = [Path(folder, name) for folder, _, names in os.walk(path) for name in names]
-        files += sorted(
-            file
-            for file in inside
-            if file.suffix.lower() in PHOTO_SUFFIXES and file.resolve().is_relative_to(root)
-        )
+        inside = (Path(folder, name) for folder, _, names in os.walk(path) for name in names)
+        pictures = (file for file in inside if file.suffix.lower() in PHOTO_SUFFIXES)
+        files += sorted(file for file in pictures if file.resolve().is_relative_to(path.resolve()))
     if not files:
         raise DataError(f"{', '.join(map(str, paths))}: no picture in it; expected files such as .jpg or .png")
     return files
@@ -358,16 +356,11 @@ def crop_folder(
     faces of less than a quarter of the largest one's area count as background.
 
     Returns the number of photographs by what became of them: "cropped", "no face", "several faces",
-    "unreadable". If nothing was cropped, `target` is not made.
+    "unreadable". `target` appears when it is complete, and only if anything was cropped. `align` turns the
+    faces upright (see `find_tilt`); `on_bad` is called with every photograph that gave no crop, and the reason.
 
-    Args:
-        target: made here; it appears when it is complete.
-        align: turn the faces upright; see `find_tilt`.
-        on_bad: called with every photograph that gave no crop, and the reason.
-
-    Raises:
-        DataError: `source` is not a folder with pictures, or `target` exists.
-        RuntimeError: `align` without dlib.
+    Raises DataError if `source` is not a folder with pictures or `target` exists, and RuntimeError for `align`
+    without dlib.
     """
     if not source.is_dir():
         raise DataError(f"{source} is not a folder; expected a folder of photographs")

@@ -8,6 +8,7 @@ from typing import Any
 
 from fer_lab.data.datasets import load_dataset
 from fer_lab.data.faces import FaceSet
+from fer_lab.data.layouts import LAYOUTS
 from fer_lab.data.synthetic import SyntheticFaces
 from fer_lab.data.synthetic.generator import set_fingerprint
 
@@ -45,19 +46,19 @@ class FaceRequest:
 
     def load(self) -> FaceSet:
         """Render or read the faces; ValueError as of `load_faces`."""
-        if self.rendered and (self.order or self.test_share):
-            raise ValueError(
-                "rendered faces have their own order and splits; order and test_share are for folder"
-            )
         if self.rendered:
+            if self.order or self.test_share:
+                raise ValueError("rendered faces have their own order and splits: no order, no test_share")
             return SyntheticFaces(**self._rendering())
         if self.knobs:
             raise ValueError(f"only rendered faces have knobs; {self.dataset} does not know {list(self.knobs)}")
-        if not self.root:
+        if not self.root and self.dataset in LAYOUTS:
             raise ValueError(f"{self.dataset} needs its folder: --data-root, or FER_DATA in the environment")
         shared = ("skip_bad", "size", "order", "test_share", "count", "seed")
         settings: dict[str, Any] = {name: getattr(self, name) for name in shared}
-        return load_dataset(self.dataset, self.root, num_classes=self.classes, label_rule=self.rule, **settings)
+        return load_dataset(
+            self.dataset, self.root or "", num_classes=self.classes, label_rule=self.rule, **settings
+        )
 
     def fingerprint(self) -> str:
         """Fingerprint of rendered faces, known before a face is drawn; "" for a data set on disk."""
@@ -125,17 +126,7 @@ def load_faces(
     Raises:
         ValueError: no folder for a data set, knobs for real faces, an unknown knob, or a damaged data set.
     """
-    request = FaceRequest(
-        dataset=dataset,
-        root=Path(root) if root else None,
-        classes=classes,
-        size=size,
-        rule=rule,
-        skip_bad=skip_bad,
-        order=order,
-        test_share=test_share,
-        count=count,
-        seed=seed,
-        knobs=knobs,
-    )
-    return request.load()
+    return FaceRequest(
+        dataset=dataset, root=Path(root) if root else None, classes=classes, size=size, rule=rule,
+        skip_bad=skip_bad, order=order, test_share=test_share, count=count, seed=seed, knobs=knobs,
+    ).load()  # fmt: skip

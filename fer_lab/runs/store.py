@@ -22,6 +22,7 @@ from fer_lab.models.method import TITLES
 from fer_lab.runs.environment import environment, portable_command
 from fer_lab.runs.predictions import Answers, Predictions, load_together, save_together
 
+PACKAGE = Path(__file__).resolve().parents[1]
 # Metrics that are shares of faces; their differences are told in points.
 SHARES = re.compile(r"accuracy.*|mean_class_recall|recall|macro_f1|ece|map_mass.*")
 
@@ -148,6 +149,11 @@ class ResultsStore:
         Raises:
             ValueError: a file of the store is damaged, a text cannot be recorded, or another run has the id.
         """
+        if self.folder.resolve() == PACKAGE / "results":
+            raise ValueError(
+                f"{self.folder} is a part of the installed package; record elsewhere: --store FOLDER, or "
+                "FER_LAB_RESULTS in the environment"
+            )
         check_texts(key)
         run_id = "-".join(part for name in self.KEYS if (part := _safe(str(key[name]))))
         runs, path = self.runs(), self._predictions_path(key["dataset"], key["split"])
@@ -424,6 +430,5 @@ def results_folder() -> Path:
     """
     if named := os.environ.get("FER_LAB_RESULTS"):
         return Path(named)
-    package = Path(__file__).resolve().parents[1]
-    checkout = package.parent / "figures" / "results"
-    return checkout if checkout.is_dir() else package / "results"
+    checkout = PACKAGE.parent / "figures" / "results"
+    return checkout if checkout.is_dir() else PACKAGE / "results"

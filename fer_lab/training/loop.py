@@ -20,6 +20,7 @@ import torch
 from tqdm.auto import tqdm
 
 from fer_lab._device import compiled, resolve_precision, tensor_float_32
+from fer_lab._progress import note
 from fer_lab._progress import progress as progress_bar
 from fer_lab.data.faces import FaceSet
 from fer_lab.models.inference import count_right
@@ -139,7 +140,15 @@ def _train(
             if fabric.is_global_zero:
                 run.save_history(pd.DataFrame(state.history))
                 run.save_checkpoint(state.checkpoint())
-            bar.set_postfix({key: f"{value:.3f}" for key, value in row.items() if key.endswith("accuracy")})
+            scores = {key: f"{value:.3f}" for key, value in row.items() if key.endswith("accuracy")}
+            bar.set_postfix(scores)
+            if progress is None:
+                shown = "".join(f", {key.replace('_', ' ')} {value}" for key, value in scores.items())
+                loss = f"loss {row['total']:.3f}"
+                note(
+                    bar,
+                    f"{state.model.name}: epoch {epoch + 1} of {recipe.epochs}, {seconds:.0f} s, {loss}{shown}",
+                )
             if on_epoch is not None:
                 with evaluating(state.kept):
                     on_epoch(state.kept, epoch + 1)

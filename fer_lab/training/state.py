@@ -156,8 +156,9 @@ class TrainingState:
             ) from error
         for key in changed:
             raise ValueError(
-                f"{run.folder} holds a training with another {key} ({stored.get(key)!r}, now "
-                f"{self.identity[key]!r}); choose another folder, or start from the beginning with resume=False"
+                f"{run.folder} holds a training with another {key} "
+                f"({_difference(stored.get(key), self.identity[key])}); choose another folder, or train from "
+                "the start (--fresh, in Python resume=False)"
             )
         before, now = run.environment, environment()
         other = [key for key in ("torch", "cpu", "threads") if before.get(key) != now[key]]
@@ -186,6 +187,14 @@ class TrainingState:
         if self.average is not None:
             self.model.load_state_dict(self.average.module.state_dict())
         self.model.to("cpu").to(memory_format=torch.contiguous_format).eval()
+
+
+def _difference(before: object, now: object) -> str:
+    """What differs between two values, such as "epochs: 2, now 1"; field by field where both have fields."""
+    if not (isinstance(before, Mapping) and isinstance(now, Mapping)):
+        return f"{before!r}, now {now!r}"
+    changed = (name for name in {**before, **now} if before.get(name) != now.get(name))
+    return ", ".join(f"{name}: {_difference(before.get(name), now.get(name))}" for name in changed)
 
 
 def check_classes(model: Method, *sets: FaceSet | None) -> None:

@@ -8,9 +8,10 @@ import torch
 from helpers import small_sets
 from PIL import Image
 
-from fer_lab.data import cache, datasets
+from fer_lab.data import cache
 from fer_lab.data.datasets import DataError, check_dataset, load_dataset
 from fer_lab.data.expressions import CANONICAL, numbers_of
+from fer_lab.data.layouts import LAYOUTS
 
 
 @pytest.fixture(autouse=True)
@@ -317,7 +318,7 @@ def test_the_report_fits_one_screen(root):
 
 
 def test_every_data_set_has_a_reader():
-    assert list(datasets.LAYOUTS) == ["ferplus", "rafdb", "affectnet", "sfew", "folder"]
+    assert list(LAYOUTS) == ["ferplus", "rafdb", "affectnet", "sfew", "folder"]
 
 
 def test_numbered_folders_without_splits_give_labels_and_a_test_split(root):

@@ -6,7 +6,9 @@ value must end in exit code 2 and one line, before any work begins and with noth
 
 import inspect
 import os
+import re
 import resource
+import shlex
 import shutil
 import signal
 import sys
@@ -18,9 +20,11 @@ from types import NoneType, UnionType
 import pytest
 import torch
 import typer
+import typer.main
 from PIL import Image
 
 from fer_lab import cli
+from fer_lab.runs import results_folder
 
 pytestmark = pytest.mark.fault("option with a bad value")
 
@@ -43,6 +47,8 @@ VALID = {
     "bench models": ["--models", "dan"],
     "bench losses": [],
     "bench data": [],
+    "export onnx": ["synthetic/dan", "NEW.onnx"],
+    "export page": ["NEW.html"],
 }
 # Options that only mean something for faces on disk, and what goes with them.
 REAL = ["--dataset", "folder", "--data-root", "SET"]
@@ -56,8 +62,12 @@ ROLES = {
     **dict.fromkeys(("out", "folder"), "write folder"),
     "train store": "write folder",
     "results store": "read folder",
+    "predict weights": "read any",
     "landmarks out": "write file",
     "convert out": "write file",
+    "export onnx out": "write file",
+    "export page out": "write file",
+    "packages": "write folder",
 }
 # What is found out during the work: a notebook reads the data set, and a bad picture does not stop the others.
 LATER = {
@@ -178,6 +188,8 @@ WORK = (
     "fer_lab.bench.models.in_own_process",
     "fer_lab.bench.losses.in_own_process",
     "fer_lab.models.authors.loading._naming_of",
+    "fer_lab.models.export.to_onnx",
+    "fer_lab.book.live.fetch",
     "fer_lab.explorer.photo_overlay.open_image",
     "fer_lab.experiments.tables.tables",
     "fer_lab.experiments.claims.judge",
@@ -196,9 +208,10 @@ def workplace(tmp_path_factory):
             Image.new("RGB", (56, 56), "gray").save(folder / "SET" / split / name / "a.png")
     (folder / "PHOTOS").mkdir()
     shutil.copy(folder / "SET/train/sadness/a.png", folder / "PHOTOS" / "b.png")
-    shutil.copy(folder / "SET/train/sadness/a.png", folder / "PICTURE")
+    for name in ("PICTURE", "photo.jpg"):
+        shutil.copy(folder / "SET/train/sadness/a.png", folder / name)
     torch.save({"x": torch.ones(2)}, folder / "CHECKPOINT")
-    shutil.copytree(cli.STORE.resolve(), folder / "STORE")
+    shutil.copytree(results_folder(), folder / "STORE")
     return folder
 
 
@@ -287,3 +300,52 @@ def test_a_name_with_two_values_is_refused(option, attack):
     code, printed, said, began = attack(words)
     assert (code, printed, began) == (2, "", False)
     assert f"{name} has several values" in said
+
+
+# What an example in a help text needs beside it.
+BESIDE = {
+    "--head-sizes": ["--balanced", "40"],
+    "--dataset": REAL[2:],
+}
+# A data set of the reader's own that is not here.
+ABSENT = {"--faces-order", "--test-share", "root", "source"}
+
+
+def examples():
+    """(command, option or argument, value) of every "such as …" in a help text."""
+    for name, command in commands(typer.main.get_command(cli.app)):
+        for parameter in command.params:
+            if found := re.search(r"[Ss]uch as ([\w/.,=]*[\w])", getattr(parameter, "help", None) or ""):
+                option = max(parameter.opts, key=len)
+                if option not in ABSENT:
+                    yield name, option, found[1]
+
+
+def commands(group, path=()):
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*path, name))
+        else:
+            yield " ".join((*path, name)), command
+
+
+@pytest.mark.parametrize(("name", "option", "value"), list(examples()))
+def test_the_examples_of_the_help_texts_begin_the_work(name, option, value, attack):
+    words = words_of(name, option, value) + BESIDE.get(option, [])
+    code, _, said, began = attack(words)
+    assert began or code == 0, said
+
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+LINES = re.findall(r"^fer-lab [^#\n]*", README, re.M) + re.findall(r"`(fer-lab [^`]+)`", README)
+
+
+@pytest.mark.parametrize("line", sorted({" ".join(line.split()) for line in LINES}))
+def test_the_commands_of_readme_begin_their_work(line, attack):
+    code, _, said, began = attack(shlex.split(line)[1:])
+    assert began or code == 0, said
+
+
+def test_there_are_examples():
+    assert len(list(examples())) > 8
+    assert len(LINES) > 3

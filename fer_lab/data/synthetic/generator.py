@@ -39,15 +39,11 @@ HELD_OUT = 0.15
 PICTURE_ATTRIBUTES = ("roll", "yaw", "pitch", "scale", "occlusion", "blur", "noise", "grey")
 # Expression → the two that people most often confuse it with.
 CONFUSED = {
-    "neutral": ("sadness", "anger"),
-    "happiness": ("neutral", "contempt"),
-    "surprise": ("fear", "happiness"),
-    "sadness": ("neutral", "disgust"),
-    "anger": ("disgust", "neutral"),
-    "disgust": ("anger", "sadness"),
-    "fear": ("surprise", "sadness"),
-    "contempt": ("happiness", "neutral"),
-}
+    "neutral": ("sadness", "anger"), "happiness": ("neutral", "contempt"),
+    "surprise": ("fear", "happiness"), "sadness": ("neutral", "disgust"),
+    "anger": ("disgust", "neutral"), "disgust": ("anger", "sadness"),
+    "fear": ("surprise", "sadness"), "contempt": ("happiness", "neutral"),
+}  # fmt: skip
 # Units that EMFACS lists in brackets: the share of faces that show them.
 OPTIONAL = {("happiness", 25): 0.65, ("disgust", 10): 0.7, ("disgust", 4): 0.5, ("sadness", 17): 0.5}
 

@@ -14,17 +14,10 @@ from fer_lab.data.synthetic.canvas import Canvas, Scene, Window, bell, column, e
 from fer_lab.data.synthetic.hair import beard_cover
 
 # sRGB, light to dark; Identity.skin_tone 0…1 interpolates between the rows.
-SKIN_TONES = torch.tensor(
-    [
-        [0.985, 0.860, 0.780],
-        [0.960, 0.790, 0.680],
-        [0.910, 0.705, 0.565],
-        [0.820, 0.590, 0.435],
-        [0.680, 0.455, 0.315],
-        [0.520, 0.335, 0.230],
-        [0.385, 0.245, 0.175],
-    ]
-)
+SKIN_TONES = torch.tensor([
+    [0.985, 0.860, 0.780], [0.960, 0.790, 0.680], [0.910, 0.705, 0.565], [0.820, 0.590, 0.435],
+    [0.680, 0.455, 0.315], [0.520, 0.335, 0.230], [0.385, 0.245, 0.175],
+])  # fmt: skip
 SHADOW = torch.tensor([0.50, 0.37, 0.36])
 BLUSH = torch.tensor([0.02, 0.30, 0.24])
 Value = float | Tensor
@@ -106,10 +99,9 @@ def face_relief(face: Face, who: Identity, how: Nuisance) -> Relief:
     pits = torch.tensor(
         [[-0.06, 0.02], [0.05, 0.035], [0.0, -0.015], [0.075, -0.02], [-0.03, 0.055], [-0.085, -0.03]]
     )
-    pits = pits.to(zero)
+    pit_x, pit_y = pits.to(zero).unbind(1)
     boss = face.chin_boss[:, None]
-    pit_y = face.chin_y[:, None] - 0.13 + pits[:, 1]
-    r.add(pits[:, 0].expand(len(zero), 6), pit_y, 0.020, -0.010 * boss, 0.13 * boss)
+    r.add(pit_x.expand(len(zero), 6), face.chin_y[:, None] - 0.13 + pit_y, 0.020, -0.010 * boss, 0.13 * boss)
 
     # folds
     c_x, c_y, w_x, w_y = face.corner_x, face.corner_y, face.nose_wing_x, face.nose_wing_y
