@@ -179,10 +179,11 @@ def triplet_center_diagram(shapes: Shapes) -> Figure:
     }
     arrows = (
         *("image > trunk", "trunk > pixels", "pixels > mean", "trunk > mean", "mean > x", "x > logits"),
-        *("logits > ce", "mean > elements", "elements > hinge", "x > hinge", "negative > hinge"),
+        *("logits > ce", "trunk ^ elements", "elements > hinge", "x > hinge", "negative > hinge"),
         *("centers > negative", "centers > own", "own > hinge"),
     )
-    return diagram(boxes, arrows, shapes, "Triplet center: nearer to the own center than to a negative")
+    note = "The negative is put together from wrong centers; the face, or its logits, decide from which."
+    return diagram(boxes, arrows, shapes, "Triplet center: nearer to the own center than to a negative", note)
 
 
 @style.styled
@@ -240,23 +241,23 @@ def qcs_diagram(shapes: Shapes) -> Figure:
     boxes = {
         "image": Box(0, 1, "four faces\n{image}", "tensor", width=0.95),
         "trunk": Box(1.1, 1, "IR-50\nthree grids"),
-        "fine": Box(2.2, 0, "{embed_taps.0}"),
-        "mid": Box(2.2, 1, "{embed_taps.1}"),
-        "coarse": Box(2.2, 2, "{embed_taps.2}"),
+        "fine": Box(2.2, 0, "fine\n{embed_taps.0}"),
+        "mid": Box(2.2, 1, "middle\n{embed_taps.1}"),
+        "coarse": Box(2.2, 2, "coarse\n{embed_taps.2}"),
         "tokens": Box(3.3, 1, "tokens\n3 × 49 × {embed_taps.2:1}", "tensor", width=0.95),
         "base": Box(4.5, 1, "base branch\ntwo ViT blocks", width=1.0),
         "logits": Box(5.75, 1, "{base.classify} logits\nof each face", "answer", width=0.95),
         "cross": Box(4.5, 2, "cross similarity\nof the four faces", training=True, width=1.15),
         "add": Box(4.5, 3, "added to the\nbase's tokens", "tensor", True, 1.0),
         "branch": Box(5.75, 3, "cross branch\none ViT block", training=True, width=1.0),
-        "cl": Box(5.75, 2, "cross logits\n{cross_branch.classify}", "loss", True, 0.95),
+        "cl": Box(5.75, 2, "cross logits\n{cross_branch.classify}", "tensor", True, 0.95),
     }
     arrows = (
         *("image > trunk", "trunk ^ fine", "trunk > mid", "trunk ^ coarse", "fine > tokens", "mid > tokens"),
         *("coarse > tokens", "tokens > base", "base > logits", "base > cross", "cross > add", "add > branch"),
         "branch > cl",
     )
-    note = "At inference one face goes along the solid boxes."
+    note = "In training both logits have a cross-entropy. At inference one face goes along the solid boxes."
     return diagram(boxes, arrows, shapes, "QCS: four faces teach the branch that one face uses", note)
 
 
