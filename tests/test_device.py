@@ -1,5 +1,6 @@
 import copy
 import shutil
+import warnings
 
 import pytest
 import torch
@@ -16,9 +17,22 @@ from fer_lab.training import fit
 
 def test_precision():
     assert _device.resolve_precision("fp32") == "fp32"
-    assert _device.resolve_precision("bf16") == "bf16"
+    assert _device.resolve_precision("bf16", "mps") == "bf16"
     assert _device.resolve_precision("auto") in ("fp32", "bf16")
     assert _device.resolve_precision("auto", "mps") == "fp32"
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_bf16_on_a_processor_without_units_for_it_is_warned_of(native, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        assert _device.resolve_precision("auto") == ("bf16" if native else "fp32")
+        assert not seen
+        assert _device.resolve_precision("bf16") == "bf16"
+        assert _device.resolve_precision("fp32") == "fp32"
+    assert ["no units for bf16" in str(one.message) for one in seen] == [True] * (not native)
 
 
 @pytest.mark.parametrize(

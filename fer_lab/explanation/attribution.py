@@ -1,35 +1,35 @@
-"""Four ways to a map over the face: the model's own attention, and three attributions by captum.
+"""Ways to a map over the face: the model's own attention, and three attributions by captum.
 
 An attention map is what a layer multiplied with. It is not by itself an explanation of the answer (Jain &
 Wallace, arXiv 1902.10186). An attribution shows what the answer depends on: for GradCAM a layer's features, for
-integrated gradients the pixels, for occlusion patches of the picture. Whether a map is right is a third
-question: see scores.py.
+integrated gradients the pixels, for occlusion patches of the picture. Whether a map is right: see scores.py.
 
 Every function runs in eval mode, switches gradients on if it needs them, and leaves the model as it was, also
 after an exception. Everywhere `images` are float [B,3,S,S], as the model takes them, and `target` is the class
 to explain: an index, or one a face int64 [B]; None is each face's predicted class.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from fer_lab.explanation.attention import ATTENTION_WAYS
 from fer_lab.explanation.maps import GRID, scaled_to_mass, to_grid
 from fer_lab.models.layers import evaluating
 from fer_lab.models.method import Method
 
 WAYS = ("native", "grad_cam", "integrated_gradients", "occlusion")
+Target = int | Tensor | None
 # Faces that captum runs at once.
 CHUNK = 128
 
 
 @contextmanager
-def _explaining(
-    model: nn.Module, images: torch.Tensor, target: int | torch.Tensor | None
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def _explaining(model: Method, images: Tensor, target: Target) -> Iterator[tuple[Tensor, Tensor]]:
     """Eval mode with gradients; yields images that require one, and the classes to explain, int64 [B]."""
     # Tensors made under inference_mode can never require a gradient.
     with evaluating(model), torch.inference_mode(False), torch.enable_grad():
@@ -37,70 +37,60 @@ def _explaining(
         yield images, classes_to_explain(model, images, target)
 
 
-def classes_to_explain(
-    model: nn.Module, images: torch.Tensor, target: int | torch.Tensor | None = None
-) -> torch.Tensor:
+def classes_to_explain(model: Method, images: Tensor, target: Target = None) -> Tensor:
     """The class to explain for each face, int64 [B].
 
     Raises ValueError for a target that is not a class, or not one for each face; so do all functions below.
     """
-    classes = getattr(model, "num_classes", None)
-    if target is None or classes is None:
+    if target is None:
         with evaluating(model), torch.no_grad():
-            logits = model(images)
-        if target is None:
-            return logits.argmax(1)
-        classes = logits.shape[1]
+            return model(images).argmax(1)
     chosen = torch.as_tensor(target, device=images.device)
     chosen = chosen.expand(len(images)) if chosen.ndim == 0 else chosen
+    classes = model.num_classes
     if chosen.shape != (len(images),) or not ((chosen >= 0) & (chosen < classes)).all():
         raise ValueError(f"target must be a class 0…{classes - 1}, or one for each of the {len(images)} faces")
     return chosen
 
 
-def explain(
-    model: Method,
-    images: torch.Tensor,
-    way: str,
-    *,
-    target: int | torch.Tensor | None = None,
-    grid: int = GRID,
-    **options: Any,
-) -> torch.Tensor:
-    """One map a face, by any of `WAYS`, on a common grid so that no way wins by finer pixels.
+def ways_of(model: Method) -> tuple[str, ...]:
+    """The ways that `explain` has for a model: `WAYS`, and behind them those of attention.py that apply."""
+    if not model.attention_path:
+        return WAYS
+    return (*WAYS, *(way for way in ATTENTION_WAYS if way != "rollout" or len(model.attention_path) > 1))
 
-    "native" is the first entry of the model's own maps. If it has several maps (heads), each is cut at zero and
-    scaled to the same sum, and their mean is returned. The other ways are the functions of that name below.
-    Returns float32 [B,1,grid,grid] in the way's own units; values above 0 speak for the class. GradCAM and
-    attention maps have no values below 0. All zeros for a face where the way finds nothing. Raises ValueError
-    for an unknown way, or as the function behind the way does.
+
+def explain(
+    model: Method, images: Tensor, way: str, *, target: Target = None, grid: int = GRID, **options: Any
+) -> Tensor:
+    """One map a face, by one of `ways_of(model)`, on a common grid so that no way wins by finer pixels.
+
+    "native" is the first entry of the model's own maps. If a way gives several maps (heads), each is cut at
+    zero and scaled to the same sum, and their mean is returned. The other ways are the functions of that name
+    here and in attention.py. Returns float32 [B,1,grid,grid] in the way's own units; values above 0 speak for
+    the class. GradCAM and attention maps have no values below 0, and an attention map is the same for every
+    target. All zeros for a face where the way finds nothing. Options are those of the function behind the way.
+    Raises ValueError for an unknown way, or as that function does.
 
     Example:
         `explain(model, prepare(faces.images, model.image_size, model.color_order), "grad_cam")`
-
-    Args:
-        target: an attention map belongs to no class and is the same for every target.
-        grid: side of the map, in cells; finer maps are averaged over a cell.
-        options: of the function behind the way.
     """
-    if way == "native":
-        maps = next(iter(native_maps(model, images, target, **options).values()))
-        if maps.shape[1] > 1:
-            maps = scaled_to_mass(maps.clamp(min=0)).mean(1, keepdim=True)
-    elif way == "grad_cam":
-        maps = grad_cam(model, images, target, allow_zero=True, **options)
-    elif way == "integrated_gradients":
-        maps = integrated_gradients(model, images, target, **options)
-    elif way == "occlusion":
-        maps = occlusion(model, images, target, **options)
-    else:
-        raise ValueError(f"unknown way {way!r}; there are {', '.join(WAYS)}")
+    functions: dict[str, Callable[..., Tensor]] = {
+        "native": lambda *given: next(iter(native_maps(*given).values())),
+        "grad_cam": partial(grad_cam, allow_zero=True),
+        "integrated_gradients": integrated_gradients,
+        "occlusion": occlusion,
+        **ATTENTION_WAYS,
+    }
+    if way not in functions:
+        raise ValueError(f"unknown way {way!r}; there are {', '.join(functions)}")
+    maps = functions[way](model, images, target, **options)
+    if maps.shape[1] > 1:
+        maps = scaled_to_mass(maps.clamp(min=0)).mean(1, keepdim=True)
     return to_grid(maps, grid)
 
 
-def native_maps(
-    model: Method, images: torch.Tensor, target: int | torch.Tensor | None = None
-) -> dict[str, torch.Tensor]:
+def native_maps(model: Method, images: Tensor, target: Target = None) -> dict[str, Tensor]:
     """The model's own maps over the face, without gradients: name → float32 [B,K,h,w], not normalised.
 
     The target is for a model whose map belongs to a class (`class_maps`), such as the baseline's class
@@ -119,9 +109,7 @@ def native_maps(
     return {name: one.float() for name, one in maps.items()}
 
 
-def grad_cam(
-    model: Method, images: torch.Tensor, target: int | torch.Tensor | None = None, *, allow_zero: bool = False
-) -> torch.Tensor:
+def grad_cam(model: Method, images: Tensor, target: Target = None, *, allow_zero: bool = False) -> Tensor:
     """GradCAM (Selvaraju et al., arXiv 1610.02391), through captum: ReLU(Σ_d mean(∂logit/∂F_d) · F_d).
 
     The maps are float32 [B,1,h,w]. F is the output [B,D,h,w] of the last module to finish that gives one,
@@ -144,7 +132,7 @@ def grad_cam(
     return maps
 
 
-def _last_grid(model: nn.Module, images: torch.Tensor) -> nn.Module:
+def _last_grid(model: nn.Module, images: Tensor) -> nn.Module:
     """The module whose output GradCAM weighs, as `grad_cam` says."""
     trunk = getattr(model, "trunk", None)
     root = trunk if isinstance(trunk, nn.Module) else model
@@ -156,40 +144,26 @@ def _last_grid(model: nn.Module, images: torch.Tensor) -> nn.Module:
     with ExitStack() as hooks:
         for module in root.modules():
             hooks.enter_context(module.register_forward_hook(keep))
-        logits = model(images)
+        total = model(images).sum()
     for module in reversed(outputs):
-        if _can_weigh(outputs[module], logits):
-            return module
+        grid = outputs[module][0]
+        once = len(outputs[module]) == 1 and isinstance(grid, Tensor) and grid.requires_grad
+        if once and grid.ndim == 4 and len(grid) == len(images) and grid[0, 0].numel() > 1:
+            gradient = torch.autograd.grad(total, grid, retain_graph=True, allow_unused=True)[0]
+            if gradient is not None:
+                return module
     raise ValueError(f"{type(root).__name__} gave no grid [B,D,h,w] that influences the logits")
 
 
-def _can_weigh(outputs: list[Any], logits: torch.Tensor) -> bool:
-    """Whether a module gave, in one pass, one grid [B,D,h,w] of several places that influences the logits."""
-    if len(outputs) != 1 or not isinstance(outputs[0], torch.Tensor) or not logits.requires_grad:
-        return False
-    grid = outputs[0]
-    if grid.ndim != 4 or len(grid) != len(logits) or grid[0, 0].numel() < 2 or not grid.requires_grad:
-        return False
-    return torch.autograd.grad(logits.sum(), grid, retain_graph=True, allow_unused=True)[0] is not None
-
-
 def integrated_gradients(
-    model: Method,
-    images: torch.Tensor,
-    target: int | torch.Tensor | None = None,
-    *,
-    baseline: torch.Tensor | float = 0.0,
-    steps: int = 16,
-) -> torch.Tensor:
+    model: Method, images: Tensor, target: Target = None, *, baseline: Tensor | float = 0.0, steps: int = 16
+) -> Tensor:
     """Integrated gradients (Sundararajan et al., arXiv 1703.01365), through captum, summed over colours.
 
     (x − x₀) · ∫₀¹ ∂logit/∂x (x₀ + α(x − x₀)) dα, by Gauss-Legendre quadrature: float32 [B,1,S,S], in logits a
-    pixel, of both signs. The map adds up to logit(x) − logit(x₀), up to the error of the quadrature. Raises
-    ValueError for fewer than one step.
-
-    Args:
-        baseline: x₀, a picture without evidence, [B,3,S,S], or one number; 0 is the mean colour.
-        steps: nodes of the quadrature; each costs a pass forward and backward.
+    pixel, of both signs. The map adds up to logit(x) − logit(x₀), up to the error of the quadrature, whose
+    nodes (`steps`) each cost a pass forward and backward. `baseline` is x₀, a picture without evidence,
+    [B,3,S,S], or one number; 0 is the mean colour. Raises ValueError for fewer than one step.
     """
     from captum.attr import IntegratedGradients
 
@@ -204,22 +178,18 @@ def integrated_gradients(
 
 def occlusion(
     model: Method,
-    images: torch.Tensor,
-    target: int | torch.Tensor | None = None,
+    images: Tensor,
+    target: Target = None,
     *,
-    baseline: torch.Tensor | float = 0.0,
     window: int | None = None,
     stride: int | None = None,
-) -> torch.Tensor:
+) -> Tensor:
     """How much the logit falls when a window is covered (Zeiler & Fergus, arXiv 1311.2901), through captum.
 
     A pixel's value is the mean fall over the windows that cover it, float32 [B,1,S,S], in logits, below 0 where
-    covering helps. Raises ValueError for a window beyond the picture, or a stride that leaves gaps.
-
-    Args:
-        baseline: what covers the face, [B,3,S,S], or one number; 0 is the mean colour.
-        window: its side in pixels; None is two cells of the 7×7 grid.
-        stride: pixels from one window to the next; None is half a window.
+    covering (with the mean colour) helps. The window's side is in pixels, or two cells of the 7×7 grid; the
+    stride from one to the next is half a window. Raises ValueError for a window beyond the picture, or a stride
+    that leaves gaps.
     """
     from captum.attr import Occlusion
 
@@ -230,15 +200,10 @@ def occlusion(
         raise ValueError(
             f"expected 1 ≤ stride ≤ window ≤ {side}, the picture's side, got stride {stride}, window {window}"
         )
-    colors = images.shape[1]
+    shape, step = ((images.shape[1], length, length) for length in (window, stride))
+    many = max(1, CHUNK // len(images))
     with _explaining(model, images, target) as (images, chosen), torch.no_grad():
-        maps = Occlusion(model).attribute(
-            images.detach(),
-            (colors, window, window),
-            (colors, stride, stride),
-            baseline,
-            chosen,
-            perturbations_per_eval=max(1, CHUNK // max(1, len(images))),
-        )
+        images = images.detach()
+        maps = Occlusion(model).attribute(images, shape, step, target=chosen, perturbations_per_eval=many)
     # A window covers all colours, so every colour has the same value.
     return maps[:, :1].float()

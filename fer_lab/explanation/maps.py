@@ -8,17 +8,18 @@ ValueError for maps, masks or tables of another shape or type.
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 # Side of the grid that the networks end in, at tiny and at paper size.
 GRID = 7
 
 
-def _check(maps: torch.Tensor) -> None:
+def _check(maps: Tensor) -> None:
     if maps.ndim != 4:
         raise ValueError(f"expected maps [B,K,h,w], got {list(maps.shape)}")
 
 
-def _overlap(cells: int, pixels: int, like: torch.Tensor) -> torch.Tensor:
+def _overlap(cells: int, pixels: int, like: Tensor) -> Tensor:
     """[cells,pixels]: share of each cell in each pixel, where both tile the same line; rows add up to 1."""
     ends = torch.arange(cells + 1, dtype=torch.float64, device=like.device) * (pixels / cells)
     pixel = torch.arange(pixels, dtype=torch.float64, device=like.device)
@@ -26,29 +27,25 @@ def _overlap(cells: int, pixels: int, like: torch.Tensor) -> torch.Tensor:
     return (high - low).clamp(min=0) * (cells / pixels)
 
 
-def to_grid(maps: torch.Tensor, height: int, width: int | None = None) -> torch.Tensor:
+def _cells(maps: Tensor, height: int, width: int) -> Tensor:
+    """[B,K,h,w] → float64 [B,K,height,width], the mean over each new cell."""
+    rows, columns = _overlap(height, maps.shape[2], maps), _overlap(width, maps.shape[3], maps)
+    return rows @ maps.double() @ columns.T
+
+
+def to_grid(maps: Tensor, height: int, width: int | None = None) -> Tensor:
     """Maps [B,K,h,w] → float32 [B,K,height,width]: the mean over each new cell, by exact overlap.
 
-    Finer maps are averaged, coarser ones repeated. The mean over the face stays the same.
+    Finer maps are averaged, coarser ones repeated, and the mean over the face stays the same.
     """
     _check(maps)
     width = height if width is None else width
     if maps.shape[2:] == (height, width):
         return maps.float()
-    rows, columns = _overlap(height, maps.shape[2], maps), _overlap(width, maps.shape[3], maps)
-    return (rows @ maps.double() @ columns.T).float()
+    return _cells(maps, height, width).float()
 
 
-def upsample(maps: torch.Tensor, size: int, mode: str = "bilinear") -> torch.Tensor:
-    """Maps [B,K,h,w] → [B,K,size,size], interpolated between the centres of the grid's cells, for pictures.
-
-    `mode`: "bilinear" stays within the range of the map; "bicubic" is smoother and may exceed it slightly.
-    """
-    _check(maps)
-    return F.interpolate(maps.float(), size=(size, size), mode=mode, align_corners=False)
-
-
-def normalize_for_display(maps: torch.Tensor) -> torch.Tensor:
+def normalize_for_display(maps: Tensor) -> Tensor:
     """Stretch every map [B,K,h,w] to 0…1 on its own; a constant map becomes zeros.
 
     For pictures only: differences between the values of two maps are lost. Raises ValueError for values that
@@ -62,7 +59,7 @@ def normalize_for_display(maps: torch.Tensor) -> torch.Tensor:
     return torch.where(high > low, (maps - low) / (high - low), 0.0)
 
 
-def scaled_to_mass(maps: torch.Tensor) -> torch.Tensor:
+def scaled_to_mass(maps: Tensor) -> Tensor:
     """Divide every map [B,K,h,w] by its sum, so that each adds up to 1; a map of zeros stays zeros.
 
     Raises ValueError for negative mass.
@@ -72,40 +69,31 @@ def scaled_to_mass(maps: torch.Tensor) -> torch.Tensor:
     return torch.where(total > 0, maps / total, 0.0)
 
 
-def centre_prior(grid: int = GRID) -> torch.Tensor:
-    """A map that only knows that faces are in the middle: a round Gaussian, [1,1,grid,grid].
-
-    Its standard deviation is a fifth of the picture's side.
-    """
+def centre_prior(grid: int = GRID) -> Tensor:
+    """A map that only knows where faces are, [1,1,grid,grid]: a Gaussian, a fifth of the side wide."""
     place = (torch.arange(grid) + 0.5) / grid - 0.5
     line = torch.exp(-0.5 * (place / 0.2) ** 2)
     return (line[:, None] * line)[None, None]
 
 
-def _check_mass(maps: torch.Tensor) -> None:
+def _check_mass(maps: Tensor) -> None:
     _check(maps)
     if (maps < 0).any():
         raise ValueError("maps have negative values, which have no share of a sum; clamp them first")
 
 
-def _cover(maps: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+def _cover(maps: Tensor, masks: Tensor) -> Tensor:
     """Share of each of the maps' cells that a region covers: [B,R,h,w], float64."""
     if masks.ndim != 4 or masks.dtype != torch.bool or len(masks) != len(maps):
         raise ValueError(f"expected bool masks [{len(maps)},R,S,S], got {masks.dtype} {list(masks.shape)}")
-    rows = _overlap(maps.shape[2], masks.shape[2], maps)
-    columns = _overlap(maps.shape[3], masks.shape[3], maps)
-    return rows @ masks.double() @ columns.T
+    return _cells(masks, maps.shape[2], maps.shape[3])
 
 
-def mass_in_regions(maps: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def mass_in_regions(maps: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     """Share of each map's mass in each region, and the share that an even map would have.
 
-    A map's cell spreads its value evenly over the pixels that it covers, by exact overlap. Returns share
-    [B,K,R], 0…1 (NaN for a map of zeros), and chance [B,R], the regions' share of the area.
-
-    Args:
-        maps: [B,K,h,w], not negative.
-        masks: bool [B,R,S,S]; regions may overlap.
+    Maps [B,K,h,w], not negative, and bool masks [B,R,S,S], which may overlap → share [B,K,R], 0…1 (NaN for a
+    map of zeros), and chance [B,R], the regions' share of the area. A cell's value is even over its pixels.
     """
     _check_mass(maps)
     inside = _cover(maps, masks).flatten(2)
@@ -114,17 +102,13 @@ def mass_in_regions(maps: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tens
     return share.float(), inside.mean(2).float()
 
 
-def pointing_game(maps: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def pointing_game(maps: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     """Whether a map's largest value is in the region (pointing game, Zhang et al., arXiv 1608.00507).
 
     They take the largest pixel, with a tolerance. A coarse map has a largest cell instead, so the point is
     drawn evenly from that cell (from all of them where several are equally large), and a hit is the probability
     that the point is in the region. For a map as fine as the mask that is 0 or 1; an even map gets exactly
-    chance. Returns hit [B,K,R], 0…1, and chance [B,R], the regions' share of the area.
-
-    Args:
-        maps: [B,K,h,w].
-        masks: bool [B,R,S,S]; regions may overlap.
+    chance. Maps [B,K,h,w] and masks as in `mass_in_regions`; returns hit [B,K,R], 0…1, and the same chance.
     """
     _check(maps)
     inside = _cover(maps, masks).flatten(2)
@@ -134,11 +118,10 @@ def pointing_game(maps: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tensor
     return hit.float(), inside.mean(2).float()
 
 
-def mean_pairwise_cosine(maps: torch.Tensor) -> torch.Tensor:
+def mean_pairwise_cosine(maps: Tensor) -> Tensor:
     """How much K maps of one face overlap: [B,K,h,w] → [B], the mean cosine over the K(K−1)/2 pairs of maps.
 
-    For maps that are not negative, 1 means that all maps mark the same places, 0 that they mark disjoint
-    ones. A map of zeros overlaps with nothing. Raises ValueError for a single map.
+    0…1 for maps that are not negative; a map of zeros overlaps with nothing. ValueError for a single map.
     """
     if maps.ndim != 4 or maps.shape[1] < 2:
         raise ValueError(f"expected maps [B,K,h,w] with K of at least 2, got {list(maps.shape)}")
@@ -148,7 +131,7 @@ def mean_pairwise_cosine(maps: torch.Tensor) -> torch.Tensor:
     return (units.sum(1).square().sum(1) - units.square().sum((1, 2))) / (k * (k - 1))
 
 
-def strongest_matches(table: torch.Tensor | np.ndarray, count: int) -> list[tuple[int, int, float]]:
+def strongest_matches(table: Tensor | np.ndarray, count: int) -> list[tuple[int, int, float]]:
     """The places of two faces that match best: (place of the first, place of the second, strength 0…1).
 
     What counts is how much more alike two places are than each of them is to all others: the means of row and

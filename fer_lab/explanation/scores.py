@@ -1,26 +1,26 @@
 """Is a map right? Scores of maps against known places, and against the model's own answer.
 
-These are two questions, and a map may pass one and fail the other (randomization.py asks a third):
+A map may pass one and fail the other:
 - `place_scores`: does the map mark the places where the expression is? Only for rendered faces are they known.
   A model may be right to look elsewhere, and a blob in the middle of every face scores rather well. Therefore
   every score comes with its chance level, and `priors` gives maps to beat.
-- `probing_scores`: does the answer depend on the places that the map marks? Cells are replaced in the map's
-  order (deletion, insertion), or windows one by one (infidelity). This needs no truth, but the model was not
-  trained on faces with replaced cells.
+- `probing_scores`: does the answer depend on the places that the map marks? Cells are replaced by those of the
+  `blurred` face. This needs no truth, but the model was not trained on such faces.
 
-Images, float [B,3,S,S], and targets are as in attribution.py. In place of a cell comes that of `replacement`
-[B,3,S,S], or of `blurred` if that is None.
+Images and targets are as in attribution.py.
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
 import torch
+from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
-from fer_lab.explanation.attribution import classes_to_explain
+from fer_lab.explanation.attribution import Target, classes_to_explain
 from fer_lab.explanation.maps import GRID, centre_prior, mass_in_regions, pointing_game, to_grid
 from fer_lab.intervals import mean_interval
 from fer_lab.models.layers import evaluating
@@ -30,7 +30,7 @@ from fer_lab.models.method import Method
 CHUNK = 256
 
 
-def priors(faces: int, grid: int = GRID) -> dict[str, torch.Tensor]:
+def priors(faces: int, grid: int = GRID) -> dict[str, Tensor]:
     """Maps that do not depend on the face: {"chance": an even map, "centre": `centre_prior`}, each [B,1,g,g].
 
     All cells of the even map tie, so the probing scores replace them in a random order.
@@ -39,17 +39,13 @@ def priors(faces: int, grid: int = GRID) -> dict[str, torch.Tensor]:
     return {name: one.expand(faces, -1, -1, -1) for name, one in (("chance", even), ("centre", centre))}
 
 
-def place_scores(maps: Mapping[str, torch.Tensor], masks: torch.Tensor) -> pd.DataFrame:
+def place_scores(maps: Mapping[str, Tensor], masks: Tensor) -> pd.DataFrame:
     """Pointing game and share of mass of several maps of the same faces on one region.
 
     Only what speaks for the class counts, so values below zero are set to zero. A map that is then zero
-    everywhere is scored as an even map. Returns a row a way and face: way, face, hit and mass (0…1), chance
-    (the region's share of the picture), and empty (bool), whether the map was zero everywhere. Raises
-    ValueError for maps or masks of shapes that do not match.
-
-    Args:
-        maps: way → [B,1,h,w].
-        masks: bool [B,S,S], such as the places that the active units move.
+    everywhere is scored as an even map. Maps [B,1,h,w] by way, and masks bool [B,S,S], such as the places that
+    the active units move → a row a way and face: way, face, hit and mass (0…1), chance (the region's share of
+    the picture), empty (whether the map was zero everywhere). Raises ValueError for shapes that do not match.
     """
     tables = []
     for way, signed in maps.items():
@@ -64,17 +60,17 @@ def place_scores(maps: Mapping[str, torch.Tensor], masks: torch.Tensor) -> pd.Da
     return pd.concat(tables, ignore_index=True)
 
 
-def _check_single(way: str, maps: torch.Tensor, faces: int) -> None:
+def _check_single(way: str, maps: Tensor, faces: int) -> None:
     if maps.ndim != 4 or maps.shape[:2] != (faces, 1):
         raise ValueError(f"expected map {way!r} as [{faces},1,h,w], got {list(maps.shape)}")
 
 
-def _rows(way: str, columns: Mapping[str, torch.Tensor]) -> pd.DataFrame:
+def _rows(way: str, columns: Mapping[str, Tensor]) -> pd.DataFrame:
     values = {name: column.cpu().numpy() for name, column in columns.items()}
     return pd.DataFrame({"way": way, "face": range(len(next(iter(values.values())))), **values})
 
 
-def blurred(images: torch.Tensor) -> torch.Tensor:
+def blurred(images: Tensor) -> Tensor:
     """Images [B,3,S,S] without detail: a Gaussian blur whose standard deviation is one cell of the 7×7 grid.
 
     A head remains visible, but hardly an expression.
@@ -88,107 +84,87 @@ def blurred(images: torch.Tensor) -> torch.Tensor:
 @torch.no_grad()
 def perturbation_curves(
     model: Method,
-    images: torch.Tensor,
-    maps: torch.Tensor,
+    images: Tensor,
+    maps: Tensor,
     *,
-    target: int | torch.Tensor | None = None,
+    target: Target = None,
     insertion: bool = False,
     steps: int = 7,
-    replacement: torch.Tensor | None = None,
-    seed: int = 0,
-) -> torch.Tensor:
+) -> Tensor:
     """Probability of the class while a map's cells are replaced, the largest first (RISE, arXiv 1806.07421).
 
-    Returns float32 [B,K,steps+1], 0…1, from nothing replaced (or put back) to everything. Raises ValueError for
-    another number of maps than images, or more steps than cells.
-
-    Args:
-        maps: [B,K,h,w] of any sign; cells that tie are replaced in a random order.
-        insertion: start from the replacement and put the cells of the face back.
-        steps: number of parts, equal up to rounding, in which the cells are replaced.
-        seed: of the ties.
+    Maps [B,K,h,w] of any sign → float32 [B,K,steps+1], 0…1, from nothing replaced to everything, in parts equal
+    up to rounding. Cells that tie go in a random order. `insertion` puts the face back into its blurred copy,
+    cell by cell. Raises ValueError for another number of maps than images, or more steps than cells.
     """
     b, k, h, w = _check_maps(images, maps)
     if not 1 <= steps <= h * w:
         raise ValueError(f"steps must lie in 1…{h * w}, the map's cells, got {steps}")
     target = classes_to_explain(model, images, target)
-    replacement = blurred(images) if replacement is None else replacement
+    replacement = blurred(images)
     first, last = (replacement, images) if insertion else (images, replacement)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     tie = torch.rand(b, k, h * w, generator=generator).to(maps.device).argsort(dim=2)
     order = maps.flatten(2).gather(2, tie).argsort(dim=2, descending=True, stable=True)
-    rank = torch.empty_like(order).scatter_(
-        2, tie.gather(2, order), torch.arange(h * w).expand_as(order).to(order)
-    )
-    rank = rank.view(b, k, h, w)
+    rank = tie.gather(2, order).argsort(dim=2).view(b, k, h, w)
 
     curves = torch.empty(b, k, steps + 1)
     for step, end in ((0, first), (steps, last)):
-        curves[:, :, step] = _answers(model, end).softmax(1).gather(1, target[:, None]).cpu()
+        curves[:, :, step] = answers(model, end).softmax(1).gather(1, target[:, None]).cpu()
     for step in range(1, steps):
         replaced = (rank < round(h * w * step / steps)).float()
         for i in range(k):
             mask = to_grid(replaced[:, i : i + 1], images.shape[2], images.shape[3])
-            logits = _answers(model, torch.lerp(first, last, mask))
+            logits = answers(model, torch.lerp(first, last, mask))
             curves[:, i, step] = logits.softmax(1).gather(1, target[:, None])[:, 0].cpu()
     return curves
 
 
-def _check_maps(images: torch.Tensor, maps: torch.Tensor) -> torch.Size:
+def _check_maps(images: Tensor, maps: Tensor) -> torch.Size:
     if maps.ndim != 4 or len(maps) != len(images):
         raise ValueError(f"expected maps [{len(images)},K,h,w], got {list(maps.shape)}")
     return maps.shape
 
 
-def _answers(model: Method, images: torch.Tensor) -> torch.Tensor:
+@torch.no_grad()
+def answers(model: Method, images: Tensor) -> Tensor:
     """Logits of images in eval mode, float32 [B,C]."""
     with evaluating(model):
         return torch.cat([model(part).float() for part in images.split(CHUNK)])
 
 
-def area(curves: torch.Tensor) -> torch.Tensor:
+def area(curves: Tensor) -> Tensor:
     """Area under curves [...,n] over 0…1, by the trapezoid rule: their mean height, [...]."""
     return torch.trapezoid(curves, dx=1 / (curves.shape[-1] - 1))
 
 
 @torch.no_grad()
 def infidelity(
-    model: Method,
-    images: torch.Tensor,
-    maps: torch.Tensor,
-    *,
-    target: int | torch.Tensor | None = None,
-    window: int = 3,
-    replacement: torch.Tensor | None = None,
-) -> torch.Tensor:
+    model: Method, images: Tensor, maps: Tensor, *, target: Target = None, window: int = 3
+) -> Tensor:
     """How poorly the map's sum over a window predicts the drop of the logit when that window is replaced.
 
     Infidelity (Yeh et al., arXiv 1901.09392) is E[(β·Σ_window map − (logit(x) − logit(x with the window
-    replaced)))²], here over all windows of the map's grid. β ≥ 0 is chosen to minimise it, because a map's
-    scale is arbitrary. The result is divided by E[drop²], so that 0 is a perfect map and 1 no better than a map
-    of zeros. Before the division, and where the best β is not negative, this equals `captum.metrics.infidelity`
-    with normalize=True, which runs the model again for each map. Returns float32 [B,K], 0…1; NaN for a face
-    whose logit no window changes. Raises ValueError for another number of maps than images, a window beyond the
-    grid.
-
-    Args:
-        maps: [B,K,h,w] of any sign.
-        window: side of a window, in cells.
+    replaced)))²], here over all windows, `window` cells wide. β ≥ 0 is chosen to minimise it, because a map's
+    scale is arbitrary. The result is divided by E[drop²]: 0 is a perfect map and 1 no better than zeros.
+    Before the division, and where the best β is not negative, this equals `captum.metrics.infidelity` with
+    normalize=True, which runs the model again for each map. Maps [B,K,h,w] of any sign → float32 [B,K], 0…1;
+    NaN for a face whose logit no window changes. Raises ValueError for another number of maps than images, a
+    window beyond the grid.
     """
     h, w = _check_maps(images, maps)[2:]
     if not 1 <= window <= min(h, w):
         raise ValueError(f"window must lie in 1…{min(h, w)} cells, got {window}")
     target = classes_to_explain(model, images, target)
-    replacement = blurred(images) if replacement is None else replacement
-    logit = _answers(model, images).gather(1, target[:, None])[:, 0]
+    replacement = blurred(images)
+    logit = answers(model, images).gather(1, target[:, None])[:, 0]
     drops, sums = [], []
-    for top in range(h - window + 1):
-        for left in range(w - window + 1):
-            mask = torch.zeros(1, 1, h, w, device=images.device)
-            mask[:, :, top : top + window, left : left + window] = 1
-            covered = torch.lerp(images, replacement, to_grid(mask, images.shape[2], images.shape[3]))
-            drops.append((logit - _answers(model, covered).gather(1, target[:, None])[:, 0]).cpu())
-            sums.append((maps * mask).sum((2, 3)).cpu())
+    for top, left in itertools.product(range(h - window + 1), range(w - window + 1)):
+        mask = torch.zeros(1, 1, h, w, device=images.device)
+        mask[:, :, top : top + window, left : left + window] = 1
+        covered = torch.lerp(images, replacement, to_grid(mask, images.shape[2], images.shape[3]))
+        drops.append((logit - answers(model, covered).gather(1, target[:, None])[:, 0]).cpu())
+        sums.append((maps * mask).sum((2, 3)).cpu())
     drop, total = torch.stack(drops, -1).double()[:, None], torch.stack(sums, -1).double()
     product = (drop * total).sum(2).clamp(min=0)
     explained = product.square() / total.square().sum(2)
@@ -198,21 +174,12 @@ def infidelity(
 
 
 def probing_scores(
-    model: Method,
-    images: torch.Tensor,
-    maps: Mapping[str, torch.Tensor],
-    *,
-    target: int | torch.Tensor | None = None,
-    steps: int = 7,
+    model: Method, images: Tensor, maps: Mapping[str, Tensor], *, target: Target = None, steps: int = 7
 ) -> pd.DataFrame:
     """Areas under the deletion and insertion curves, and infidelity, of several maps of the same faces.
 
-    Returns a row a way and face: way, face, deletion (0…1, lower is better), insertion (0…1, higher is better),
-    infidelity (0…1, lower is better).
-
-    Args:
-        maps: way → [B,1,g,g], all on one grid, of any sign.
-        steps: of `perturbation_curves`.
+    Maps [B,1,g,g] by way, all on one grid, of any sign → a row a way and face: way, face, deletion, insertion,
+    infidelity; all 0…1, and only for insertion higher is better.
     """
     for way, one in maps.items():
         _check_single(way, one, len(images))
@@ -234,32 +201,27 @@ def mean_over_faces(
     *,
     by: Sequence[str] = (),
     reference: str | None = None,
-    resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Means of scores over faces, with 95 % bootstrap intervals (BCa).
 
     The interval is about other faces like these and the same trained model. Scores that are the same for all
-    faces get an interval without width, which is too narrow if the faces are few. Returns a row a group, way
-    and metric: the columns of `by`, way, metric, faces, value, low, high, and with a reference difference,
-    difference_low, difference_high. Raises ValueError for missing columns, a group in which a way has a face
-    twice, a group without the reference, or fewer than 100 resamples.
+    faces get an interval without width, which is too narrow if the faces are few. NaN scores are left out.
+    Returns a row a group, way and metric: the columns of `by`, way, metric, faces, value, low, high, and with a
+    reference difference, difference_low, difference_high. Raises ValueError for missing columns, a group in
+    which a way has a face twice, or a group without the reference.
 
     Args:
-        scores: a row a way and face, as `place_scores` gives them; faces whose score is NaN are left out.
-        metrics: columns to average.
+        scores: a row a way and face, as `place_scores` gives them.
         by: further columns that distinguish groups of faces, such as a model's name.
         reference: a way; adds the mean difference to it, paired by face, within each group.
-        resamples, seed: of the faces; see `fer_lab.intervals.bootstrap`.
     """
     keys = [*by, "way"]
     needed = [*keys, "face", *metrics]
     if missing := [name for name in needed if name not in scores.columns]:
         raise ValueError(f"the scores need columns {', '.join(needed)}; {', '.join(missing)} missing")
     if scores.duplicated([*keys, "face"]).any():
-        raise ValueError(
-            f"a face occurs twice in a group; distinguish the groups by more columns than {', '.join(keys)}"
-        )
+        raise ValueError(f"a face occurs twice in a group by {', '.join(keys)}; distinguish it by more columns")
     groups = {key: part.set_index("face") for key, part in scores.groupby(keys, sort=False)}
     rows = []
     for key, part in groups.items():
@@ -269,9 +231,9 @@ def mean_over_faces(
         for metric in metrics:
             values = part[metric].astype(float)
             row = {**dict(zip(keys, key, strict=True)), "metric": metric, "faces": int(values.notna().sum())}
-            row["value"], row["low"], row["high"] = mean_interval(values, resamples=resamples, seed=seed)
+            row["value"], row["low"], row["high"] = mean_interval(values, seed=seed)
             if other is not None:
-                gap = mean_interval(values - other[metric].astype(float), resamples=resamples, seed=seed)
+                gap = mean_interval(values - other[metric].astype(float), seed=seed)
                 row["difference"], row["difference_low"], row["difference_high"] = gap
             rows.append(row)
     return pd.DataFrame(rows)

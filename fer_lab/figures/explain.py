@@ -19,6 +19,7 @@ NAMES = {
     "grad_cam": "GradCAM",
     "integrated_gradients": "integrated\ngradients",
     "occlusion": "occlusion",
+    "without_outliers": "without\nlong tokens",
     "chance": "chance",
     "centre": "centre prior",
     "other": "somebody else's",
@@ -28,17 +29,14 @@ PRIORS: dict[str, Any] = {"chance": (0, (1.2, 1.2)), "centre": "-", "other": (0,
 DOTTED: Any = (0, (1.2, 1.6))
 
 
-def _named(way: str) -> str:
-    return NAMES.get(way, way).replace("\n", " ")
-
-
 def _marks(ways: Sequence[str]) -> list[Artist]:
     """Entries of a legend: ways as dots in their colours, priors as grey lines."""
+    names = {way: NAMES.get(way, way).replace("\n", " ") for way in ways}
     return [
-        style.mark(_named(way), style.SOFT, marker="", linestyle=PRIORS[way])
+        style.mark(name, style.SOFT, marker="", linestyle=PRIORS[way])
         if way in PRIORS
-        else style.mark(_named(way), COLORS.get(way, style.INK), linestyle="-", markersize=4)
-        for way in ways
+        else style.mark(name, COLORS.get(way, style.INK), linestyle="-", markersize=4)
+        for way, name in names.items()
     ]
 
 
@@ -59,7 +57,8 @@ def explanation_grid(
 
     Only what speaks for the class is shown (values below zero are cut), and every map is scaled to 0…1 on its
     own: colours compare places within a map and not two maps. `images`: uint8 [B,3,S,S], the same face several
-    times to compare models on it. `maps`: way → [B,1,h,w]. `masks`: bool [B,S,S]. `cell`: as in `mosaic`.
+    times to compare models on it. `maps`: way → [B,1,h,w], NaN where a model has no such map. `masks`: bool
+    [B,S,S]. `cell`: as in `mosaic`.
     """
     pictures = pictures_of(images)
     n, size = len(pictures), pictures.shape[1]
@@ -70,16 +69,22 @@ def explanation_grid(
         check_masks(masks, pictures)
     if len(row_titles) != n:
         raise ValueError(f"{len(row_titles)} row titles for {n} faces")
-    tiles = [[face] for face in pictures]
-    for one in maps.values():
-        for row, face, hot in zip(tiles, pictures, heats(one.clamp(min=0), size)[:, 0], strict=True):
-            row.append(heat_over(face, hot))
+    tiles, blank = [[face] for face in pictures], set()
+    for c, one in enumerate(maps.values(), 1):
+        for r, hot in enumerate(heats(one.nan_to_num(0).clamp(min=0), size)[:, 0]):
+            tiles[r].append(heat_over(pictures[r], hot))
+            if one[r].isnan().all():
+                tiles[r][c] = np.full_like(pictures[r], 255)
+                blank.add((r, c))
     columns = ["face", *(NAMES.get(way, way) for way in maps)]
     least = "each on its own scale: least"
     fig, ax, tops = heat_rows(tiles, columns, row_titles, cell, least, title)
+    for r, c in blank:
+        ax.text(c * style.PITCH + 0.5, tops[r] + 0.5, "no such map", ha="center", color=style.SOFT)
     if masks is not None:
-        for (r, top), c in ((place, c) for place in enumerate(tops) for c in range(len(columns))):
-            outline(ax, masks[r], c * style.PITCH, top)
+        for r, c in np.ndindex(n, len(columns)):
+            if (r, c) not in blank:
+                outline(ax, masks[r], c * style.PITCH, tops[r])
         y = tops[-1] + 1 + 0.2 / cell
         ax.plot([0.02, 0.18], [y, y], color="#1f9fc4", linewidth=1.6)
         ax.text(0.22, y, "moved by the muscles", ha="left", va="center", fontsize=8, color=style.SOFT)
@@ -188,14 +193,9 @@ def causes_figure(
 ) -> Figure:
     """A face, what its answer hung on as bars, and under each map's heat what that map makes of the causes.
 
-    The causes are in their true order, the most important first.
-
-    Args:
-        image: uint8 [3,S,S].
-        causes: names of the M causes.
-        importance: [M], fall of the logit without each cause.
-        maps: way → [1,1,h,w].
-        claims: way → [M], shares of the map's mass.
+    The causes are in their true order, the most important first. `image`: uint8 [3,S,S]. `causes`: M names.
+    `importance`: [M], fall of the logit without each. `maps`: way → [1,1,h,w]. `claims`: way → [M], shares of
+    the map's mass.
     """
     if any(len(values) != len(causes) for values in (importance, *claims.values())) or set(maps) != set(claims):
         raise ValueError(f"expected a number for each of {len(causes)} causes, by the truth and by every map")
@@ -225,10 +225,8 @@ def mean_maps_figure(
 ) -> Figure:
     """The mean map of each class, a row a model and a block a set of faces; a row of a block has one scale.
 
-    Args:
-        maps: set → model → [C,7,7], C at most the number of classes.
-        titles: set → what stands above its block.
-        classes: names of the columns.
+    `maps`: set → model → [C,7,7], C at most the number of classes, which name the columns. `titles`: set → what
+    stands below its block.
     """
     models = list(dict.fromkeys(name for block in maps.values() for name in block))
     counts = [max(len(one) for one in block.values()) for block in maps.values()]

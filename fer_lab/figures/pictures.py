@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fer_lab.data.expressions import colors
 from fer_lab.data.faces import FaceSet
-from fer_lab.explanation.maps import normalize_for_display, upsample
+from fer_lab.explanation.maps import normalize_for_display
 from fer_lab.figures.style import HEAT, PITCH, SOFT, WIDTH, styled
 
 # The 68 landmarks in the iBUG order: name → strokes of (first, last, closed).
@@ -108,7 +109,8 @@ def room_for(texts: Sequence[str] | None, inches: float) -> float:
 
 def heats(maps: Images, side: int) -> np.ndarray:
     """Maps [B,K,h,w] → float [B,K,side,side], each scaled to 0…1 on its own."""
-    return upsample(normalize_for_display(as_maps(maps)), side, mode="bicubic").clamp(0, 1).numpy()
+    scaled = normalize_for_display(as_maps(maps))
+    return F.interpolate(scaled, size=(side, side), mode="bicubic").clamp(0, 1).numpy()
 
 
 def as_maps(maps: Images) -> torch.Tensor:

@@ -20,6 +20,8 @@ from fer_lab.models import create_model
 class Tiny(nn.Module):
     """Features are (image, 1 − image), 2×2; the logits are 2·mean of the first, −3·mean of the second."""
 
+    num_classes = 2
+
     def __init__(self):
         super().__init__()
         self.trunk = nn.Conv2d(1, 2, 1)
@@ -134,6 +136,8 @@ def test_grad_cam_explains_the_predicted_class_by_default_and_one_a_face(image):
 class Steps(nn.Module):
     """Doubles the image in `first`, adds 1 in `second`, and hands both on as `trunk` says."""
 
+    num_classes = 2
+
     def __init__(self, gives):
         super().__init__()
         self.trunk = nn.Module()
@@ -166,9 +170,10 @@ def test_grad_cam_without_a_trunk_takes_the_last_grid_of_the_model(image):
     model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     nn.init.constant_(model[0].weight, 1.0)
     nn.init.constant_(model[0].bias, 0.0)
+    model.num_classes = 2
     assert grad_cam(model, image, 0).tolist() == [[[[0.25, 0.5], [0.75, 1.0]]]]  # the pool is one place only
     with pytest.raises(ValueError, match="Sequential gave no grid"):
-        grad_cam(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), image, 0)
+        grad_cam(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), image)
 
 
 def test_grad_cam_passes_over_what_it_cannot_weigh(image):
@@ -227,7 +232,7 @@ def test_a_target_that_is_no_class_is_refused(image, target):
 
 
 # How often each way runs the model of the test below.
-PASSES = {"native": 2, "grad_cam": 3, "integrated_gradients": 2, "occlusion": 3}
+PASSES = {"native": 2, "grad_cam": 2, "integrated_gradients": 1, "occlusion": 2}
 
 
 @pytest.mark.parametrize(("way", "failing"), [(way, n + 1) for way in WAYS for n in range(PASSES[way])])
@@ -248,7 +253,7 @@ def test_hooks_are_gone_and_modes_back_after_an_exception(image, way, failing):
     with pytest.raises(RuntimeError, match="broken head"):
         explain(model, image, way, target=0, grid=2)
     assert len(calls) == failing
-    if way == "grad_cam" and failing > 1:
+    if way == "grad_cam":
         assert calls[-1] > 0  # a hook was there while the model failed
     assert hooks(model) == 0
     assert modes(model) == before
@@ -264,6 +269,8 @@ def test_integrated_gradients_of_a_linear_model_are_weight_times_input(image):
 
 class Squares(nn.Module):
     """Logit 0 is Σ c·x² over pixels and colours c = 1, 2, 3; logit 1 is Σ x³."""
+
+    num_classes = 2
 
     def forward(self, images):
         weight = torch.tensor([1.0, 2.0, 3.0])[:, None, None]
@@ -286,7 +293,7 @@ def test_occlusion_is_the_fall_of_the_logit(image):
     assert occlusion(Tiny(), image, 0, window=1, stride=1).tolist() == [[[[0.5, 1.0], [1.5, 2.0]]]]
     assert occlusion(Tiny(), image, 0, window=2).tolist() == [[[[5, 5], [5, 5]]]]
     # Covering with something brighter than the face raises the logit.
-    assert occlusion(Tiny(), image, 0, window=1, baseline=3.0).tolist() == [[[[-1, -0.5], [0, 0.5]]]]
+    assert occlusion(Tiny(), image - 3, 0, window=1).tolist() == [[[[-1, -0.5], [0, 0.5]]]]
 
 
 def test_occlusion_averages_over_the_windows_that_cover_a_pixel():

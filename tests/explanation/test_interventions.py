@@ -45,8 +45,6 @@ def test_what_was_not_rendered_cannot_be_drawn_again(faces):
         redraw(foreign, [0], faces.action_units[:1])
     with pytest.raises(ValueError, match="mine was not rendered"):
         intervene(dataclasses.replace(foreign, action_units=None))
-    with pytest.raises(ValueError, match="one of unit, part, got 'muscle'"):
-        intervene(faces, "muscle")
 
 
 def test_every_acting_muscle_of_a_side_is_left_out_once(faces, given):
@@ -72,18 +70,6 @@ def test_a_cause_moves_its_own_side_and_part(given):
             height = (mask.sum(1) @ columns / mask.sum()).item()
             assert low < height < high
         assert places["left"] > places["right"] + 4
-
-
-def test_all_units_of_a_part_go_together(faces):
-    parts = intervene(faces, "part")
-    assert set(parts.table["cause"]) <= {"brows", "eyes", "nose", "mouth"}
-    assert len(parts.table) < len(intervene(faces).table)
-    row = parts.table.query("cause == 'mouth'").iloc[0]
-    units = faces.action_units[[row["face"]]].clone()
-    units[
-        :, [NUMBERS.index(n) for n in (12, 14, 15, 17, 20, 23, 25, 26)], 0 if row["side"] == "left" else 1
-    ] = 0
-    assert torch.equal(parts.without[row.name], redraw(faces, [row["face"]], units).images[0])
 
 
 def test_true_importance_is_the_fall_of_the_logit(faces, given):

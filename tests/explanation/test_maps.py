@@ -12,7 +12,6 @@ from fer_lab.explanation.maps import (
     scaled_to_mass,
     strongest_matches,
     to_grid,
-    upsample,
 )
 
 
@@ -65,14 +64,6 @@ def test_pointing_game_draws_from_the_largest_cells():
     hit, chance = pointing_game(maps, masks)
     assert hit[0, :, 0].tolist() == [0.5, 0.375, 3 / 16]  # a map of zeros: as good as chance
     assert chance.item() == 3 / 16
-
-
-def test_upsample_interpolates_between_cell_centres():
-    maps = torch.tensor([[[[0.0, 4.0]]]]).expand(1, 1, 2, 2)
-    assert upsample(maps, 4)[0, 0, 0].tolist() == [0, 1, 3, 4]
-    torch.testing.assert_close(upsample(torch.full((1, 2, 3, 3), 0.7), 9), torch.full((1, 2, 9, 9), 0.7))
-    with pytest.raises(ValueError, match=r"\[B,K,h,w\]"):
-        upsample(torch.zeros(7, 7), 14)
 
 
 def test_display_stretches_every_map_on_its_own():

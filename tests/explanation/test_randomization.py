@@ -15,6 +15,8 @@ IMAGE = torch.stack([torch.arange(49.0), torch.arange(49.0).flip(0)]).view(2, 1,
 class Chain(nn.Module):
     """Three convolutions one after the other, registered in another order; `aside` never runs."""
 
+    num_classes = 2
+
     def __init__(self, *weights):
         super().__init__()
         self.last, self.first, self.aside = nn.Conv2d(1, 2, 1), nn.Conv2d(1, 1, 1), nn.Linear(1, 1)
@@ -51,7 +53,7 @@ def test_rank_correlation_is_spearmans():
 
 def test_layers_become_random_from_the_answer_to_the_pixels():
     model, fresh = Chain(1.0, 1.0, 1.0), Chain(-1.0, 0.0, -1.0)
-    table = weight_randomization(model, IMAGE, ["native"], fresh=fresh, stages=3)
+    table = weight_randomization(model, IMAGE, {"native": {}}, fresh=fresh, stages=3)
     assert table["stage"].tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
     assert table["share"].tolist() == pytest.approx([0, 0, 1 / 3, 1 / 3, 2 / 3, 2 / 3, 1, 1])
     assert table["face"].tolist() == [0, 1] * 4
@@ -67,14 +69,14 @@ def test_layers_become_random_from_the_answer_to_the_pixels():
 def test_one_stage_replaces_everything_with_buffers_and_what_never_runs():
     model, fresh = Chain(1.0, 1.0, 1.0), Chain(1.0, 1.0, 1.0)
     fresh.middle[1].running_mean += 10.0  # 3.5 + x − 10, cut at zero: nothing left
-    table = weight_randomization(model, IMAGE, ["native"], fresh=fresh, stages=1)
+    table = weight_randomization(model, IMAGE, {"native": {}}, fresh=fresh, stages=1)
     assert table["correlation"].tolist() == pytest.approx([1, 1, 0, 0])
 
 
 def test_every_way_is_compared_with_its_own_map():
     model, fresh = Chain(1.0, 1.0, 1.0), Chain(-1.0, -1.0, 1.0)
     table = weight_randomization(
-        model, IMAGE, ["native", "integrated_gradients"], fresh=fresh, stages=3, target=0
+        model, IMAGE, {"native": {}, "integrated_gradients": {}}, fresh=fresh, stages=3, target=0
     )
     last = table[table["stage"] == 3].groupby("way")["correlation"].mean()
     # Two turns make the same map again.
@@ -96,7 +98,7 @@ def test_a_map_of_a_class_stays_one_of_the_class_that_the_trained_model_answers(
     other = next(label for label in range(7) if label not in answers)
     fresh = copy.deepcopy(model)
     fresh.fc.bias.data[other] = 1000.0  # answers `other` to everything, by the same features
-    table = weight_randomization(model, images, ["native"], fresh=fresh, stages=1)
+    table = weight_randomization(model, images, {"native": {}}, fresh=fresh, stages=1)
     assert table["correlation"].tolist() == pytest.approx([1, 1, 1, 1])
 
 
@@ -105,17 +107,17 @@ def test_an_untrained_model_is_made_where_none_is_given():
     model = create_model("dan", num_heads=2)
     images = torch.randn(2, 3, 56, 56)
     state = torch.get_rng_state()
-    table = weight_randomization(model, images, ["native"], stages=1)
+    table = weight_randomization(model, images, {"native": {}}, stages=1)
     assert torch.equal(torch.get_rng_state(), state)
     assert table["correlation"][:2].tolist() == pytest.approx([1, 1])
     assert table["correlation"][2:].abs().max() < 0.95
-    again = weight_randomization(model, images, ["native"], stages=1)
+    again = weight_randomization(model, images, {"native": {}}, stages=1)
     assert again.equals(table)
-    assert not weight_randomization(model, images, ["native"], stages=1, seed=1).equals(table)
+    assert not weight_randomization(model, images, {"native": {}}, stages=1, seed=1).equals(table)
 
 
 def test_what_cannot_be_compared_is_refused():
     with pytest.raises(ValueError, match="at least 1"):
-        weight_randomization(Chain(1.0, 1.0, 1.0), IMAGE, ["native"], stages=0)
+        weight_randomization(Chain(1.0, 1.0, 1.0), IMAGE, {"native": {}}, stages=0)
     with pytest.raises(ValueError, match="other weights"):
-        weight_randomization(Chain(1.0, 1.0, 1.0), IMAGE, ["native"], fresh=nn.Linear(1, 1))
+        weight_randomization(Chain(1.0, 1.0, 1.0), IMAGE, {"native": {}}, fresh=nn.Linear(1, 1))

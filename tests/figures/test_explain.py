@@ -5,9 +5,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torch.nn.functional as F
 
 from fer_lab import figures
-from fer_lab.explanation.maps import normalize_for_display, upsample
+from fer_lab.explanation.maps import normalize_for_display
 from fer_lab.figures.explain import COLORS
 from fer_lab.figures.pictures import heat_over
 
@@ -32,7 +33,7 @@ def texts(fig):
 
 def heat(way, i):
     positive = normalize_for_display(MAPS[way][i : i + 1].clamp(min=0))
-    return upsample(positive, 8, mode="bicubic").clamp(0, 1)[0, 0].numpy()
+    return F.interpolate(positive, size=(8, 8), mode="bicubic").clamp(0, 1)[0, 0].numpy()
 
 
 ROWS = ["anger", "fear"]
@@ -51,6 +52,19 @@ def test_the_grid_has_a_row_a_face_and_a_column_a_way():
     # Nothing of the second face's occlusion speaks for the class: a bare grey face.
     grey = heat_over(FACES[1].permute(1, 2, 0).numpy(), np.zeros((8, 8)))
     assert (tiles[2.12, tops[1]] == grey).all()
+
+
+def test_a_model_without_such_a_map_has_an_empty_place_there():
+    maps = {**MAPS, "rollout": torch.stack([MAPS["native"][0], torch.full((1, 2, 2), torch.nan)])}
+    masks = torch.ones(2, 8, 8, dtype=torch.bool)
+    masks[:, 0] = False
+    fig = figures.explanation_grid(FACES, maps, masks, ROWS)
+    tiles = shown(fig)
+    first, second = sorted({top for left, top in tiles if left == 0})[:2]
+    assert (tiles[3.18, second] == 255).all()
+    assert (tiles[3.18, first] == tiles[1.06, first]).all()
+    assert texts(fig).count("no such map") == 1
+    assert len(outlines(fig)) == 7
 
 
 MASKS = torch.zeros(2, 8, 8, dtype=torch.bool)
