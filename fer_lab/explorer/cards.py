@@ -1,90 +1,99 @@
-"""Parts of the explorer's pictures: a model's card, a face with its truth, and both side by side.
+"""Parts of what the explorer shows: pictures with their texts, the table of answers, a face with its truth.
 
-PIL composes them in about 20 ms; a matplotlib figure takes several hundred.
+All HTML here has inline styles alone: JupyterLab takes style sheets out of notebooks that it does not trust.
 """
 
-import functools
+import base64
+import html
 import io
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+import re
+from collections.abc import Mapping
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from jinja2 import Template
+from matplotlib.colors import to_hex
+from PIL import Image, ImageDraw
+from scipy.ndimage import binary_erosion
 
 from fer_lab.data.expressions import COLORS
 from fer_lab.data.faces import REGIONS
 from fer_lab.data.synthetic import Rendering
 from fer_lab.figures.pictures import STROKES
-from fer_lab.figures.style import INK, SERIES, SOFT, with_palette
+from fer_lab.figures.style import HEAT, SERIES, with_palette
 
-TILE = 112  # side of the small picture on a card
-CARD = (356, 150)
-GAP = 14
-ROWS = 8  # most classes on a card
+TILE = 112  # side of the picture of what a model receives
+ROWS = 8  # most classes in a table
 TRUTH = "#7fe3ff"
-
-
-@functools.cache
-def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """The font that comes with matplotlib, so that no system font is needed."""
-    import matplotlib as mpl
-
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(str(Path(mpl.get_data_path()) / "fonts" / "ttf" / name), size)
-
-
-def _fit(text: str, face: ImageFont.FreeTypeFont, width: float) -> str:
-    """The text in one line, cut to `width` pixels."""
-    text = " ".join(text.split())
-    if face.getlength(text) > width:
-        while text and face.getlength(text + "…") > width:
-            text = text[:-1]
-        text += "…"
-    return text
+# What the models of each set of weights learned from; any other model is the reader's own.
+LEARNED = {"synthetic": "drawings", "ferplus": "photographs"}
+# Black would be lost on a dark page.
+LOOK = {"learned": LEARNED, "bars": {**COLORS, "contempt": "currentcolor"}, "other": SERIES[0]}
+SHADES = ",".join(to_hex(HEAT(i / 5)) for i in range(6))
+BAR = f"display:inline-block;width:90px;height:9px;margin:0 5px;background:linear-gradient(to right,{SHADES})"
+SCALE = f'least<span style="{BAR}"></span>most'
+TABLE = Template(
+    """{% set cell = "padding:1px 6px;text-align:left;vertical-align:top;font-weight:400;" %}
+{% set label = cell ~ "max-width:66px;overflow:hidden;text-overflow:ellipsis;white-space:nowrap;position:sticky;
+left:0;background:var(--jp-layout-color0,inherit)" %}
+<table style="border-collapse:collapse;font-size:11px;line-height:13px;margin:0">
+<tr><td style="{{ label }}"></td>{% for name in names %}{% set kind, _, title = name.rpartition("/") %}
+<th scope="col" title="{{ name }}" style="{{ cell }}">{{ pictures[name] | safe }}
+<div style="width:76px;height:39px;overflow:hidden;overflow-wrap:anywhere"><b>{{ title.replace("_", " ") }}</b>
+<br>{{ learned.get(kind, "your own") }}</div></th>{% endfor %}</tr>{% for one in classes %}
+<tr><th scope="row" title="{{ one }}" style="{{ label }}">{{ one }}</th>{% for row in rows %}
+<td style="{{ cell }}">{% if one in row %}{% set share = "%.0f%%" | format(100 * row[one]) %}
+{% if row[one] == row.values() | max %}<b>{{ share }}</b>{% else %}{{ share }}{% endif %}
+<div style="width:76px;height:4px;background:rgba(128,128,128,0.2)"><div style="height:4px;
+width:{{ "%.1f" | format(100 * row[one]) }}%;background:{{ bars.get(one, other) }}"></div></div>
+{% else %}no such class{% endif %}</td>{% endfor %}</tr>{% endfor %}</table>""",
+    autoescape=True,
+)
 
 
 def encode(picture: Image.Image, *, small: bool = False) -> bytes:
     """A picture as PNG; `small` is a third of the size, with a palette of colours, but slower."""
     buffer = io.BytesIO()
     if small:
-        picture = with_palette(picture.convert("RGB"), soft=True)
+        clear = picture.mode == "RGBA"
+        picture = picture.quantize() if clear else with_palette(picture.convert("RGB"), soft=True)
     picture.save(buffer, "PNG", optimize=small, **({} if small else {"compress_level": 1}))
     return buffer.getvalue()
 
 
-def draw_card(name: str, probabilities: Mapping[str, float], tile: np.ndarray, note: str = "") -> Image.Image:
-    """A model's name, its small picture [112,112,3], and its probabilities as bars, at most the 8 largest."""
-    card = Image.new("RGB", CARD, "white")
-    pen = ImageDraw.Draw(card)
-    pen.text((0, 2), _fit(name, font(13, True), CARD[0]), INK, font(13, True))
-    card.paste(Image.fromarray(tile), (0, 24))
-    pen.text((0, 24 + TILE + 1), note, SOFT, font(10))
-    shown = probabilities
-    if len(shown) > ROWS:
-        shown = dict(sorted(shown.items(), key=lambda item: -item[1])[:ROWS])
-    best, left, full = max(shown, key=lambda label: shown[label]), TILE + 88, 108
-    for i, (label, p) in enumerate(shown.items()):
-        y = 24 + i * 14
-        face = font(11, label == best)
-        pen.text((left - 6, y), _fit(label, face, 76), INK, face, anchor="ra")
-        pen.rectangle((left, y + 1, left + full, y + 11), "#efefef")
-        if p >= 0.005:
-            pen.rectangle((left, y + 1, left + max(1, round(p * full)), y + 11), COLORS.get(label, SERIES[0]))
-        pen.text((left + full + 5, y), f"{p:.0%}", INK, face)
-    return card
+def data_url(png: bytes) -> str:
+    """A PNG as an address that contains it."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
-def compose(left: Image.Image, cards: Sequence[Image.Image]) -> Image.Image:
-    """A picture, and right of it the cards, in two columns if one would be much higher than the picture."""
-    columns = 1 if len(cards) * CARD[1] <= left.height + CARD[1] // 2 else 2
-    rows = -(-len(cards) // columns)
-    width = left.width + (columns * (CARD[0] + GAP) if cards else 0)
-    canvas = Image.new("RGB", (width, max(left.height, rows * CARD[1])), "white")
-    canvas.paste(left, (0, 0))
-    for i, card in enumerate(cards):
-        canvas.paste(card, (left.width + GAP + (i // rows) * (CARD[0] + GAP), (i % rows) * CARD[1]))
-    return canvas
+def as_html(png: bytes, alt: str, style: str = "max-width:100%;max-height:100%") -> str:
+    """A PNG as HTML, with a text for those who cannot see it."""
+    return f'<img alt="{html.escape(alt)}" style="{style}" decoding="sync" src="{data_url(png)}">'
+
+
+def shrink(page: str) -> str:
+    """The same HTML with its pictures made small by `encode`, for a notebook's file."""
+
+    def smaller(found: re.Match) -> str:
+        return data_url(encode(Image.open(io.BytesIO(base64.b64decode(found[1]))), small=True))
+
+    return re.sub('(?<=src=")data:image/png;base64,([^"]+)', smaller, page)
+
+
+def answer_table(answers: Mapping[str, Mapping[str, float]], tiles: Mapping[str, np.ndarray]) -> str:
+    """Probabilities as bars, HTML: a column a model, a row a class, and only the 8 likeliest of many classes.
+
+    `answers`: model → class → probability. `tiles`: model → a picture [112,112,3] to stand above its column.
+    """
+    rows, look = list(answers.values()), "width:76px;display:block"
+    pictures = {
+        name: as_html(encode(Image.fromarray(tile)), f"the face as {name} receives it", look)
+        for name, tile in tiles.items()
+    }
+    classes = list(dict.fromkeys(label for row in rows for label in row))
+    first = sorted(classes, key=lambda label: -max(row.get(label, 0) for row in rows))[:ROWS]
+    classes = [label for label in classes if label in first]
+    return TABLE.render(pictures=pictures, names=list(answers), classes=classes, rows=rows, **LOOK)
 
 
 def to_picture(image: torch.Tensor) -> Image.Image:
@@ -106,10 +115,7 @@ def draw_truth(drawn: Rendering, truth: str) -> Image.Image:
                     pen.ellipse((x - 2, y - 2, x + 2, y + 2), "white", color)
     else:
         inside = (drawn.regions[0] >> REGIONS.index("moved") & 1).bool().numpy()
-        core = inside.copy()
-        for axis in (0, 1):
-            for step in (-2, 2):
-                core &= np.roll(inside, step, axis)
+        core = binary_erosion(inside, iterations=2)
         pen.bitmap((0, 0), Image.fromarray(np.uint8(inside * 70)), TRUTH)
         pen.bitmap((0, 0), Image.fromarray(np.uint8((inside & ~core) * 255)), TRUTH)
     return picture

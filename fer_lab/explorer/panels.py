@@ -3,10 +3,10 @@
 Texts are HTML. Every name that came from outside is escaped.
 """
 
-import base64
 import html
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
@@ -20,7 +20,7 @@ from fer_lab.data.photographs import FaceBox, crop_face
 from fer_lab.data.synthetic import GLASSES, Identity, Nuisance, Rendering, render
 from fer_lab.explanation.attribution import WAYS, explain
 from fer_lab.explanation.maps import GRID, cell_centre, strongest_matches
-from fer_lab.explorer.cards import TILE, compose, draw_card, draw_truth, encode, font, to_picture
+from fer_lab.explorer.cards import SCALE, TILE, answer_table, as_html, draw_truth, encode, shrink, to_picture
 from fer_lab.figures.pictures import heat_over, heats
 from fer_lab.figures.style import HEAT
 from fer_lab.models.method import Method
@@ -35,6 +35,16 @@ MAPS = {
     "occlusion": "occlusion",
 }
 TRUTHS = {"landmarks": "68 landmarks", "moved": "what the acting muscles move"}
+MEANINGS = {
+    "none": "The face in as many pixels as each model takes.",
+    "native": "How much a place counts in the model's attention, which need not be why it answers so.",
+    "grad_cam": "Where the last layer's features speak for the class that the model names.",
+    "integrated_gradients": "Which pixels, against a plain grey picture, speak for the class that it names.",
+    "occlusion": "How far the class that the model names falls when a grey patch hides the place.",
+    "landmarks": "The points of the face, as the renderer knows them.",
+    "moved": "Where the acting muscles move the skin, as the renderer knows it.",
+    "matches": "A line joins two places that are alike for the model, the brighter the more.",
+}
 SIDES = {"both": "both sides", "left": "own left alone", "right": "own right alone"}
 # What can hide a part of the face: how far below the middle of the upright face, and how large (`Nuisance`).
 COVERS = {"nothing": (0.0, 0.0), "the eyes": (-0.14, 0.75), "the mouth": (0.48, 0.55)}
@@ -64,28 +74,47 @@ class FaceState:
     cover: str = "nothing"  # of `COVERS`
     blur: float = 0.0  # standard deviation in hundredths of the picture's side
 
+    @property
+    def traits(self) -> dict[str, Any]:
+        """Skin, age and glasses, those of the person where this state leaves them open."""
+        who = person_of(self)
+        return {"skin_tone": float(who.skin_tone), "age": float(who.age), "glasses": GLASSES[int(who.glasses)]}
+
+    @property
+    def code(self) -> str:
+        """Python that makes this state; what is as usual for this person is left out."""
+        usual = vars(FaceState()) | FaceState(person=self.person).traits
+        said = vars(self) | self.traits | {"units": {n: value for n, value in self.units.items() if value}}
+        given = [f"{name}={value!r}" for name, value in said.items() if value != usual[name]]
+        return f"FaceState({', '.join(given)})"
+
 
 @dataclass(frozen=True)
 class View:
-    """What a widget shows: a picture, the same in words, and model → class → probability.
+    """What a widget shows. For two faces, each key of the answers names model and face."""
 
-    For two faces, each key of the answers names model and face.
-    """
-
-    png: bytes
-    text: str  # HTML
+    png: bytes  # b"" for none
+    text: str  # HTML; its first line says what the picture shows
     answers: dict[str, dict[str, float]]
+    table: str = ""  # HTML
+    legend: str = ""  # HTML: what is drawn over the faces, and the scale of its colours
 
     @property
     def words(self) -> str:
-        """The text without its HTML, a line each."""
-        return html.unescape(re.sub("<[^>]+>", "", self.text.replace("<br>", "\n")))
+        """The text and the answers without HTML, a line each."""
+        lines = [self.text, *(sentence(name, row) for name, row in self.answers.items())]
+        return html.unescape(re.sub("<[^>]+>", "", "\n".join(lines).replace("<br>", "\n")))
 
-    def _repr_mimebundle_(self, **_options: Any) -> tuple[dict, dict]:
-        """For a notebook: the picture, with the words as alternative text."""
-        picture = base64.b64encode(self.png).decode()
-        alt = {"alt": self.words.replace("\n", "; ")}
-        return {"image/png": picture, "text/plain": self.words}, {"image/png": alt}
+    @property
+    def picture(self) -> str:
+        """The picture as HTML, with the first line as alternative text."""
+        return as_html(self.png, self.words.partition("\n")[0]) if self.png else ""
+
+    def _repr_mimebundle_(self, **_options: Any) -> dict[str, str]:
+        """For a notebook."""
+        right = f'<div style="margin-left:14px">{self.text}<br>{self.legend}{self.table}</div>'
+        page = f'<div style="display:flex;flex-wrap:wrap;line-height:1.3">{self.picture}{right}</div>'
+        return {"text/html": shrink(page), "text/plain": self.words}
 
 
 def _one_of(what: str, value: str, known: Mapping | Sequence) -> str:
@@ -103,8 +132,7 @@ def draw_face(state: FaceState, size: int = FACE) -> Rendering:
     }
     below, wide = COVERS[_one_of("cover", state.cover, COVERS)]
     turn = math.radians(state.roll)
-    place = (-below * math.sin(turn), below * math.cos(turn), turn)
-    occluder = torch.tensor([*place, 0.35, 0.45, 0.55])
+    occluder = torch.tensor([-below * math.sin(turn), below * math.cos(turn), turn, 0.35, 0.45, 0.55])
     turned = Nuisance.none(1).replace(roll=state.roll, yaw=state.yaw, blur=state.blur)
     how = turned.replace(occlusion=wide, occluder=occluder)
     return render(units, person_of(state), how, size)
@@ -119,9 +147,7 @@ def person_of(state: FaceState) -> Identity:
     return who.replace(**{name: value for name, value in own.items() if value is not None})
 
 
-def answer(
-    model: Method, image: torch.Tensor, overlay: str = "none"
-) -> tuple[dict[str, float], np.ndarray, bool]:
+def answer(model: Method, image: torch.Tensor, overlay: str = "none") -> tuple[dict, np.ndarray, bool]:
     """The answer of one model in eval mode to one face uint8 [3,S,S]; ValueError for an overlay not of `MAPS`.
 
     Returns class → probability; the face as uint8 [112,112,3], with the map as heat over it; and whether the
@@ -150,48 +176,55 @@ def sentence(name: str, probabilities: Mapping[str, float]) -> str:
     return f"<b>{html.escape(name)}</b>: {html.escape(first)} {p:.0%}{then}"
 
 
+def agreement(answers: Mapping[str, Mapping[str, float]]) -> str:
+    """How many models name which class, HTML: "4 of 5 say happiness, 1 fear"."""
+    if not answers:
+        return "No model is chosen."
+    votes = Counter(max(row, key=lambda label: row[label]) for row in answers.values())
+    (label, count), *rest = [(html.escape(label), count) for label, count in votes.most_common()]
+    others = "".join(f", {count} {label}" for label, count in rest)
+    return f"{count} of {len(answers)} say{'s' * (count == 1)} {label}{others}"
+
+
 def _judged(
     left: Image.Image,
     caption: str,
     models: Mapping[str, Method],
     crop: Callable[[str], torch.Tensor],
     overlay: str,
-    small: bool,
 ) -> View:
-    """A picture, the card of each model's answer to one face, and the answers in words below a caption.
+    """A picture, each model's answer to one face, and a caption that says what the picture shows.
 
     `crop` gives the face for a model of this name, uint8 [3,S,S].
     """
-    cards, answers = [], {}
+    answers, tiles, without = {}, {}, []
     for name, model in models.items():
         face = crop(name)
         try:
-            answers[name], tile, has_map = answer(model, face, overlay)
+            answers[name], tiles[name], has_map = answer(model, face, overlay if overlay in MAPS else "none")
         except Exception as error:
             raise RuntimeError(f"{name} gave no answer: {error!r}") from error
-        cards.append(draw_card(name, answers[name], tile, "" if has_map else "no map over the face"))
-    lines = [sentence(name, row) for name, row in answers.items()] or ["No model is chosen."]
-    return View(encode(compose(left, cards), small=small), "<br>".join([caption, *lines]), answers)
+        without += [] if has_map else [html.escape(name)]
+    legend = " ".join([MEANINGS[overlay], *(f"{name} has no such map." for name in without)])
+    legend += f"<br>{SCALE}" if overlay in WAYS else ""
+    text = f"{caption}<br><b>{agreement(answers)}</b>"
+    return View(encode(left), text, answers, answer_table(answers, tiles), legend)
 
 
-def face_panel(
-    state: FaceState, models: Mapping[str, Method], overlay: str = "none", *, small: bool = False
-) -> View:
+def face_panel(state: FaceState, models: Mapping[str, Method], overlay: str = "none") -> View:
     """The rendered face and each model's answer to it.
 
     Args:
         models: name → model in eval mode. RuntimeError names one that fails.
         overlay: of `MAPS`, drawn over what each model receives, or of `TRUTHS`, drawn over the face; ValueError
             for another, as for a state out of range.
-        small: a smaller file that takes longer to make; see `encode`.
     """
     _one_of("overlay", overlay, {**MAPS, **TRUTHS})
     drawn = draw_face(state)
     left = draw_truth(drawn, overlay) if overlay in TRUTHS else to_picture(drawn.images[0])
     acting = [f"AU{n} {value:.2f}" for n, value in sorted(state.units.items()) if value > 0]
     caption = f"{', '.join(acting) or 'No unit acts'} · person {state.person}"
-    overlay = overlay if overlay in MAPS else "none"
-    return _judged(left, caption, models, lambda _name: drawn.images[0], overlay, small)
+    return _judged(left, caption, models, lambda _name: drawn.images[0], overlay)
 
 
 def photo_panel(
@@ -202,19 +235,17 @@ def photo_panel(
     overlay: str = "none",
     *,
     margin: float = MARGIN,
-    small: bool = False,
 ) -> View:
-    """A photograph with its faces framed and numbered, and each model's answer to one of them.
+    """A photograph with its faces framed, and each model's answer to one of them.
 
     Args:
         image: RGB.
         boxes: the faces; without any, the middle square counts as a face crop.
         chosen: index of the face to classify; ValueError if there is none.
-        models, small: as in `face_panel`.
+        models: as in `face_panel`.
         overlay: of `MAPS`; ValueError for another.
-        margin: room around the square that fits a model, on every side, as a share of its side. A model that is
-            named "synthetic/…" gets the wider square of rendered faces, any other the square of FER+.
-            ValueError if it is out of the range of `crop_face`.
+        margin: of `crop_face`, with its ValueError. A model whose name begins with "synthetic/" gets the wider
+            square of rendered faces, any other the square of FER+.
     """
     _one_of("overlay", overlay, MAPS)
     if not 0 <= chosen < max(1, len(boxes)):
@@ -223,19 +254,16 @@ def photo_panel(
     left.thumbnail((PHOTO, PHOTO))
     scale, pen = left.width / image.width, ImageDraw.Draw(left)
     for i, face in enumerate(boxes):
-        color = "#ffffff" if i == chosen else "#bbbbbb"
         frame = [edge * scale for edge in face.box]
         pen.rectangle(frame, outline="#000000", width=4)
-        pen.rectangle(frame, outline=color, width=3 if i == chosen else 1)
-        pen.rectangle((frame[0], frame[1], frame[0] + 9 + 8 * len(str(i + 1)), frame[1] + 18), "#000000")
-        pen.text((frame[0] + 5, frame[1] + 2), str(i + 1), color, font(13, True))
+        pen.rectangle(frame, outline="#ffffff" if i == chosen else "#bbbbbb", width=3 if i == chosen else 1)
     box = boxes[chosen] if boxes else None
     caption = f"Face {chosen + 1} of {len(boxes)}" if boxes else "The middle square, taken as one face"
 
     def crop(name: str) -> torch.Tensor:
         return crop_face(image, box, margin=margin if box else 0.0, trained_on=name.partition("/")[0])
 
-    return _judged(left, caption, models, crop, overlay, small)
+    return _judged(left, caption, models, crop, overlay)
 
 
 def can_match(model: Method) -> TypeGuard[QCS]:
@@ -250,7 +278,6 @@ def pair_panel(
     *,
     scale: int = 2,
     count: int = 12,
-    small: bool = False,
 ) -> View:
     """Two faces side by side, and lines between the places that are most alike for the model.
 
@@ -260,15 +287,13 @@ def pair_panel(
         model: one that `can_match`, or ValueError; None shows only the faces.
         scale: index into `SCALES`.
         count: number of lines; ValueError for more than there are places.
-        small: as in `face_panel`.
     """
-    squares = [to_picture(face).resize((FACE, FACE), Image.Resampling.BICUBIC) for face in faces]
     gap = 110
-    canvas = Image.new("RGB", (2 * FACE + gap, FACE), "white")
-    for i, square in enumerate(squares):
-        canvas.paste(square, (i * (FACE + gap), 0))
+    canvas = Image.new("RGBA", (2 * FACE + gap, FACE))
+    for i, face in enumerate(faces):
+        canvas.paste(to_picture(face).resize((FACE, FACE), Image.Resampling.BICUBIC), (i * (FACE + gap), 0))
     if model is None:
-        return View(encode(canvas, small=small), "", {})
+        return View(encode(canvas), "Two faces", {})
     if not can_match(model):
         raise ValueError(f"{name} is a {model.name}, which does not match faces; use a qcs")
     ready = [prepare(face[None], model.image_size, model.color_order) for face in faces]
@@ -291,12 +316,11 @@ def pair_panel(
         for which, row in zip(("first", "second"), rows, strict=True)
     }
     moved = np.mean([math.dist(divmod(row, GRID), divmod(column, GRID)) for row, column, _ in pairs])
-    lines = [sentence(key, row) for key, row in answers.items()]
-    lines.append(
-        f"{len(pairs)} strongest matches at the {SCALES[scale]} scale; their ends lie {moved:.1f} cells "
-        f"of the {GRID}×{GRID} grid apart, on average"
+    text = (
+        f"Two faces, and the {len(pairs)} strongest matches at the {SCALES[scale]} scale. Their ends lie "
+        f"{moved:.1f} cells of the {GRID}×{GRID} grid apart, on average."
     )
-    return View(encode(canvas, small=small), "<br>".join(lines), answers)
+    return View(encode(canvas), text, answers, answer_table(answers, {}), MEANINGS["matches"])
 
 
 def _arc(start: tuple[float, float], end: tuple[float, float]) -> list[tuple[float, float]]:

@@ -4,28 +4,39 @@ panels.py makes what they show, controls.py what they share. Uploaded files stay
 written nowhere.
 """
 
-import dataclasses
+import html
+import random
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from functools import partial
 from typing import Any
 
 import ipywidgets as widgets
 import pandas as pd
 import torch
 from PIL import Image
+from skimage.data import astronaut
 
 from fer_lab.data.photographs import FaceBox, crop_face, find_faces, open_upload
-from fer_lab.data.synthetic import GLASSES, NUMBERS, PROTOTYPES, UNITS
+from fer_lab.data.synthetic import GLASSES, PROTOTYPES, UNITS
 from fer_lab.explorer import panels
-from fer_lab.explorer.controls import Explorer, choice, rows, slider, upload
+from fer_lab.explorer.cards import data_url, encode, to_picture
+from fer_lab.explorer.controls import SHOWN, Explorer, button, choice, rows, slider, upload, words
 from fer_lab.explorer.panels import FaceState, View
 from fer_lab.models.method import Method
 
 PEOPLE = 200
+STATE = [one.name for one in fields(FaceState) if one.name != "units"]
 NO_MATCHER = (
     "None of the models can match the places of two faces; that takes a QCS with its cross branch. "
-    "Train one (<code>fer-lab train qcs --out runs/qcs</code>) and open <code>runs/qcs</code> below."
+    "Train one (<code>fer-lab train qcs --out runs/qcs</code>) and open <code>runs/qcs</code> under Models."
+)
+SAMPLE = "Eileen Collins, photographed by NASA, in the public domain"
+PRIVACY = (
+    "The picture stays in this kernel's memory. PNG, JPEG, WebP, GIF or BMP, at most 8 MB. ipywidgets has "
+    "nothing to drop or paste a file into, and no camera. Choose a face by its picture:"
 )
 
 
@@ -41,162 +52,159 @@ class FaceExplorer(Explorer):
         units: FACS number → slider 0…1.
         side, person, skin_tone, age, glasses, roll, yaw, blur, cover, overlay: the other controls.
         presets: expression → button that sets the units to its prototype.
+        reset, stranger, copy: buttons for the first state, for a random person, and to see the state as code.
     """
 
     def __init__(self, models: Mapping[str, Method] | None = None, state: FaceState | None = None):
         super().__init__(models, ticked=lambda name: name.startswith("synthetic/"))
-        state = state or FaceState(PROTOTYPES["happiness"])
-        self.units = {
-            unit.number: slider(
-                0.0, 1.0, 0.05, state.units.get(unit.number, 0.0),
-                f"AU{unit.number} {unit.name.replace('_', ' ')}", unit.description,
-            )
-            for unit in UNITS
-        }  # fmt: skip
-        self.side = choice(panels.SIDES, "muscles act on", state.side)
-        who = panels.person_of(state)
-        self.person = slider(0, PEOPLE - 1, 1, state.person, "person")
-        self.skin_tone = slider(0.0, 1.0, 0.05, float(who.skin_tone), "skin, light to dark")
-        self.age = slider(0.0, 1.0, 0.05, float(who.age), "age marks")
-        self.glasses = choice(GLASSES, "glasses", GLASSES[int(who.glasses)])
-        self.roll = slider(-45.0, 45.0, 5.0, state.roll, "head tilt, degrees")
-        self.yaw = slider(-30.0, 30.0, 5.0, state.yaw, "head turn, degrees")
-        self.blur = slider(0.0, 5.0, 0.25, state.blur, "blur, % of the side")
-        self.cover = choice(list(panels.COVERS), "covered", state.cover)
-        self.overlay = choice({**panels.MAPS, **panels.TRUTHS}, "laid over", "native")
-        self.presets = {name: widgets.Button(description=name, layout={"width": "7em"}) for name in PROTOTYPES}
-        for name, button in self.presets.items():
-            button.on_click(lambda _button, name=name: self.show_expression(name))
-        traits = [self.skin_tone, self.age, self.glasses]
-        how = [self.side, self.roll, self.yaw, self.blur, self.cover]
+        first = state or FaceState(PROTOTYPES["happiness"])
+        names = {unit.number: f"AU{unit.number} {unit.name.replace('_', ' ')}" for unit in UNITS}
+        self.units = {one.number: slider(0.0, 1.0, 0.05, names[one.number], one.description) for one in UNITS}
+        self.side = choice(panels.SIDES, "muscles act on")
+        self.person = slider(0, PEOPLE - 1, 1, "person")
+        self.skin_tone = slider(0.0, 1.0, 0.05, "skin, light to dark")
+        self.age = slider(0.0, 1.0, 0.05, "age marks")
+        self.glasses = choice(GLASSES, "glasses")
+        self.roll = slider(-45.0, 45.0, 5.0, "head tilt, degrees")
+        self.yaw = slider(-30.0, 30.0, 5.0, "head turn, degrees")
+        self.blur = slider(0.0, 5.0, 0.25, "blur, % of the side")
+        self.cover = choice(list(panels.COVERS), "covered")
+        self.overlay = choice({**panels.MAPS, **panels.TRUTHS}, "show", "native", 40)
+        self.presets = {name: button(name, partial(self.show_expression, name), "24%") for name in PROTOTYPES}
+        self.reset = button("Reset", lambda: self.set_state(first))
+        self.stranger = button("Random person", lambda: setattr(self.person, "value", random.randrange(PEOPLE)))
+        self.copy = button("Copy as code", self._write_code)
+        muscles = [rows(list(self.presets.values())), *self.units.values(), self.side]
+        who = [self.person, self.skin_tone, self.age, self.glasses]
+        how = [self.roll, self.yaw, self.blur, self.cover]
+        self.set_state(first)
         self.person.observe(self._meet, "value")
-        self.watch(*self.units.values(), *traits, *how, self.overlay)
-        self.children = [
-            rows(list(self.presets.values())),
-            self.picture,
-            self.text,
-            self.note,
-            rows([self.overlay]),
-            widgets.HTML("<b>Which muscles act</b>"),
-            rows([*self.units.values(), self.side]),
-            widgets.HTML("<b>Who it is, and how the picture was taken</b>"),
-            rows([self.person, *traits, *how[1:]]),
-            *self._foot(),
-        ]
-        self.update()
+        self.watch(*self.units.values(), self.side, *who[1:], *how, self.overlay)
+        self.arrange(
+            [self.overlay, self.text, rows([self.reset, self.stranger, self.copy])],
+            {"Muscles": muscles, "Person": who, "Camera": how, "Models": self.page_of_models()},
+        )
 
     @property
     def state(self) -> FaceState:
         """The face that the controls describe."""
-        names = [one.name for one in dataclasses.fields(FaceState) if one.name != "units"]
         units = {number: control.value for number, control in self.units.items()}
-        return FaceState(units, **{name: getattr(self, name).value for name in names})
+        return FaceState(units, **{name: getattr(self, name).value for name in STATE})
+
+    def set_state(self, state: FaceState) -> None:
+        """Set all controls of the face; what a state leaves open is the person's own."""
+        with self.at_once():
+            for name, value in (vars(state) | state.traits).items():
+                if name in STATE:
+                    getattr(self, name).value = value
+            for number, control in self.units.items():
+                control.value = state.units.get(number, 0.0)
 
     def view(self) -> View:
         return panels.face_panel(self.state, self.at_hand(), self.overlay.value)
 
     def show_expression(self, name: str) -> None:
         """Set the units and the side to an expression's prototype."""
-        with self.at_once():
-            for number in NUMBERS:
-                self.units[number].value = PROTOTYPES[name].get(number, 0.0)
-            self.side.value = _side(name)
+        self.set_state(replace(self.state, units=PROTOTYPES[name], side=_side(name)))
 
-    def _meet(self, _change: Any) -> None:
+    def _meet(self, _change: Any = None) -> None:
         """Set skin, age and glasses to those of the new person."""
-        who = panels.person_of(FaceState(person=self.person.value))
-        with self.at_once():
-            self.skin_tone.value, self.age.value = float(who.skin_tone), float(who.age)
-            self.glasses.value = GLASSES[int(who.glasses)]
+        self.set_state(replace(self.state, skin_tone=None, age=None, glasses=None))
+
+    def _write_code(self) -> None:
+        look = "user-select:all;white-space:pre-wrap;line-height:1.3"
+        self.note.value = f'<code style="{look}">{html.escape(self.state.code)}</code>'
 
 
 class PhotoExplorer(Explorer):
     """An uploaded picture: the faces in it, and each model's answer to one of them.
 
     Attributes:
-        upload, forget: buttons that take a file and drop it again.
-        which, overlay: number of the face to classify, from 1, and the map that is drawn over it.
-        margin: room around the square that fits each model.
+        upload, sample, forget: buttons that take a file, take a photograph of NASA, and drop it again.
+        which, overlay, margin: number of the face to classify, from 1, what is drawn over it, and the room
+            around the square that fits each model. `thumbnails` are buttons for the faces.
         image, boxes: the picture, and the faces found in it.
     """
 
     def __init__(self, models: Mapping[str, Method] | None = None, content: bytes | None = None):
         """Args: content: the bytes of a first picture's file."""
         # One method twice: trained on rendered faces, and on photographs.
-        super().__init__(models, ticked=lambda name: name.endswith("/dan"))
+        super().__init__(models, ticked=lambda name: name.endswith("/dan"), wide=320)
         self.upload = upload("Upload a picture", self.take)
-        self.forget = widgets.Button(description="Forget it")
-        self.which = widgets.BoundedIntText(1, min=1, max=1, description="face", layout={"width": "11em"})
-        self.margin = slider(-0.2, 0.4, 0.05, panels.MARGIN, "room around the face")
-        self.overlay = choice(panels.MAPS, "laid over", "native")
+        self.sample = button("Sample", lambda: self._show(Image.fromarray(astronaut())), tip=SAMPLE)
+        self.forget = button("Forget it", partial(self._show, None))
+        self.which = widgets.BoundedIntText(1, min=1, max=1)
+        self.thumbnails, self._looks = rows([]), widgets.HTML(layout={"display": "none"})
+        self.margin = slider(-0.2, 0.4, 0.05, "room around the face", value=panels.MARGIN)
+        self.overlay = choice(panels.MAPS, "show", "native", 40)
         self.image: Image.Image | None = None
         self.boxes: list[FaceBox] = []
-        self.forget.on_click(lambda _button: self._drop())
         self.watch(self.which, self.margin, self.overlay)
-        self.children = [
-            rows([self.upload, self.forget, self.which]),
-            self.note,
-            self.picture,
-            self.text,
-            rows([self.overlay, self.margin]),
-            *self._foot(),
-        ]
-        self._drop()
+        taking = rows([self.upload, self.sample, self.forget])
+        photograph = [taking, words(PRIVACY), self.thumbnails, self.margin, self._looks]
+        self.arrange([self.overlay, self.text], {"Photograph": photograph, "Models": self.page_of_models()})
         if content is not None:
             self.take(content)
 
     def view(self) -> View:
         if self.image is None:
-            return View(b"", "No picture yet. PNG, JPEG, WebP, GIF or BMP, at most 8 MB.", {})
+            return View(b"", "No picture yet.", {})
         chosen, overlay, margin = self.which.value - 1, self.overlay.value, self.margin.value
+        for i, thumbnail in enumerate(self.thumbnails.children):
+            thumbnail.layout.border = f"3px solid {'var(--jp-brand-color1)' if i == chosen else 'transparent'}"
         return panels.photo_panel(self.image, self.boxes, chosen, self.at_hand(), overlay, margin=margin)
 
     def take(self, content: bytes | memoryview, name: str = "the upload") -> None:
         """Find the faces in a picture and show it; after an error the previous picture remains."""
         with self._complaining():
-            image = open_upload(content, name)
-            # Numbered from left to right, not by size.
-            self.image, self.boxes = image, sorted(find_faces(image), key=lambda face: face.left)
-            with self.at_once():
-                self.which.max = max(1, len(self.boxes))
-                self.which.value = 1
-            if not (self.boxes or self.note.value):  # a model that failed says more
-                self._complain(
-                    "No face was found, so the middle square is taken as one face. The search misses faces in "
-                    "profile, faces tilted by more than 40°, and small ones."
-                )
+            self._show(open_upload(content, name))
 
-    def _drop(self) -> None:
-        self.image, self.boxes = None, []
-        self.update()
+    def _show(self, image: Image.Image | None) -> None:
+        """Show a picture, and a button with the picture of each face; None forgets what was there."""
+        # Numbered from left to right, not by size.
+        found = sorted(find_faces(image), key=lambda face: face.left) if image else []
+        crops = [crop_face(image, box, 64) for box in found] if image else []
+        looks, buttons = "", []
+        for i, crop in enumerate(crops):
+            name, url = f"fer-lab-{id(self)}-{i}", data_url(encode(to_picture(crop)))
+            look = f"height:64px;font-size:0;background:url({url}) center/cover!important"
+            looks += f".jupyter-button.{name}{{{look}}}"
+            buttons.append(button(f"face {i + 1}", partial(setattr, self.which, "value", i + 1), "64px"))
+            buttons[i].add_class(name)
+        with self.at_once():
+            self.image, self.boxes, self.thumbnails.children = image, found, buttons
+            self._looks.value = f"<style>{looks}</style>"
+            self.which.max = max(1, len(found))
+            self.which.value = 1
+        if image and not (found or self.note.value):  # a model that failed says more
+            self._complain(
+                "No face was found, so the middle square is taken as one face. The search misses faces in "
+                "profile, faces tilted by more than 40°, and small ones."
+            )
 
 
 class Pick:
-    """One of the two faces: rendered from a person and an expression, or cut out of an upload.
+    """One of two faces: rendered, or cut out of an upload (`image`, uint8 [3,S,S]). `page`: all controls."""
 
-    `image`: the uploaded face, uint8 [3,S,S]; None for the rendered one. `row`: all controls.
-    """
-
-    def __init__(
-        self,
-        title: str,
-        person: int,
-        expression: str,
-        on_change: Callable[[], None],
-        on_file: Callable[["Pick", memoryview, str], None],
-    ):
-        self.person = slider(0, PEOPLE - 1, 1, person, f"{title} person", label=8)
-        self.expression = choice(list(PROTOTYPES), "expression", expression, label=6)
-        self.upload = upload(f"{title} from a file", lambda content, name: on_file(self, content, name))
+    def __init__(self, pair: "PairExplorer", title: str, person: int):
+        self.person = slider(0, PEOPLE - 1, 1, f"{title} person", value=person)
+        self.expression = choice(list(PROTOTYPES), f"{title} expression", "surprise")
+        self.upload = upload(f"{title} from a file", partial(pair.take, self))
         self.image: torch.Tensor | None = None
-        self.row = rows([self.person, self.expression, self.upload])
 
-        def rendered(_change: Any) -> None:
+        def rendered(_change: Any = None) -> None:
             self.image = None
-            on_change()
+            pair.update()
 
         self.person.observe(rendered, "value")
         self.expression.observe(rendered, "value")
+        self.forget = button("Forget it", rendered)
+        self.page = [self.person, self.expression, rows([self.upload, self.forget])]
+
+    @property
+    def name(self) -> str:
+        """Whose face it is, in words."""
+        return f"person {self.person.value}, {self.expression.value}" if self.image is None else "from a file"
 
     def face(self) -> torch.Tensor:
         """uint8 [3,S,S]."""
@@ -215,23 +223,15 @@ class PairExplorer(Explorer):
     """
 
     def __init__(self, models: Mapping[str, Method] | None = None):
-        super().__init__(models, ticked=lambda name: name.startswith("synthetic/"))
-        self.first = Pick("first", 3, "surprise", self.update, self.take)
-        self.second = Pick("second", 5, "surprise", self.update, self.take)
+        super().__init__(models, ticked=lambda name: name.startswith("synthetic/"), wide=SHOWN - 10)
+        self.picture.layout.height, self.text.layout.height = "222px", "90px"
+        self.first, self.second = Pick(self, "first", 3), Pick(self, "second", 5)
         self.model = choice(self._matchers(), "matched by")
         self.scale = choice(dict(enumerate(panels.SCALES)), "scale", 2)
-        self.count = slider(1, 49, 1, 12, "lines")
+        self.count = slider(1, 49, 1, "lines", value=12)
         self.watch(self.model, self.scale, self.count)
-        self.children = [
-            self.picture,
-            self.text,
-            self.note,
-            self.first.row,
-            self.second.row,
-            rows([self.model, self.scale, self.count]),
-            rows([self.run, self.open_run]),
-        ]
-        self.update()
+        faces = [*self.first.page, *self.second.page, self.model, self.scale, self.count]
+        self.arrange([self.text], {"Faces": faces, "Models": self.page_of_models()[1:]})
 
     def _matchers(self) -> list[str]:
         return [name for name, model in self.models.items() if panels.can_match(model)]
@@ -248,8 +248,9 @@ class PairExplorer(Explorer):
         faces = self.first.face(), self.second.face()
         name = self.model.value
         if name is None:
-            return View(panels.pair_panel(faces, "", None).png, NO_MATCHER, {})
-        return panels.pair_panel(faces, name, self.models[name], scale=self.scale.value, count=self.count.value)
+            return replace(panels.pair_panel(faces, "", None), text=NO_MATCHER)
+        view = panels.pair_panel(faces, name, self.models[name], scale=self.scale.value, count=self.count.value)
+        return replace(view, text=f"{view.text}<br>{self.first.name} · {self.second.name}")
 
     def take(self, pick: Pick, content: bytes | memoryview, name: str = "the upload") -> None:
         """Use the largest face of a picture, or without any its middle square, instead of a rendered face."""

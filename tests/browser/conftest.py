@@ -99,6 +99,7 @@ def lab(chromium, tmp_path_factory):
     environment |= {"FER_LAB_QUIET": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1", "JUPYTER_TOKEN": server.token}
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1"]
     command += [f"--port={port}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={folder}"]
+    command += ["--LabApp.expose_app_in_browser=True"]  # so that a test can set the theme
     with open(home / "log.txt", "w+") as log:
         process = subprocess.Popen(command, env=environment, cwd=home, stdout=log, stderr=log)
         try:
@@ -145,8 +146,8 @@ def browser(chromium):
 
 @contextmanager
 def new_page(browser, lab, picture):
-    """An empty page that has the token; what it shows at its end is kept, and its scripts raise nothing."""
-    context = browser.new_context(viewport={"width": 1280, "height": 1000})
+    """An empty page with the token on a small screen; its end is kept, and its scripts raise nothing."""
+    context = browser.new_context(viewport={"width": 1366, "height": 768})
     page = context.new_page()
     faults = []
     page.on("pageerror", lambda error: faults.append(str(error)))

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 
-from fer_lab.explorer.controls import Explorer, available_models, choice, slider
+from fer_lab.explorer.controls import ERROR, Explorer, available_models, choice, slider
 from fer_lab.explorer.panels import View
 from fer_lab.models import create_model
 from fer_lab.models.weights import save_model, shipped_models, shipped_weights
@@ -20,11 +20,19 @@ class Counter(Explorer):
     fault: BaseException | None = None
     drawn = 0
 
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.arrange([self.text], {"All": self.page_of_models()})
+
     def view(self):
         if self.fault is not None:
             raise self.fault
         self.drawn += 1
-        return View(b"png", f"drawing {self.drawn}, {len(self.at_hand())} models", {})
+        return View(b"png", said(self.drawn, len(self.at_hand())), {}, "table", "legend")
+
+
+def said(drawing: int, models: int) -> str:
+    return f"drawing {drawing}, {models} models"
 
 
 @pytest.fixture
@@ -56,8 +64,9 @@ def test_a_run_that_is_not_there_is_an_error(tmp_path):
 
 def test_ticked_models_answer_and_boxes_are_heard(explorer):
     assert list(explorer.at_hand()) == ["synthetic/baseline"]
+    assert said(1, 1) in explorer.text.value
     explorer.chosen["ferplus/baseline"].value = True
-    assert explorer.text.value == "drawing 1, 2 models"
+    assert said(2, 2) in explorer.text.value
     explorer.chosen["synthetic/baseline"].value = False
     assert list(explorer.at_hand()) == ["ferplus/baseline"]
 
@@ -72,20 +81,20 @@ def test_models_at_hand_are_fused_once_and_answer_alike(explorer):
 
 
 def test_many_changes_are_drawn_once(explorer):
-    knob = slider(0, 9, 1, 0, "knob")
+    knob, before = slider(0, 9, 1, "knob"), explorer.drawn
     explorer.watch(knob)
     with explorer.at_once():
         for value in (1, 2, 3):
             knob.value = value
         with explorer.at_once():
             knob.value = 4
-    assert explorer.drawn == 1
+    assert explorer.drawn == before + 1
     knob.value = 5
-    assert explorer.drawn == 2
+    assert explorer.drawn == before + 2
 
 
 @pytest.mark.parametrize(
-    ("fault", "said"),
+    ("fault", "sentence"),
     [
         (ValueError(f"no {NASTY}\nhere"), f"no {html.escape(NASTY)} here"),
         (FileNotFoundError("gone"), "gone"),
@@ -93,12 +102,11 @@ def test_many_changes_are_drawn_once(explorer):
         (ValueError("x" * 900), f"{'x' * 300} … {'x' * 300}"),
     ],
 )
-def test_what_goes_wrong_is_one_escaped_sentence(explorer, fault, said, capsys):
-    explorer.update()
+def test_what_goes_wrong_is_one_escaped_sentence(explorer, fault, sentence, capsys):
     explorer.fault = fault
     explorer.update()
-    assert explorer.note.value == f'<span style="color:#a40000">{said}</span>'
-    assert explorer.text.value == "drawing 1, 1 models"  # what was there stays
+    assert explorer.note.value == f"{ERROR}{sentence}</span>"
+    assert said(1, 1) in explorer.text.value  # what was there stays
     explorer.fault = None
     explorer.update()
     assert explorer.note.value == ""
@@ -112,13 +120,22 @@ def test_a_developer_sees_the_traceback(explorer, monkeypatch):
         explorer.update()
 
 
-def test_nothing_to_see_is_no_broken_picture(explorer):
+def test_what_is_seen_has_words_and_nothing_is_no_broken_picture(explorer):
+    assert 'alt="drawing 1, 1 models"' in explorer.picture.value
+    assert explorer.table.value == "table"
+    assert "legend" in explorer.text.value
     explorer.view = lambda: View(b"", "nothing", {})
     explorer.update()
-    assert explorer.picture.layout.display == "none"
-    explorer.view = lambda: View(b"png", "something", {})
-    explorer.update()
-    assert explorer.picture.layout.display is None
+    assert (explorer.picture.value, explorer.table.value) == ("", "")
+
+
+def test_what_is_shown_keeps_its_size_and_the_pages_are_named(explorer):
+    shown, pages = explorer.children
+    sizes = [one.layout.height for one in (explorer.picture, explorer.text, explorer.table)]
+    assert all(size.endswith("px") for size in sizes)
+    assert (pages.titles, [page.layout.height for page in pages.children]) == (("All",), ["538px"])
+    widths = [int(one.layout.width.removesuffix("px")) for one in (shown, pages)]
+    assert sum(widths) + 8 <= 934  # JupyterLab's room for outputs on a screen of 1366×768
 
 
 def test_a_run_of_ones_own_is_opened_and_answers(explorer, tmp_path):
@@ -131,23 +148,25 @@ def test_a_run_of_ones_own_is_opened_and_answers(explorer, tmp_path):
     assert list(explorer.at_hand()) == ["synthetic/baseline", "<b>mine"]
     assert explorer.shelf.children[-1].description == "<b>mine"
     assert not explorer.shelf.children[-1].description_allow_html
-    assert explorer.text.value == "drawing 1, 2 models"
+    assert said(2, 2) in explorer.text.value
 
 
 @pytest.mark.parametrize("name", ["", "   ", f"runs/{NASTY}", "/dev/null", "\0"])
 def test_a_run_that_cannot_be_opened_is_a_sentence(explorer, name):
     explorer.run.value = name
     explorer.open_run.click()
-    assert explorer.note.value.startswith('<span style="color:#a40000">')
+    assert explorer.note.value.startswith(ERROR)
     assert "<img" not in explorer.note.value
     assert "failed inside" not in explorer.note.value
     assert len(explorer.models) == 2
 
 
 def test_controls_speak_when_let_go():
-    knob = slider(0.0, 1.0, 0.05, 0.5, "knob", "a tip")
+    knob = slider(0.0, 1.0, 0.05, "knob", "a tip", 0.5)
     assert (knob.continuous_update, knob.value, knob.max, knob.tooltip) == (False, 0.5, 1.0, "a tip")
-    assert isinstance(slider(0, 5, 1, 2, "whole").value, int)
+    assert (knob.readout_format, slider(-1.0, 1.0, 0.5, "zero").value) == (".2f", 0.0)
+    whole = slider(0, 5, 1, "whole", value=2)
+    assert (whole.value, whole.readout_format, whole.tooltip) == (2, "d", "whole")
     listed = choice({"a": "first", "b": "second"}, "which", "b")
     assert (listed.value, listed.options) == ("b", (("first", "a"), ("second", "b")))
     assert choice(["x", "y"], "which").value == "x"

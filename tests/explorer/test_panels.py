@@ -1,6 +1,5 @@
 """States become pictures, probabilities and words; nothing of a widget is needed."""
 
-import base64
 import io
 
 import numpy as np
@@ -10,12 +9,14 @@ from PIL import Image
 
 from fer_lab.data.photographs import FaceBox, crop_face
 from fer_lab.data.synthetic import PROTOTYPES, UNITS
-from fer_lab.explorer.cards import CARD, GAP, TILE, encode
+from fer_lab.explorer.cards import SCALE, TILE
 from fer_lab.explorer.panels import (
     FACE,
     MAPS,
+    MEANINGS,
     TRUTHS,
     FaceState,
+    agreement,
     answer,
     can_match,
     draw_face,
@@ -134,13 +135,27 @@ def test_a_model_without_maps_says_so(model):
     model.has_face_maps = False
     try:
         _, tile, has_map = answer(model, image, "native")
-        noted = pixels(face_panel(FaceState(), {"m": model}, "native").png)
+        view = face_panel(FaceState(), {"<m>": model}, "native")
     finally:
         del model.has_face_maps
     assert not has_map
     assert np.array_equal(tile, answer(model, image)[1])
-    below = noted[24 + TILE + 1 : CARD[1], FACE + GAP : FACE + GAP + TILE]
-    assert (below < 150).any()
+    assert f"{MEANINGS['native']} &lt;m&gt; has no such map." in view.legend
+    assert "no such map" not in face_panel(FaceState(), {"<m>": model}, "native").legend
+
+
+@pytest.mark.parametrize("overlay", [*MAPS, *TRUTHS])
+def test_what_is_laid_over_the_face_is_explained(overlay):
+    legend = face_panel(FaceState(), {}, overlay).legend
+    assert legend.startswith(MEANINGS[overlay])
+    assert legend.endswith(SCALE) == (overlay in MAPS and overlay != "none")
+
+
+def test_agreement_counts_the_models():
+    happy, afraid = {"happiness": 0.6, "<b>": 0.4}, {"happiness": 0.2, "<b>": 0.8}
+    assert agreement({}) == "No model is chosen."
+    assert agreement({"a": happy}) == "1 of 1 says happiness"
+    assert agreement({"a": happy, "b": afraid, "c": happy}) == "2 of 3 say happiness, 1 &lt;b&gt;"
 
 
 def test_a_sentence_names_the_two_likeliest_and_escapes():
@@ -153,13 +168,12 @@ def test_a_face_panel_holds_face_cards_and_words(model):
     view = face_panel(FaceState({6: 0.5, 12: 1.0}, person=4), {"one": model, "two": model})
     picture = pixels(view.png)
     face = draw_face(FaceState({6: 0.5, 12: 1.0}, person=4)).images[0].permute(1, 2, 0).numpy()
-    assert picture.shape == (2 * CARD[1], FACE + GAP + CARD[0], 3)
-    assert np.array_equal(picture[:FACE, :FACE], face)
-    assert view.text.startswith("AU6 0.50, AU12 1.00 · person 4<br><b>one</b>: ")
+    assert np.array_equal(picture, face)
+    assert view.text.startswith("AU6 0.50, AU12 1.00 · person 4<br><b>2 of 2 say ")
     assert set(view.answers) == {"one", "two"}
-    assert face_panel(FaceState(), {}).text == "No unit acts · person 0<br>No model is chosen."
-    five = pixels(face_panel(FaceState(), dict.fromkeys("abcde", model)).png)
-    assert five.shape == (3 * CARD[1], FACE + 2 * (GAP + CARD[0]), 3)
+    assert view.table.count("<img") == 2
+    assert all(f"{100 * p:.1f}%" in view.table for p in view.answers["one"].values())
+    assert face_panel(FaceState(), {}).words == "No unit acts · person 0\nNo model is chosen."
 
 
 @pytest.mark.parametrize("truth", TRUTHS)
@@ -198,7 +212,7 @@ def test_the_chosen_face_of_a_photograph_is_judged(model):
             expected = answer(model, crop_face(photo, boxes[i], trained_on=trained_on))[0]
             assert list(view.answers[name].values()) == pytest.approx(list(expected.values()), abs=1e-5)
         assert view.answers["m"] != view.answers["synthetic/m"]
-        assert view.text.startswith(f"Face {i + 1} of 2<br><b>m</b>: ")
+        assert view.text.startswith(f"Face {i + 1} of 2<br><b>")
     assert photo_panel(photo, boxes, 0, {"m": model}, margin=0.3).answers != view.answers
     with pytest.raises(ValueError, match="there are 2 faces"):
         photo_panel(photo, boxes, 2, {})
@@ -236,28 +250,44 @@ def test_lines_join_the_places_that_match(matcher, monkeypatch):
         assert changed[round(y * cell), round(right + x * cell)]
     assert not changed[round(0.5 * cell), round(6.5 * cell)]
     # 6·√2 cells and none: 4.2 on average.
-    assert "2 strongest matches at the middle scale; their ends lie 4.2 cells" in view.text
+    assert "2 strongest matches at the middle scale. Their ends lie 4.2 cells" in view.text
     assert set(view.answers) == {"q, first face", "q, second face"}
 
 
 def test_a_face_matches_itself_place_by_place(matcher):
     face = draw_face(FaceState(PROTOTYPES["fear"])).images[0]
-    assert "their ends lie 0.0 cells" in pair_panel((face, face), "q", matcher, count=20).text
+    assert "Their ends lie 0.0 cells" in pair_panel((face, face), "q", matcher, count=20).text
 
 
-def test_a_notebook_shows_the_picture_and_has_the_words(model):
-    view = face_panel(FaceState({12: 1.0}), {"<m>": model})
-    data, metadata = view._repr_mimebundle_()
-    assert base64.b64decode(data["image/png"]) == view.png
-    first, second = data["text/plain"].split("\n")
+def test_a_notebook_shows_the_picture_and_the_answers_and_has_the_words(model):
+    view = face_panel(FaceState({12: 1.0}), {"<m>": model}, "native")
+    data = view._repr_mimebundle_()
+    first, second, third = data["text/plain"].split("\n")
     assert first == "AU12 1.00 · person 0"
-    assert second.startswith("<m>: ")
-    assert metadata["image/png"]["alt"] == f"{first}; {second}"
+    assert second.startswith("1 of 1 says ")
+    assert third.startswith("<m>: ")
+    page = data["text/html"]
+    assert 'alt="AU12 1.00 · person 0"' in page
+    assert page.count("<img") == 2
+    assert "<m>" not in page
+    assert MEANINGS["native"] in page
+    assert len(page) < 0.6 * len(view.picture + view.table)
 
 
-def test_a_small_file_is_a_third_and_looks_alike(model):
-    view, small = (face_panel(FaceState(), {"m": model}, "native", small=small) for small in (False, True))
-    assert len(small.png) < 0.45 * len(view.png)
-    assert np.abs(pixels(small.png) - pixels(view.png)).mean() < 3
-    black = encode(Image.new("RGB", (4, 4)))
-    assert (pixels(black) == 0).all()
+@pytest.mark.parametrize(
+    "state",
+    [
+        FaceState(),
+        FaceState({12: 1.0, 4: 0.0}, "left", 7),
+        FaceState({1: 0.35}, "both", 3, 0.9, 0.25, "square", 20.0, -5.0, "the eyes", 1.5),
+    ],
+)
+def test_a_states_code_makes_the_same_face(state):
+    again = eval(state.code, {"FaceState": FaceState})
+    assert torch.equal(draw_face(again, 112).images, draw_face(state, 112).images)
+    assert again.code == state.code
+
+
+def test_a_states_code_leaves_out_what_is_as_usual():
+    own = FaceState(person=5).traits
+    assert FaceState({12: 1.0, 4: 0.0}, person=5, **own).code == "FaceState(units={12: 1.0}, person=5)"

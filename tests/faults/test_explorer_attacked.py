@@ -11,7 +11,7 @@ from jupyter_client.session import json_packer
 from PIL import Image, PngImagePlugin
 
 from fer_lab.data.synthetic import PROTOTYPES
-from fer_lab.explorer.controls import available_models
+from fer_lab.explorer.controls import ERROR, available_models
 from fer_lab.explorer.panels import FaceState, draw_face
 from fer_lab.explorer.widgets import FaceExplorer, PairExplorer, PhotoExplorer
 from fer_lab.models import create_model
@@ -53,12 +53,11 @@ def files(*those: tuple[str, bytes]) -> tuple[dict, ...]:
 def said(explorer) -> str:
     """The note, after a look at its form: nothing, or one short line of text that the browser can be sent."""
     note = explorer.note.value
-    json_packer({"value": note, "text": explorer.text.value}).decode()
+    json_packer({"value": note, "text": explorer.text.value, "table": explorer.table.value}).decode()
     if note:
-        start, end = '<span style="color:#a40000">', "</span>"
-        assert note.startswith(start)
-        assert note.endswith(end)
-        note = note.removeprefix(start).removesuffix(end)
+        assert note.startswith(ERROR)
+        assert note.endswith("</span>")
+        note = note.removeprefix(ERROR).removesuffix("</span>")
         assert note.isprintable()
         assert 5 < len(note) < 1000
         assert "<" not in note
@@ -70,11 +69,11 @@ def assert_usable(explorer) -> None:
     explorer.upload.value = files(("good.png", encoded(portrait())))
     assert (said(explorer), explorer.upload.value) == ("", ())
     assert "Face 1 of 1" in explorer.text.value
-    before = explorer.picture.value
+    before = explorer.table.value
     explorer.margin.value = 0.2
-    assert (said(explorer), explorer.picture.value != before) == ("", True)
+    assert (said(explorer), explorer.table.value != before) == ("", True)
     explorer.forget.click()
-    assert explorer.text.value.startswith("No picture yet")
+    assert "No picture yet" in explorer.text.value
 
 
 # ---------------------------------------------------------------------------------------------------------
