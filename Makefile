@@ -6,6 +6,7 @@
 # make lab       JupyterLab on the first notebook
 # make notebooks run the notebooks with their defaults and keep the outputs in them
 # make figures   what README and notebooks show, under figures/ (PROFILE=smoke: from the small runs)
+# make site      the book as a site of the committed notebooks, in site/; runs none of them
 # make weights   the small weights that ship
 # make clean     remove what the above made, but not .venv
 
@@ -21,7 +22,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 OMP_WAI
 SHIP = $(BIN)/fer-lab train $(1) --faces 6000 --faces-seed 2026 --set epochs=$(2) $(3) --fresh \
     --out runs/ship-$(1) --ship fer_lab/weights/synthetic/$(1).safetensors
 
-.PHONY: book test fast faults lint typecheck format lab notebooks figures weights clean
+.PHONY: book test fast faults lint typecheck format lab notebooks figures site weights clean
 .DELETE_ON_ERROR:
 
 book: $(STAMP)
@@ -70,6 +71,9 @@ figures: $(STAMP)
 	$(BIN)/fer-lab reproduce --profile $(PROFILE) --out runs/figures $(if $(NOTEBOOKS),--notebooks $(NOTEBOOKS))
 	cp runs/figures/runs/*/figures/*.png figures/
 
+site: $(STAMP)
+	$(BIN)/python docs/site/build.py site
+
 weights: $(STAMP)
 	$(BIN)/fer-lab landmarks --out fer_lab/weights/synthetic/landmarks.safetensors
 	$(BIN)/fer-lab landmarks --out fer_lab/weights/synthetic/landmarks_study.safetensors --faces 5000 --epochs 24 \
@@ -81,5 +85,5 @@ weights: $(STAMP)
 	$(call SHIP,qcs,3,--set batch_size=8 --set precision=bf16)
 
 clean:
-	rm -rf book runs build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info
+	rm -rf book site runs build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info
 	find fer_lab tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,6 +1,7 @@
 """Executed notebooks as a book in HTML that needs no network: formulas as MathML, pictures inside the pages.
 
-nbconvert's own pages load MathJax, require.js and widgets from the network. These pages load nothing.
+`fer-lab reproduce` writes these pages, each as soon as its notebook has ended. The book with navigation and
+search is made by Sphinx (`make site`), which sees the same notebooks through `readable`.
 """
 
 import base64
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
+# A cell that shows a widget, and what a page shows in its place.
+LIVE = re.compile(r"^(?:\w+\.)?(?:\w+Explorer|frame_player)\(", re.MULTILINE)
+NOTE = {
+    "text/html": '<p class="live">Runs live in JupyterLab: <code>make lab</code></p>',
+    "text/plain": "Runs live in JupyterLab: make lab",
+}
 
 
 def to_mathml(tex: str, *, display: bool = False) -> str:
@@ -40,7 +47,7 @@ def write_page(notebook: "NotebookNode", page: Path, source: Path) -> None:
     """Write an executed notebook as one HTML file with nothing to fetch, and a thumbnail next to it.
 
     Args:
-        notebook: nbformat 4. Its widgets are left out, because they do nothing without a kernel.
+        notebook: nbformat 4; the page shows it as `readable` makes it.
         page: the file to write; its folder is made.
         source: folder that the Markdown cells' pictures are relative to.
     """
@@ -49,6 +56,9 @@ def write_page(notebook: "NotebookNode", page: Path, source: Path) -> None:
     from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
     class Renderer(IPythonRenderer):
+        def block_html(self, html: str) -> str:
+            return html  # the renderer's own closes <details> before the code inside it
+
         def inline_math(self, body: str) -> str:
             return to_mathml(body)
 
@@ -71,9 +81,53 @@ def write_page(notebook: "NotebookNode", page: Path, source: Path) -> None:
             return MarkdownWithMath(renderer=renderer).render(text)
 
     exporter = Exporter(raw_template=_template("page"))
-    body, _ = exporter.from_notebook_node(without_widgets(notebook), {"metadata": {"name": page.stem}})
+    body, _ = exporter.from_notebook_node(readable(notebook), {"metadata": {"name": page.stem}})
     _write(page, re.sub(r'(<a[^>]+href="[^":]*)\.ipynb\b', r"\1.html", body))
     _write_thumbnail(notebook, page.with_suffix(".png"))
+
+
+def readable(notebook: "NotebookNode") -> "NotebookNode":
+    """A copy of an executed notebook as a page shows it.
+
+    A note stands for a widget, every picture has an alt text, and neither marks for tests nor the folders of
+    whoever ran it are shown.
+    """
+    from nbformat import v4
+
+    notebook = without_widgets(notebook)
+    notebook.metadata["title"] = title_of(notebook)
+    section, number = "", 0
+    for cell, below in zip(notebook.cells, [*notebook.cells[1:], None], strict=True):
+        cell.source = re.sub(r" *# NBVAL_CHECK_OUTPUT", "", cell.source)
+        if "injected-parameters" in cell.metadata.get("tags", ()):
+            cell.source = re.sub(r"^(run_dir|data_root) = .*\n?", "", cell.source, flags=re.MULTILINE)
+        if cell.cell_type == "markdown":
+            section = (re.findall(r"^#+ +(.+)$", cell.source, re.MULTILINE) or [section])[-1]
+        elif LIVE.search(cell.source):
+            cell.outputs = [v4.new_output("display_data", NOTE), *cell.get("outputs", ())]
+        for output in cell.get("outputs", ()):
+            if "image/png" in output.get("data", {}):
+                number += 1
+                picture = output.metadata.setdefault("image/png", {})
+                picture.setdefault("alt", f"Figure {number} in “{section}”{_first_sentence(below)}")
+    return notebook
+
+
+def _first_sentence(cell: "NotebookNode | None") -> str:
+    """ ": " and the first sentence of the text below a figure, which says what to see in it; "" without one."""
+    if cell is None or cell.cell_type != "markdown" or cell.source.startswith("#"):
+        return ""
+    text = re.sub(r"^\*[^*]+:\*\s*", "", cell.source.partition("\n\n")[0])
+    text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", text)
+    return ": " + re.split(r"(?<=[.!?:]) ", " ".join(re.sub(r"[*`$]", "", text).split()))[0]
+
+
+def title_of(notebook: "NotebookNode") -> str:
+    """The first heading of the first level, "" without one."""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown" and (match := re.search(r"^#\s+(.+)$", cell.source, re.MULTILINE)):
+            return match[1].strip()
+    return ""
 
 
 def without_widgets(notebook: "NotebookNode") -> "NotebookNode":

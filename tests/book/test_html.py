@@ -1,12 +1,15 @@
 """The book in HTML: pages that fetch nothing, formulas, figures, errors, links, and the first page."""
 
+import base64
+import io
 import re
 
 import pytest
 from bs4 import BeautifulSoup
+from nbformat import v4
 from PIL import Image
 
-from fer_lab.book.html import to_mathml
+from fer_lab.book.html import WIDGET, readable, to_mathml, write_page
 
 
 def test_the_pages_fetch_nothing(book):
@@ -32,6 +35,7 @@ def test_a_page_shows_formulas_figures_errors_and_links(book):
     assert r"\nosuch{x}" in [code.get_text() for code in good.find_all("code")]
     assert good.find("a", string="go")["href"] == "01_bad.html#x"
     assert sum(image["src"].startswith("data:image/png") for image in good.find_all("img")) == 1
+    assert good.title.get_text() == "About 00_good"
     assert "IntSlider(" not in " ".join(area.get_text() for area in good.find_all(class_="jp-OutputArea"))
     assert "ZeroDivisionError" in (folder / "html" / "01_bad.html").read_text(encoding="utf-8")
 
@@ -50,3 +54,67 @@ def test_the_first_page_lists_every_notebook(book):
 @pytest.mark.parametrize("tex", ["", r"\frac", r"\begin{nothing}x\end{nothing}"])
 def test_a_formula_that_cannot_be_converted_stays_readable(tex):
     assert "\\" not in re.sub(r"<code>.*</code>", "", to_mathml(tex))
+
+
+def png() -> str:
+    written = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(written, "PNG")
+    return base64.b64encode(written.getvalue()).decode()
+
+
+def picture(**metadata):
+    return v4.new_output("display_data", {"image/png": png()}, metadata={"image/png": metadata})
+
+
+def test_pictures_have_their_texts_or_what_stands_around_them(tmp_path):
+    below = v4.new_markdown_cell("*What you should see:* one row per **class**. More.\n\nNext.")
+    notebook = v4.new_notebook(
+        cells=[
+            v4.new_markdown_cell("# A title\n\n## Where it looks"),
+            v4.new_code_cell("show(a)", outputs=[picture(alt='"a" < b', width=90), picture()]),
+            below,
+            v4.new_code_cell("show(b)", outputs=[picture()]),
+            v4.new_markdown_cell("## Another section"),
+        ]
+    )
+    write_page(notebook, tmp_path / "page.html", tmp_path)
+    page = BeautifulSoup((tmp_path / "page.html").read_text(encoding="utf-8"), "html.parser")
+    assert page.title.get_text() == "A title"
+    images = page.find_all("img")
+    assert [image["alt"] for image in images] == [
+        '"a" < b',
+        "Figure 2 in “Where it looks”: one row per class.",
+        "Figure 3 in “Where it looks”",
+    ]
+    assert [image.get("width") for image in images] == ["90", None, None]
+
+
+def test_code_of_a_solution_stays_folded_with_it(tmp_path):
+    text = "<details><summary>Solution</summary>\n\n```python\nx = 1\n```\n\n</details>\n\nafter"
+    write_page(v4.new_notebook(cells=[v4.new_markdown_cell(text)]), tmp_path / "page.html", tmp_path)
+    page = BeautifulSoup((tmp_path / "page.html").read_text(encoding="utf-8"), "html.parser")
+    assert page.details.pre.get_text() == "x = 1\n"
+    assert "after" not in page.details.get_text()
+
+
+@pytest.mark.parametrize("source", ["FaceExplorer(models)", "x = 1\nexplorer.frame_player(draw, 3)"])
+def test_a_note_stands_for_a_widget(source):
+    widget = v4.new_output("display_data", {WIDGET: {}, "text/plain": "FaceExplorer()"})
+    cells = [v4.new_code_cell(source, outputs=[widget]), v4.new_code_cell("from a import FaceExplorer")]
+    notebook = v4.new_notebook(cells=cells)
+    shown = readable(notebook)
+    assert [output.data["text/plain"] for output in shown.cells[0].outputs] == [
+        "Runs live in JupyterLab: make lab"
+    ]
+    assert shown.cells[1].outputs == []
+    assert notebook.cells[0].outputs == [widget]  # the executed notebook keeps it
+
+
+def test_a_page_shows_the_parameters_of_a_run_and_no_folder_of_it():
+    source = (
+        '# Parameters\nprofile = "smoke"\ndata_root = "/home/me/faces"\nrun_dir = "/home/me/run"\nseed = 3\n'
+    )
+    injected = v4.new_code_cell(source, metadata={"tags": ["injected-parameters"]})
+    marked = v4.new_code_cell("1 + 1  # NBVAL_CHECK_OUTPUT")
+    shown = readable(v4.new_notebook(cells=[injected, marked]))
+    assert [cell.source for cell in shown.cells] == ['# Parameters\nprofile = "smoke"\nseed = 3\n', "1 + 1"]
