@@ -55,7 +55,7 @@ test: lint typecheck
 	$(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS) --ignore tests/browser
 	$(ONE_THREAD) $(BIN)/python -m pytest -rs tests/browser
 	$(ONE_THREAD) TQDM_DISABLE=1 FER_LAB_QUIET=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadscope \
-	    --nbval-lax --nbval-current-env --nbval-cell-timeout 300 notebooks
+	    --nbval-lax --nbval-current-env --nbval-cell-timeout 600 notebooks
 	$(BIN)/fer-lab reproduce --notebooks 00,02 -p seed=1 --out runs/rerun -j $(JOBS)
 
 faults: $(STAMP)
