@@ -39,9 +39,7 @@ def resolve_precision(precision: str, device: torch.device | str = "cpu") -> str
     if kind == "cuda":
         native = torch.cuda.get_device_capability()[0] >= 8
     else:
-        native = kind == "cpu" and (
-            torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-        )
+        native = kind == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
     if precision == "bf16" and kind == "cpu" and not native:
         warnings.warn(
             "this processor has no units for bf16, and needs many times as long for it as for fp32; "
