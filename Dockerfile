@@ -6,7 +6,7 @@ RUN apt-get update -qq \
     && rm -rf /var/lib/apt/lists/*
 RUN useradd --create-home reader
 WORKDIR /home/reader/fer_lab
-# The CPU's torch is a tenth of the size; constraints.txt then finds it installed.
+# torch for the CPU alone, without the gigabytes of CUDA's libraries; constraints.txt then finds it installed.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 COPY constraints.txt pyproject.toml README.md LICENSE ./
 RUN pip install --no-cache-dir --index-url "$TORCH_INDEX" \

@@ -44,7 +44,7 @@ def resolve_precision(precision: str, device: torch.device | str = "cpu") -> str
         warnings.warn(
             "this processor has no units for bf16, and needs many times as long for it as for fp32; "
             "precision=auto takes what is fast here",
-            stacklevel=2,
+            stacklevel=1,  # one place, so that a training says it once
         )
     return precision if precision != "auto" else "bf16" if native else "fp32"
 

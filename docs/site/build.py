@@ -133,7 +133,7 @@ def draw_diagrams(folder: Path) -> str:
         shapes[name] = output_shapes(fer_lab.create_model(name), faces)
     text = (
         "# The networks, drawn with the shapes that their modules have\n\nSize `tiny`, one face of 56 pixels. "
-        "Yellow is learned or drawn over the face, red a loss, green the answer.\n"
+        "Blue is a layer, yellow a map or centers, red a loss, green the answer; dashed acts in training.\n"
     )
     for draw, method in DIAGRAMS.items():
         figure = draw(shapes[method])

@@ -25,6 +25,7 @@ from fer_lab.figures.pictures import heat_over, heats
 from fer_lab.figures.style import HEAT
 from fer_lab.models.method import Method
 from fer_lab.models.qcs import QCS
+from fer_lab.models.recipes import check_choice
 
 # What can be drawn over a face: maps over any face, truths only over rendered ones.
 MAPS = {
@@ -117,20 +118,15 @@ class View:
         return {"text/html": shrink(page), "text/plain": self.words}
 
 
-def _one_of(what: str, value: str, known: Mapping | Sequence) -> str:
-    if value not in known:
-        raise ValueError(f"{what} must be one of {', '.join(known)}, got {value!r}")
-    return value
-
-
 def draw_face(state: FaceState, size: int = FACE) -> Rendering:
     """Render the state's face; ValueError for a value that the renderer does not know, or one out of range."""
-    _one_of("side", state.side, SIDES)
+    check_choice("side", state.side, SIDES)
     left, right = state.side != "right", state.side != "left"
     units: dict[int | str, float | tuple[float, float]] = {
         number: (value * left, value * right) for number, value in state.units.items()
     }
-    below, wide = COVERS[_one_of("cover", state.cover, COVERS)]
+    check_choice("cover", state.cover, COVERS)
+    below, wide = COVERS[state.cover]
     turn = math.radians(state.roll)
     occluder = torch.tensor([-below * math.sin(turn), below * math.cos(turn), turn, 0.35, 0.45, 0.55])
     turned = Nuisance.none(1).replace(roll=state.roll, yaw=state.yaw, blur=state.blur)
@@ -143,7 +139,8 @@ def person_of(state: FaceState) -> Identity:
     who = Identity.sample(1, state.person)
     own = {"skin_tone": state.skin_tone, "age": state.age}
     if state.glasses is not None:
-        own["glasses"] = GLASSES.index(_one_of("glasses", state.glasses, GLASSES))
+        check_choice("glasses", state.glasses, GLASSES)
+        own["glasses"] = GLASSES.index(state.glasses)
     return who.replace(**{name: value for name, value in own.items() if value is not None})
 
 
@@ -153,7 +150,7 @@ def answer(model: Method, image: torch.Tensor, overlay: str = "none") -> tuple[d
     Returns class → probability; the face as uint8 [112,112,3], with the map as heat over it; and whether the
     model has such a map.
     """
-    _one_of("overlay", overlay, MAPS)
+    check_choice("overlay", overlay, MAPS)
     ready = prepare(image[None], model.image_size, model.color_order)
     with torch.no_grad():
         row = model(ready)[0].softmax(0)
@@ -219,7 +216,7 @@ def face_panel(state: FaceState, models: Mapping[str, Method], overlay: str = "n
         overlay: of `MAPS`, drawn over what each model receives, or of `TRUTHS`, drawn over the face; ValueError
             for another, as for a state out of range.
     """
-    _one_of("overlay", overlay, {**MAPS, **TRUTHS})
+    check_choice("overlay", overlay, {**MAPS, **TRUTHS})
     drawn = draw_face(state)
     left = draw_truth(drawn, overlay) if overlay in TRUTHS else to_picture(drawn.images[0])
     acting = [f"AU{n} {value:.2f}" for n, value in sorted(state.units.items()) if value > 0]
@@ -247,7 +244,7 @@ def photo_panel(
         margin: of `crop_face`, with its ValueError. A model whose name begins with "synthetic/" gets the wider
             square of rendered faces, any other the square of FER+.
     """
-    _one_of("overlay", overlay, MAPS)
+    check_choice("overlay", overlay, MAPS)
     if not 0 <= chosen < max(1, len(boxes)):
         raise ValueError(f"there are {len(boxes)} faces, numbered from 0, got {chosen}")
     left = image.copy()

@@ -58,8 +58,11 @@ def test_onnx_runtime_gives_logits_and_maps_of_any_number_of_faces(name, tmp_pat
 
 
 def test_half_is_smaller_and_near(tmp_path):
-    model = create_model("baseline", num_classes=3)
+    model = create_model("baseline", num_classes=3).train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     export_onnx(model, tmp_path / "full.onnx")
+    assert model.training  # the model is left as it was
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert export_onnx(model, tmp_path / "half.onnx", half=True) < 1e-3
     assert (tmp_path / "half.onnx").stat().st_size < 0.6 * (tmp_path / "full.onnx").stat().st_size
     images = faces(4)
