@@ -138,8 +138,9 @@ def browser(chromium):
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        options = {"executable_path": chromium, "args": ["--no-sandbox", "--disable-dev-shm-usage"]}
-        browser = playwright.chromium.launch(headless=True, **options)
+        # One browser for all: Playwright starts once in a process. Its camera shows a test picture.
+        args = ["--no-sandbox", "--disable-dev-shm-usage", "--use-fake-device-for-media-stream"]
+        browser = playwright.chromium.launch(executable_path=chromium, args=args)
         yield browser
         browser.close()
 

@@ -31,17 +31,6 @@ def page_file(tmp_path_factory):
     return folder / "live.html"
 
 
-@pytest.fixture(scope="module")
-def browser(chromium):
-    from playwright.sync_api import sync_playwright
-
-    fake = ["--no-sandbox", "--use-fake-device-for-media-stream"]
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=chromium, args=fake)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def page(browser, page_file, request):
     context = browser.new_context(
