@@ -602,6 +602,22 @@ def convert_checkpoint(
     _say(report, f"written: {out}")
 
 
+@app.command("trunk")
+def trunk_file(
+    name: Annotated[str, typer.Argument(help="Which one: faceres.")],
+    graph: Annotated[Path, typer.Argument(help="Its TensorFlow.js graph, a .json file.")],
+    out: Annotated[Path, typer.Argument(callback=_to_write, help=".safetensors file to write.")],
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+) -> None:
+    """Make a trunk that has seen faces out of a download, for `train --option trunk=faceres --weights OUT`."""
+    from fer_lab.models.authors.faceres import write_trunk
+
+    if name != "faceres":
+        raise typer.BadParameter(f"no trunk {name!r} can be read; expected faceres", param_hint="NAME")
+    write_trunk(graph, out, force=force)
+    _say(f"written: {out}", "its terms: VGGFace2's, research alone; see docs/data.md")
+
+
 @export_app.command("onnx")
 def export_to_onnx(
     run: Annotated[Path, typer.Argument(help=WEIGHTS)],

@@ -13,6 +13,7 @@ from typing import Any, Union
 from fer_lab.data import FaceRequest, FaceSet
 from fer_lab.data.expressions import order_of
 from fer_lab.data.synthetic import KNOBS
+from fer_lab.models.authors.faceres import is_trunk
 from fer_lab.models.authors.loading import read_state_dict
 from fer_lab.models.method import IMAGE_SIZES, create_model, default_recipe, method_class
 from fer_lab.models.recipes import Recipe
@@ -133,10 +134,10 @@ class Training:
                 if not (Path(start).exists() or is_shipped_name(Path(start))):
                     raise FileNotFoundError(f"no weights at {start}")
                 file = weights_file(start)
-                if file.suffix == ".safetensors" or start is self.trunk:
-                    read_card(file)
-                else:
+                if start is self.weights and (file.suffix != ".safetensors" or is_trunk(file)):
                     read_state_dict(file)
+                else:
+                    read_card(file)
         if self.balanced and (self.split or not self.faces.rendered):
             raise ValueError("balanced faces are rendered, and take the place of a split: give one of the two")
         if self.head_sizes and not self.balanced:

@@ -30,10 +30,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fer_lab.data.augmentation import MEAN, STD
 from fer_lab.models.layers import Chain, evaluating, fold
 from fer_lab.models.method import IMAGE_SIZES, SIZES
 
 TIMM = "timm:"
+# What HSE-FaceRes' images are less of, BGR.
+VGG_MEAN = (103.939, 116.779, 123.68)
 
 
 def check_images(images: Tensor, *shape: int, what: str = "images") -> None:
@@ -348,7 +351,14 @@ class TimmTrunk(Trunk):
     network; without it nothing is downloaded.
     """
 
-    def __init__(self, name: str, image_size: int, grids: tuple[int, ...] = (7,), pretrained: bool = False):
+    def __init__(
+        self,
+        name: str,
+        image_size: int,
+        grids: tuple[int, ...] = (7,),
+        pretrained: bool = False,
+        **options: Any,
+    ):
         # timm takes a second to import, and most models do not need it.
         import timm
 
@@ -358,7 +368,8 @@ class TimmTrunk(Trunk):
             raise ValueError(f"timm has no network {name!r}; {hint}")
         settings = timm.get_pretrained_cfg(name)
         # Networks with position embeddings are built for one size of images.
-        options: Any = {"img_size": image_size} if settings is not None and settings.fixed_input_size else {}
+        if settings is not None and settings.fixed_input_size:
+            options["img_size"] = image_size
         try:
             net: Any = timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
             strides = [stage["reduction"] for stage in net.feature_info]
@@ -382,12 +393,38 @@ class TimmTrunk(Trunk):
     def taps(self, images: Tensor) -> tuple[Tensor, ...]:
         """[B,3,S,S] → one grid [B,C,g,g] for each g of `grids`."""
         check_images(images, 3, self.image_size, self.image_size)
+        return self._grids(images)
+
+    def _grids(self, images: Tensor) -> tuple[Tensor, ...]:
         taps = zip(_intermediates(self.net, self.stages, images), self.grids, strict=True)
         return tuple(tap if tap.shape[-1] == g else F.adaptive_avg_pool2d(tap, g) for tap, g in taps)
 
     def forward(self, images: Tensor) -> Tensor:
         """[B,3,S,S] → [B,D,g,g], g the last of `grids`."""
         return self.taps(images)[-1]
+
+
+class FaceRes(TimmTrunk):
+    """HSE-FaceRes: a MobileNet-v1 for faces, at random until its weights are loaded (`fer-lab trunk faceres`).
+
+    A. Savchenko trained it on VGGFace2, with faces in BGR, 0…255, less their mean; the package's images are
+    turned into that. Images of 56 px are enlarged to 112, so that 7×7 is its stride of 16.
+    """
+
+    def __init__(self, image_size: int, grids: tuple[int, ...] = (7,)):
+        super().__init__("mobilenetv1_100", max(image_size, 112), grids, pad_type="same")
+        self.side, self.image_size = self.image_size, image_size
+        std, mean = (torch.tensor(one).flip(0).view(3, 1, 1) for one in (STD, MEAN))
+        self.scale: Tensor
+        self.register_buffer("scale", 255 * std, persistent=False)
+        self.shift: Tensor
+        self.register_buffer("shift", 255 * mean - torch.tensor(VGG_MEAN).view(3, 1, 1), persistent=False)
+
+    def taps(self, images: Tensor) -> tuple[Tensor, ...]:
+        """[B,3,S,S] → one grid [B,C,g,g] for each g of `grids`."""
+        check_images(images, 3, self.image_size, self.image_size)
+        large = F.interpolate(images, size=(self.side, self.side), mode="bilinear", antialias=True)
+        return self._grids(large.flip(1) * self.scale + self.shift)
 
 
 def _nearest(strides: list[int], wanted: float) -> int:
@@ -416,8 +453,10 @@ def make_trunk(
     _check_size(size)
     if name.startswith(TIMM):
         return TimmTrunk(name.removeprefix(TIMM), IMAGE_SIZES[size], grids, pretrained)
-    if name not in own:
-        raise ValueError(f"trunk must be one of {', '.join(own)}, or timm:NAME, got {name!r}")
+    if name == "faceres" and not pretrained:
+        return FaceRes(IMAGE_SIZES[size], grids)
+    if name not in (*own, "faceres"):
+        raise ValueError(f"trunk must be one of {', '.join(own)}, faceres, or timm:NAME, got {name!r}")
     if pretrained:
         raise ValueError(f"pretrained=True is for timm's networks alone, and {name} is not one of them")
     return TRUNKS[name](size)

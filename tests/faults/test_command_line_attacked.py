@@ -37,6 +37,7 @@ VALID = {
     "train": ["dan", "--faces", "40", "--out", "NEW"],
     "landmarks": ["--out", "NEW.safetensors"],
     "convert": ["CHECKPOINT", "NEW.safetensors", "--model", "baseline", "--size", "tiny"],
+    "trunk": ["faceres", "GRAPH", "NEW.safetensors"],
     "evaluate": ["synthetic/dan", "--faces", "40"],
     "predict": ["PICTURE", "--model", "synthetic/dan", "--out", "NEW"],
     "results": ["--store", "STORE"],
@@ -57,7 +58,7 @@ ON_DISK = {"--data-root", "--rule", "--faces-order", "--test-share", "--skip-bad
 ROLES = {
     **dict.fromkeys(("data_root", "root", "source"), "read folder"),
     **dict.fromkeys(("weights", "trunk", "run", "images"), "read any"),
-    **dict.fromkeys(("checkpoint", "fill"), "read file"),
+    **dict.fromkeys(("checkpoint", "fill", "graph"), "read file"),
     **dict.fromkeys(("csv", "json", "figure", "ship"), "write file"),
     **dict.fromkeys(("out", "folder"), "write folder"),
     "train store": "write folder",
@@ -65,6 +66,7 @@ ROLES = {
     "predict weights": "read any",
     "landmarks out": "write file",
     "convert out": "write file",
+    "trunk out": "write file",
     "export onnx out": "write file",
     "export page out": "write file",
     "packages": "write folder",
@@ -188,6 +190,7 @@ WORK = (
     "fer_lab.bench.models.in_own_process",
     "fer_lab.bench.losses.in_own_process",
     "fer_lab.models.authors.loading._naming_of",
+    "fer_lab.models.authors.faceres._layers",
     "fer_lab.models.export.to_onnx",
     "fer_lab.book.live.fetch",
     "fer_lab.explorer.photo_overlay.open_image",
@@ -211,6 +214,7 @@ def workplace(tmp_path_factory):
     for name in ("PICTURE", "photo.jpg"):
         shutil.copy(folder / "SET/train/sadness/a.png", folder / name)
     torch.save({"x": torch.ones(2)}, folder / "CHECKPOINT")
+    (folder / "GRAPH").write_text('{"modelTopology": {"node": []}, "weightsManifest": []}')
     shutil.copytree(results_folder(), folder / "STORE")
     return folder
 

@@ -219,7 +219,7 @@ def test_a_trunk_goes_to_another_method_with_the_same_network():
         ({"trunk": "timm:"}, r"timm has no network ''; timm.list_models\(\) lists all"),
         ({"trunk": "timm:hf-hub:timm/resnet18"}, "timm has no network 'hf-hub:timm/resnet18'"),
         ({"trunk": "timm:test_vit"}, "timm's test_vit cannot be a trunk at 56 px: .*divisible by patch size"),
-        ({"trunk": "vgg"}, "trunk must be one of resnet18, or timm:NAME, got 'vgg'"),
+        ({"trunk": "vgg"}, "trunk must be one of resnet18, faceres, or timm:NAME, got 'vgg'"),
         ({"pretrained": True}, "pretrained=True is for timm's networks alone, and resnet18 is not one"),
         ({"trunk": "timm:resnet18", "size": "huge"}, "'tiny' or 'paper'"),
     ],
@@ -247,5 +247,5 @@ def test_weights_are_downloaded_only_on_request_and_never_to_open_a_file(monkeyp
 
 def test_make_trunk_gives_the_packages_own_by_name():
     assert make_trunk("ir50", "tiny", ("ir50",)).widths == (16, 32, 96)
-    with pytest.raises(ValueError, match="one of ir50, or timm:NAME"):
+    with pytest.raises(ValueError, match="one of ir50, faceres, or timm:NAME"):
         make_trunk("resnet18", "tiny", ("ir50",))

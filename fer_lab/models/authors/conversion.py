@@ -11,6 +11,7 @@ from torch import nn
 from fer_lab._device import best_device
 from fer_lab.data.expressions import CANONICAL, ORDERS, order_of, to_canonical
 from fer_lab.data.faces import FaceSet
+from fer_lab.models.authors.faceres import is_trunk
 from fer_lab.models.authors.loading import LoadReport, load_official
 from fer_lab.models.inference import fuse, in_order
 from fer_lab.models.method import Method, create_model
@@ -20,12 +21,13 @@ from fer_lab.models.weights import check_target, load_weights, save_model
 def start_from_weights(model: Method, path: Path, order: str = "") -> str:
     """Fill a model from a file of ours, or from a checkpoint in its authors' names.
 
-    `.safetensors` is a file of ours; `load_official` reads every other one, of a model or its trunk. `order`:
+    `.safetensors` is a file of ours; `load_official` reads every other one, of a model or its trunk, and what
+    `fer-lab trunk` has written. `order`:
     the data set whose label order the head of an authors' checkpoint has; "" leaves it as it is. Returns a
     sentence on what was filled. Raises FileNotFoundError, or ValueError for a file that does not fit, or an
     order for a file of ours, whose head is canonical.
     """
-    if path.suffix != ".safetensors":
+    if path.suffix != ".safetensors" or is_trunk(path):
         return str(load_official(model, path, order or None))
     if order:
         raise ValueError(f"{path.name} is in the canonical label order already; leave order={order!r} out")

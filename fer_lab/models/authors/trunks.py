@@ -1,7 +1,8 @@
-"""The names in the trained networks from which the papers start.
+"""The names in trained networks from which a training can start.
 
 ResNet-18 (DAN) and IR-50 (POSTER, QCS) were trained to recognise faces, MobileFaceNet (POSTER) to find 68
-landmarks. Checkpoints of the papers contain IR-50 and MobileFaceNet, too.
+landmarks. Checkpoints of the papers contain IR-50 and MobileFaceNet, too. HSE-FaceRes is no paper's trunk, but
+it can be had.
 """
 
 from fer_lab.models.authors.naming import Naming, State, inside
@@ -10,6 +11,7 @@ from fer_lab.models.dan import DAN
 from fer_lab.models.method import Method
 from fer_lab.models.poster import POSTER
 from fer_lab.models.qcs import QCS
+from fer_lab.models.trunks import FaceRes
 
 RESNET18 = {part: part for part in ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")}
 RESNET18 |= dict.fromkeys(("fc", "feature"), "#a classifier of identities, not of expressions")
@@ -64,4 +66,12 @@ def trunk_naming(model: Method, state: State) -> Naming | None:
                 f"this is a MobileFaceNet checkpoint; {model.name} ({model.size}) has no such landmark stream"
             )
         return Naming(inside("", "landmarks.", MOBILEFACENET), part="landmarks.")
+    if "conv_stem.weight" in state:
+        trunk = getattr(model, "trunk", None)
+        if not isinstance(trunk, FaceRes):
+            raise ValueError("this is HSE-FaceRes, for a model that is built with --option trunk=faceres")
+        blocks = [f"blocks.{i}" for i in range(len(trunk.net.blocks))]
+        names = {part: part for part in ("conv_stem", "bn1", *blocks)}
+        names["blocks"] = "#a coarser grid than this model takes"
+        return Naming(inside("", "trunk.net.", names), part="trunk.net.")
     return None
