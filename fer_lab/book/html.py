@@ -89,37 +89,19 @@ def write_page(notebook: "NotebookNode", page: Path, source: Path) -> None:
 def readable(notebook: "NotebookNode") -> "NotebookNode":
     """A copy of an executed notebook as a page shows it.
 
-    A note stands for a widget, every picture has an alt text, and neither marks for tests nor the folders of
-    whoever ran it are shown.
+    A note stands for a widget, and neither marks for tests nor the folders of whoever ran it are shown.
     """
     from nbformat import v4
 
     notebook = without_widgets(notebook)
     notebook.metadata["title"] = title_of(notebook)
-    section, number = "", 0
-    for cell, below in zip(notebook.cells, [*notebook.cells[1:], None], strict=True):
+    for cell in notebook.cells:
         cell.source = re.sub(r" *# NBVAL_CHECK_OUTPUT", "", cell.source)
         if "injected-parameters" in cell.metadata.get("tags", ()):
             cell.source = re.sub(r"^(run_dir|data_root) = .*\n?", "", cell.source, flags=re.MULTILINE)
-        if cell.cell_type == "markdown":
-            section = (re.findall(r"^#+ +(.+)$", cell.source, re.MULTILINE) or [section])[-1]
-        elif LIVE.search(cell.source):
+        if cell.cell_type == "code" and LIVE.search(cell.source):
             cell.outputs = [v4.new_output("display_data", NOTE), *cell.get("outputs", ())]
-        for output in cell.get("outputs", ()):
-            if "image/png" in output.get("data", {}):
-                number += 1
-                picture = output.metadata.setdefault("image/png", {})
-                picture.setdefault("alt", f"Figure {number} in “{section}”{_first_sentence(below)}")
     return notebook
-
-
-def _first_sentence(cell: "NotebookNode | None") -> str:
-    """ ": " and the first sentence of the text below a figure, which says what to see in it; "" without one."""
-    if cell is None or cell.cell_type != "markdown" or cell.source.startswith("#"):
-        return ""
-    text = re.sub(r"^\*[^*]+:\*\s*", "", cell.source.partition("\n\n")[0])
-    text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", text)
-    return ": " + re.split(r"(?<=[.!?:]) ", " ".join(re.sub(r"[*`$]", "", text).split()))[0]
 
 
 def title_of(notebook: "NotebookNode") -> str:

@@ -149,11 +149,13 @@ def save(fig: Figure, path: str | Path) -> Path:
     return path
 
 
-def show(fig: Figure, alt: str | None = None) -> None:
+def show(fig: Figure, alt: str) -> None:
     """Display a figure in a notebook, at its size in inches, as the PNG that `save` writes.
 
-    `alt`: what it shows, for readers who cannot see it.
+    `alt`: what is drawn and what it shows, for readers who cannot see it; ValueError if it is empty.
     """
+    if not alt.strip():
+        raise ValueError("a figure needs an alt text, got an empty one; say what is drawn and what it shows")
     from IPython.display import Image as Picture
     from IPython.display import display
 

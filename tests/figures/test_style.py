@@ -85,6 +85,17 @@ def test_show_displays_the_saved_bytes_at_the_size_in_inches(monkeypatch):
     assert (shown[0].format, shown[0].width, shown[0].alt) == ("png", 288, "eight bars")
 
 
+@pytest.mark.parametrize("alt", ["", " \n"])
+def test_a_figure_without_a_text_is_not_shown(alt, monkeypatch):
+    import IPython.display
+
+    shown = []
+    monkeypatch.setattr(IPython.display, "display", shown.append)
+    with pytest.raises(ValueError, match="needs an alt text, got an empty one"):
+        show(chart(), alt=alt)
+    assert shown == []
+
+
 def test_a_thin_line_keeps_its_classs_colour_beside_a_photograph():
     fig = Figure(figsize=(3, 2))
     left, right = fig.subplots(1, 2)
