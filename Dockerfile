@@ -12,7 +12,7 @@ COPY constraints.txt pyproject.toml README.md LICENSE ./
 RUN pip install --no-cache-dir --index-url "$TORCH_INDEX" \
     "torch==$(sed -n 's/^torch==//p' constraints.txt)" "torchvision==$(sed -n 's/^torchvision==//p' constraints.txt)"
 COPY --chown=reader . .
-RUN pip install --no-cache-dir -c constraints.txt -e . && chown reader .
+RUN pip install --no-cache-dir -c constraints.txt -e '.[book]' && chown reader .
 USER reader
 EXPOSE 8888
 CMD ["jupyter", "lab", "--ip=0.0.0.0", "--no-browser", "notebooks/00_start_here.ipynb"]

@@ -34,7 +34,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv > /dev/null 2>&1 || \
 	    { $(PYTHON) -m venv --clear --without-pip .venv && $(PYTHON) -m pip --python $(BIN)/python install -q pip; }
 	@echo "installing into .venv (a few minutes the first time)"
-	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]' > .venv/pip.log 2>&1 || { tail -n 40 .venv/pip.log; exit 1; }
+	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[book,dev]' > .venv/pip.log 2>&1 || { tail -n 40 .venv/pip.log; exit 1; }
 	@touch $@
 
 lint: $(STAMP)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, BadParameter, Option
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,26 +30,23 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="The workbook for facial expression recognition: run it, train models, measure them, look at faces.",
 )
-data_app = typer.Typer(
-    no_args_is_help=True, help="Check a data set, cache it, crop faces from photographs, or render faces."
-)
-bench_app = typer.Typer(no_args_is_help=True, help="Measure speed and memory on this machine.")
-export_app = typer.Typer(
-    no_args_is_help=True, help="Take a model, or the explorer, to where there is no Python."
-)
-app.add_typer(data_app, name="data")
-app.add_typer(bench_app, name="bench")
-app.add_typer(export_app, name="export")
+data_app, bench_app, export_app = (typer.Typer(no_args_is_help=True) for _ in range(3))
+DATA_HELP = "Check a data set, cache it, crop faces from photographs, or render faces."
+app.add_typer(data_app, name="data", help=DATA_HELP)
+app.add_typer(bench_app, name="bench", help="Measure speed and memory on this machine.")
+app.add_typer(export_app, name="export", help="Take a model, or the explorer, to where there is no Python.")
 
 # Where trainings of the reader's own are recorded; the word "book" names the book's store instead.
 OWN_RESULTS, BOOK = Path("runs/results"), Path("book")
 # The class behind every complaint about a word on the command line. Typer exports only one of its children.
-UsageError: Any = typer.BadParameter.__base__
+UsageError: Any = BadParameter.__base__
 # Faults in what a command was given; another OSError is one of the machine.
 WRONG_INPUT = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
 # torch's generators tell no larger seeds apart.
 LARGEST_SEED = 2**32 - 1
 MOST_FACES = 10_000_000
+# Of the square around a face, in the order of a box.
+SIDES = ("left", "top", "right", "bottom")
 
 
 def _say(*lines: object, err: bool = False) -> None:
@@ -65,20 +63,30 @@ def _shown(line: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(line))
 
 
-def _to_write(path: Path | None) -> Path | None:
-    """A file that can be written, or that is written over: no folder, pipe or device, and none below a file."""
-    return _free(path, Path.is_file, "a file to write")
+def _free(fits: Callable[[Path], bool], what: str) -> Callable[[Path | None], Path | None]:
+    """A callback that refuses what is there and does not fit, and what lies below a file."""
+
+    def check(path: Path | None) -> Path | None:
+        if path is None:
+            return None
+        if path.exists() and not fits(path):
+            raise BadParameter(f"{path} exists and is something else; expected {what}")
+        above = next(folder for folder in path.absolute().parents if folder.exists())
+        if not above.is_dir():
+            raise BadParameter(f"{path} would lie in {above}, which is a file; expected {what}")
+        return path
+
+    return check
 
 
-def _to_fill(path: Path | None) -> Path | None:
-    """A folder that can be written into, or be made."""
-    return _free(path, Path.is_dir, "a folder to write into")
+# The file is written over: it is no folder, pipe or device. The folder may be made.
+_to_write, _to_fill = _free(Path.is_file, "a file to write"), _free(Path.is_dir, "a folder to write into")
 
 
 def _to_read(path: Path | None) -> Path | None:
     """A regular file: a pipe would be waited for, and a device read without end."""
     if path is not None and not path.is_file():
-        raise typer.BadParameter(f"{path} is no file; expected one to read")
+        raise BadParameter(f"{path} is no file; expected one to read")
     return path
 
 
@@ -86,31 +94,20 @@ def _known_split(name: str) -> str:
     from fer_lab.data.faces import SPLITS
 
     if name and name not in SPLITS:
-        raise typer.BadParameter(f"expected one of {', '.join(SPLITS)}, got {name!r}")
+        raise BadParameter(f"expected one of {', '.join(SPLITS)}, got {name!r}")
     return name
-
-
-def _free(path: Path | None, fits: Callable[[Path], bool], what: str) -> Path | None:
-    if path is None:
-        return None
-    if path.exists() and not fits(path):
-        raise typer.BadParameter(f"{path} exists and is something else; expected {what}")
-    above = next(folder for folder in path.absolute().parents if folder.exists())
-    if not above.is_dir():
-        raise typer.BadParameter(f"{path} would lie in {above}, which is a file; expected {what}")
-    return path
 
 
 def _to_make(path: Path) -> Path:
     """A folder that does not exist yet, or is empty."""
     if path.is_dir() and any(path.iterdir()):
-        raise typer.BadParameter(f"{path} is not empty; expected a folder to make")
-    return _free(path, Path.is_dir, "a folder to make") or path
+        raise BadParameter(f"{path} is not empty; expected a folder to make")
+    return _free(Path.is_dir, "a folder to make")(path) or path
 
 
 def _figure_to_write(path: Path | None) -> Path | None:
     if path is not None and path.suffix.lower() != ".png":
-        raise typer.BadParameter(f"figures are PNG files, got {path.name!r}; let the name end in .png")
+        raise BadParameter(f"figures are PNG files, got {path.name!r}; let the name end in .png")
     return _to_write(path)
 
 
@@ -122,7 +119,7 @@ def _weights_to_write(path: Path | None) -> Path | None:
         try:
             check_target(path, card=True)
         except (ValueError, FileExistsError) as error:
-            raise typer.BadParameter(str(error)) from None
+            raise BadParameter(str(error)) from None
     return _to_write(path)
 
 
@@ -170,48 +167,40 @@ def _apart(csv: Path | None, json: Path | None, read: Sequence[Path] = ()) -> No
 
 
 MaybePath = Path | None
+Words = list[str] | None
 WEIGHTS = "A run's folder, a .safetensors file, or a bundled model such as dan or synthetic/dan."
 DATASETS = "ferplus, rafdb, affectnet, sfew or folder"
-Dataset = Annotated[str, typer.Option(help=f"synthetic, {DATASETS}.")]
-DatasetName = Annotated[str, typer.Argument(help=f"{DATASETS}.")]
-DatasetFolder = Annotated[Path, typer.Argument(help="Folder of the data set.")]
-DataRoot = Annotated[
-    MaybePath,
-    typer.Option(
-        envvar="FER_DATA", help="Folder of the data set; of several, a folder of them.", show_default=False
-    ),
-]
-Rule = Annotated[str, typer.Option(help="Label rule of FER+: largest, majority or votes.")]
-Classes = Annotated[int | None, typer.Option(min=2, max=8, help="7 or 8. Default: what the data set has.")]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable images out, and count them.")]
+Dataset = Annotated[str, Option(help=f"synthetic, {DATASETS}.")]
+DatasetName = Annotated[str, Argument(help=f"{DATASETS}.")]
+DatasetFolder = Annotated[Path, Argument(help="Folder of the data set.")]
+ROOT_HELP = "Folder of the data set; of several, a folder of them."
+DataRoot = Annotated[MaybePath, Option(envvar="FER_DATA", help=ROOT_HELP, show_default=False)]
+Rule = Annotated[str, Option(help="Label rule of FER+: largest, majority or votes.")]
+Classes = Annotated[int | None, Option(min=2, max=8, help="7 or 8. Default: what the data set has.")]
+SkipBad = Annotated[bool, Option("--skip-bad", help="Leave unreadable images out, and count them.")]
 FACES_ORDER = "For folder with class folders 1, 2, …: the data set whose numbers they are, such as rafdb."
-FacesOrder = Annotated[str, typer.Option("--faces-order", help=FACES_ORDER)]
-FacesOrOrder = Annotated[str, typer.Option("--faces-order", "--order", help=FACES_ORDER)]
+FacesOrder = Annotated[str, Option("--faces-order", help=FACES_ORDER)]
+FacesOrOrder = Annotated[str, Option("--faces-order", "--order", help=FACES_ORDER)]
 TestShare = Annotated[
-    float, typer.Option(min=0, max=1, help="For folder without splits: the share to test on, such as 0.2.")
+    float, Option(min=0, max=1, help="For folder without splits: the share to test on, such as 0.2.")
 ]
-LabelOrder = Annotated[str, typer.Option(help="Data set whose label order an authors' checkpoint uses.")]
-Seed = Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of every random draw.")]
+LabelOrder = Annotated[str, Option(help="Data set whose label order an authors' checkpoint uses.")]
+Seed = Annotated[int, Option(min=0, max=LARGEST_SEED, help="Seed of every random draw.")]
 COUNT_HELP = "Faces to render, default 4000; or to keep of a data set, default all."
-FaceCount = Annotated[int | None, typer.Option("--faces", min=1, max=MOST_FACES, help=COUNT_HELP)]
+FaceCount = Annotated[int | None, Option("--faces", min=1, max=MOST_FACES, help=COUNT_HELP)]
 FaceSeed = Annotated[
-    int,
-    typer.Option("--faces-seed", min=0, max=LARGEST_SEED, help="Seed of the renderer, or of the faces kept."),
+    int, Option("--faces-seed", min=0, max=LARGEST_SEED, help="Seed of the renderer, or of the faces kept.")
 ]
 FaceSize = Annotated[
-    int | None, typer.Option("--faces-size", min=8, max=1024, help="Side in pixels. Default: the model's.")
+    int | None, Option("--faces-size", min=8, max=1024, help="Side in pixels. Default: the model's.")
 ]
-Knobs = Annotated[
-    list[str] | None, typer.Option("--knob", help="name=value of the renderer. A wrong name lists all knobs.")
-]
-Options = Annotated[
-    list[str] | None, typer.Option("--option", help="name=value of the model. `fer-lab models` lists all.")
-]
+Knobs = Annotated[Words, Option("--knob", help="name=value of the renderer. A wrong name lists all knobs.")]
+Options = Annotated[Words, Option("--option", help="name=value of the model. `fer-lab models` lists all.")]
 ReportedSplit = Annotated[
-    str, typer.Option(callback=_known_split, help="Default: test for synthetic; else valid, or test.")
+    str, Option(callback=_known_split, help="Default: test for synthetic; else valid, or test.")
 ]
-Csv = Annotated[MaybePath, typer.Option(callback=_to_write, help="Also write a table to this CSV file.")]
-Json = Annotated[MaybePath, typer.Option(callback=_to_write, help="Also write the answers to this JSON file.")]
+Csv = Annotated[MaybePath, Option(callback=_to_write, help="Also write a table to this CSV file.")]
+Json = Annotated[MaybePath, Option(callback=_to_write, help="Also write the answers to this JSON file.")]
 
 
 def _listed(text: str) -> list[str]:
@@ -220,12 +209,9 @@ def _listed(text: str) -> list[str]:
 
 
 def _numbers(text: str, option: str, example: str, low: int, high: int) -> list[int]:
-    try:
-        numbers = [int(part) for part in _listed(text)]
-    except ValueError:
-        numbers = [low - 1]
+    numbers = [int(part) if part.isdecimal() else low - 1 for part in _listed(text)]
     if not all(low <= number <= high for number in numbers):
-        raise typer.BadParameter(
+        raise BadParameter(
             f"expected whole numbers such as {example}, of {low:,} to {high:,}, got {text!r}", param_hint=option
         )
     return numbers
@@ -237,7 +223,7 @@ def _pairs(words: Sequence[str] | None, option: str) -> list[tuple[str, str]]:
     for word in words or ():
         name, equals, value = word.partition("=")
         if not equals or not all(part.isidentifier() for part in name.split(".")):
-            raise typer.BadParameter(f"expected name=value, got {word!r}", param_hint=option)
+            raise BadParameter(f"expected name=value, got {word!r}", param_hint=option)
         pairs.append((name, value))
     return pairs
 
@@ -248,7 +234,7 @@ def _typed(words: Sequence[str] | None, option: str, defaults: Mapping[str, Any]
 
     names = [name for name, _ in _pairs(words, option)]
     if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
-        raise typer.BadParameter(f"{', '.join(twice)} has several values; give one", param_hint=option)
+        raise BadParameter(f"{', '.join(twice)} has several values; give one", param_hint=option)
     return {
         name: read_literal(value) if defaults.get(name) is None else native(name, value, defaults[name])
         for name, value in _pairs(words, option)
@@ -263,28 +249,27 @@ def _typed_knobs(words: Sequence[str] | None) -> dict[str, Any]:
 
 @app.command()
 def reproduce(
-    profile: Annotated[str, typer.Option(help="smoke, full or paper.")] = "smoke",
-    notebooks: Annotated[str, typer.Option(help="Which notebooks, such as 00,02. Default: all.")] = "",
+    profile: Annotated[str, Option(help="smoke, full or paper.")] = "smoke",
+    notebooks: Annotated[str, Option(help="Which notebooks, such as 00,02. Default: all.")] = "",
     dataset: Annotated[
-        str, typer.Option(help="As in train. With several, such as synthetic,ferplus: all notebooks for each.")
+        str, Option(help="As in train. With several, such as synthetic,ferplus: all notebooks for each.")
     ] = "synthetic",
     data_root: DataRoot = None,
-    seeds: Annotated[str, typer.Option(help="Such as 0,1,2. Every notebook runs once for each seed.")] = "0",
-    out: Annotated[Path, typer.Option(callback=_to_fill, help="Folder of the book.")] = Path("book"),
+    seeds: Annotated[str, Option(help="Such as 0,1,2. Every notebook runs once for each seed.")] = "0",
+    out: Annotated[Path, Option(callback=_to_fill, help="Folder of the book.")] = Path("book"),
     jobs: Annotated[
         int,
-        typer.Option(
+        Option(
             "--jobs", "-j", min=1, max=1024, help="Notebooks at a time. With ray: on each machine without GPUs."
         ),
     ] = 1,
     parameter: Annotated[
-        list[str] | None,
-        typer.Option("--parameter", "-p", help="name=value for every notebook. A repeated name makes a grid."),
+        Words, Option("--parameter", "-p", help="name=value for every notebook. A repeated name makes a grid.")
     ] = None,
     engine: Annotated[
-        str, typer.Option(help="pool: processes of this machine. ray: a cluster; keeps finished notebooks.")
+        str, Option(help="pool: processes of this machine. ray: a cluster; keeps finished notebooks.")
     ] = "pool",
-    timings: Annotated[bool, typer.Option("--timings", help="Also print the slowest cells.")] = False,
+    timings: Annotated[bool, Option("--timings", help="Also print the slowest cells.")] = False,
 ) -> None:
     """Run the notebooks headless; print a table and the paths of the executed notebooks and the HTML book."""
     from fer_lab.book import run
@@ -330,31 +315,25 @@ def _conclude(results: "Sequence[NotebookResult]", *lines: str) -> None:
 
 @app.command()
 def notebooks(
-    folder: Annotated[
-        MaybePath, typer.Argument(callback=_to_fill, help="Folder to copy the notebooks into.")
-    ] = None,
-    execute: Annotated[bool, typer.Option(help="Run the book's own notebooks and keep the outputs.")] = False,
-    only: Annotated[str, typer.Option(help="With --execute or --students: which, such as 00,02.")] = "",
-    students: Annotated[bool, typer.Option("--students", help="Make a course for nbgrader there.")] = False,
+    folder: Annotated[MaybePath, Argument(callback=_to_fill, help="Folder to copy the notebooks into.")] = None,
+    execute: Annotated[bool, Option(help="Run the book's own notebooks and keep the outputs.")] = False,
+    only: Annotated[str, Option(help="With --execute or --students: which, such as 00,02.")] = "",
+    students: Annotated[bool, Option("--students", help="Make a course for nbgrader there.")] = False,
 ) -> None:
     """Copy the notebooks into a folder of your own, or run the checkout's own and keep their outputs."""
     from fer_lab.book import parameters, run
 
     if execute == (folder is not None) or (students and execute):
-        raise typer.BadParameter("give either a folder or --execute; --students takes a folder")
+        raise BadParameter("give either a folder or --execute; --students takes a folder")
     if folder is not None and students:
         from fer_lab.book.students import make_course
 
-        for path in make_course(folder, _listed(only) or None):
-            _say(path)
+        _say(*make_course(folder, _listed(only) or None))
     elif folder is not None:
-        for path in parameters.lay_out(folder):
-            _say(path)
+        _say(*parameters.lay_out(folder))
+    elif parameters.notebooks_folder().parent == Path(__file__).resolve().parent:
+        raise BadParameter("--execute is for a checkout; copy the notebooks into a folder of your own")
     else:
-        if parameters.notebooks_folder().parent == Path(__file__).resolve().parent:
-            raise typer.BadParameter(
-                "--execute is for a checkout; copy the notebooks into a folder of your own"
-            )
         _conclude(run.refresh(_listed(only) or None, on_result=_report_notebook))
 
 
@@ -369,8 +348,7 @@ def _print_version(asked: bool) -> None:
 @app.callback()
 def start(
     _version: Annotated[
-        bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+        bool, Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """What every command has; its help is that of `app`."""
@@ -396,7 +374,7 @@ def info() -> None:
 
 
 @app.command()
-def models(name: Annotated[str, typer.Argument(help="One model. Default: all.")] = "") -> None:
+def models(name: Annotated[str, Argument(help="One model. Default: all.")] = "") -> None:
     """List the models with sizes, recipes, options and bundled weights; for one, also what its recipes say."""
     from fer_lab.models.method import list_models, method_class, model_options
     from fer_lab.models.recipes import Recipe
@@ -415,55 +393,51 @@ def models(name: Annotated[str, typer.Argument(help="One model. Default: all.")]
         for kind in (kind for kind in SHIPPED if one in shipped_models(kind)):
             score = read_card(shipped_weights(one, kind))["score"]["accuracy"]
             learned = "FER+ (grey photographs)" if kind == "ferplus" else "rendered faces"
-            _say(
-                f"  weights  {kind}/{one}: learned from {learned}, right on {100 * score:.1f} % of other faces"
-            )
+            right = f"right on {100 * score:.1f} % of other faces"
+            _say(f"  weights  {kind}/{one}: learned from {learned}, {right}")
 
 
 @app.command()
 def train(
-    model: Annotated[str, typer.Argument(help="Name of a model, such as baseline or dan.")],
+    model: Annotated[str, Argument(help="Name of a model, such as baseline or dan.")],
     dataset: Dataset = "synthetic",
     data_root: DataRoot = None,
-    size: Annotated[str, typer.Option(help="tiny (56 px), paper (224 px); poster: small, base.")] = "tiny",
-    recipe: Annotated[str, typer.Option(help="Default: smoke for synthetic, else scratch.")] = "",
+    size: Annotated[str, Option(help="tiny (56 px), paper (224 px); poster: small, base.")] = "tiny",
+    recipe: Annotated[str, Option(help="Default: smoke for synthetic, else scratch.")] = "",
     seed: Seed = 0,
     out: Annotated[
-        MaybePath, typer.Option(callback=_to_fill, help="Folder of the run; an interrupted run is resumed.")
+        MaybePath, Option(callback=_to_fill, help="Folder of the run; an interrupted run is resumed.")
     ] = None,
     changes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", help="field=value of the recipe, such as epochs=6; `fer-lab models dan` shows DAN's."
-        ),
+        Words,
+        Option("--set", help="field=value of the recipe, such as epochs=6; `fer-lab models dan` shows DAN's."),
     ] = None,
     option: Options = None,
     weights: Annotated[
-        MaybePath, typer.Option(help="Start from weights as predict takes them, or an authors' checkpoint.")
+        MaybePath, Option(help="Start from weights as predict takes them, or an authors' checkpoint.")
     ] = None,
     order: LabelOrder = "",
     trunk: Annotated[
-        MaybePath, typer.Option(help="Start from the trunk of weights, named as predict takes them.")
+        MaybePath, Option(help="Start from the trunk of weights, named as predict takes them.")
     ] = None,
-    record: Annotated[str, typer.Option(help="Record the result, with this name of the variant.")] = "",
+    record: Annotated[str, Option(help="Record the result, with this name of the variant.")] = "",
     store: Annotated[
-        Path, typer.Option(callback=_to_fill, help="Folder to record in; book: the book's, in a checkout.")
+        Path, Option(callback=_to_fill, help="Folder to record in; book: the book's, in a checkout.")
     ] = OWN_RESULTS,
     split: ReportedSplit = "",
-    resolutions: Annotated[str, typer.Option(help="Also report on shrunk faces, such as 75,50,35 %.")] = "",
-    head_sizes: Annotated[str, typer.Option(help="Also report on balanced faces with heads of 75,125 %.")] = "",
+    resolutions: Annotated[str, Option(help="Also report on shrunk faces, such as 75,50,35 %.")] = "",
+    head_sizes: Annotated[str, Option(help="Also report on balanced faces with heads of 75,125 %.")] = "",
     balanced: Annotated[
-        int,
-        typer.Option(min=0, max=MOST_FACES, help="Report on this many rendered faces, with balanced classes."),
+        int, Option(min=0, max=MOST_FACES, help="Report on this many rendered faces, with balanced classes.")
     ] = 0,
     ship: Annotated[
         MaybePath,
-        typer.Option(callback=_weights_to_write, help="Also write weights in half precision, .safetensors."),
+        Option(callback=_weights_to_write, help="Also write weights in half precision, .safetensors."),
     ] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Train from the start again.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+    fresh: Annotated[bool, Option("--fresh", help="Train from the start again.")] = False,
+    device: Annotated[str, Option(help="auto, cpu, cuda, …")] = "auto",
     devices: Annotated[
-        int, typer.Option(min=1, max=1024, help="Number of GPUs (or cores) that share every batch.")
+        int, Option(min=1, max=1024, help="Number of GPUs (or cores) that share every batch.")
     ] = 1,
     rule: Rule = "majority",
     classes: Classes = None,
@@ -474,7 +448,7 @@ def train(
     faces_seed: FaceSeed = 0,
     faces_size: FaceSize = None,
     knob: Knobs = None,
-    worker: Annotated[str, typer.Option(hidden=True, help="Fingerprint of the faces; set by --devices.")] = "",
+    worker: Annotated[str, Option(hidden=True, help="Fingerprint of the faces; set by --devices.")] = "",
 ) -> None:
     """Train a model, then report once on a split that took part in no choice."""
     from fer_lab.data import FaceRequest
@@ -541,11 +515,11 @@ def _format_metrics(metrics: "pd.DataFrame") -> list[str]:
 
 @app.command()
 def landmarks(
-    out: Annotated[Path, typer.Option(callback=_weights_to_write, help=".safetensors file to write.")],
+    out: Annotated[Path, Option(callback=_weights_to_write, help=".safetensors file to write.")],
     count: Annotated[
-        int, typer.Option("--faces", min=64, max=MOST_FACES, help="Number of training faces to render.")
+        int, Option("--faces", min=64, max=MOST_FACES, help="Number of training faces to render.")
     ] = 12_000,
-    epochs: Annotated[int, typer.Option(min=1, max=10_000, help="Passes over the training faces.")] = 10,
+    epochs: Annotated[int, Option(min=1, max=10_000, help="Passes over the training faces.")] = 10,
     seed: Seed = 0,
     data_root: DataRoot = None,
     knob: Knobs = None,
@@ -566,18 +540,18 @@ def landmarks(
 
 @app.command("convert")
 def convert_checkpoint(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of the authors.")],
-    out: Annotated[Path, typer.Argument(callback=_to_write, help=".safetensors file to write.")],
-    model: Annotated[str, typer.Option(help="Model that the checkpoint is of, such as dan.")],
-    size: Annotated[str, typer.Option(help="paper. poster also: small, base, large.")] = "paper",
-    classes: Annotated[int, typer.Option(min=2, max=1024, help="Number of classes of its head.")] = 7,
+    checkpoint: Annotated[Path, Argument(help="Checkpoint of the authors.")],
+    out: Annotated[Path, Argument(callback=_to_write, help=".safetensors file to write.")],
+    model: Annotated[str, Option(help="Model that the checkpoint is of, such as dan.")],
+    size: Annotated[str, Option(help="paper. poster also: small, base, large.")] = "paper",
+    classes: Annotated[int, Option(min=2, max=1024, help="Number of classes of its head.")] = 7,
     option: Options = None,
     order: LabelOrder = "",
     guess_order: Annotated[
         tuple[str, Path] | None,
-        typer.Option(metavar="SET ROOT", help="Find the label order on the labelled faces of a data set."),
+        Option(metavar="SET ROOT", help="Find the label order on the labelled faces of a data set."),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+    force: Annotated[bool, Option("--force", help="Write over a file that is there.")] = False,
 ) -> None:
     """Turn an authors' checkpoint into a file that evaluate, predict and the explorer open."""
     from fer_lab.data import load_faces
@@ -588,7 +562,7 @@ def convert_checkpoint(
     settings["options"] = _typed(option, "--option", model_options(model))
     if guess_order:
         if order:
-            raise typer.BadParameter("give either --order or --guess-order")
+            raise BadParameter("give either --order or --guess-order")
         faces = load_faces(guess_order[0], guess_order[1], classes=7 if classes == 7 else None)
         faces = faces.split("train" if (faces.splits == "train").any() else faces.reported_split())
         (order, best), (second, other), *_ = order_scores(checkpoint, faces, **settings).items()
@@ -604,25 +578,25 @@ def convert_checkpoint(
 
 @app.command("trunk")
 def trunk_file(
-    name: Annotated[str, typer.Argument(help="Which one: faceres.")],
-    graph: Annotated[Path, typer.Argument(help="Its TensorFlow.js graph, a .json file.")],
-    out: Annotated[Path, typer.Argument(callback=_to_write, help=".safetensors file to write.")],
-    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+    name: Annotated[str, Argument(help="Which one: faceres.")],
+    graph: Annotated[Path, Argument(help="Its TensorFlow.js graph, a .json file.")],
+    out: Annotated[Path, Argument(callback=_to_write, help=".safetensors file to write.")],
+    force: Annotated[bool, Option("--force", help="Write over a file that is there.")] = False,
 ) -> None:
     """Make a trunk that has seen faces out of a download, for `train --option trunk=faceres --weights OUT`."""
     from fer_lab.models.authors.faceres import write_trunk
 
     if name != "faceres":
-        raise typer.BadParameter(f"no trunk {name!r} can be read; expected faceres", param_hint="NAME")
+        raise BadParameter(f"no trunk {name!r} can be read; expected faceres", param_hint="NAME")
     write_trunk(graph, out, force=force)
     _say(f"written: {out}", "its terms: VGGFace2's, research alone; see docs/data.md")
 
 
 @export_app.command("onnx")
 def export_to_onnx(
-    run: Annotated[Path, typer.Argument(help=WEIGHTS)],
-    out: Annotated[Path, typer.Argument(callback=_to_write, help=".onnx file to write.")],
-    half: Annotated[bool, typer.Option("--half", help="Store the weights in 16 bits.")] = False,
+    run: Annotated[Path, Argument(help=WEIGHTS)],
+    out: Annotated[Path, Argument(callback=_to_write, help=".onnx file to write.")],
+    half: Annotated[bool, Option("--half", help="Store the weights in 16 bits.")] = False,
 ) -> None:
     """Write a model as ONNX, and check that ONNX Runtime computes the same."""
     from fer_lab.models.export import export_onnx
@@ -634,9 +608,9 @@ def export_to_onnx(
 
 @export_app.command("page")
 def export_page(
-    out: Annotated[Path, typer.Argument(callback=_to_write, help=".html file to write.")],
+    out: Annotated[Path, Argument(callback=_to_write, help=".html file to write.")],
     packages: Annotated[
-        Path, typer.Option(callback=_to_fill, help="Folder for what npm downloads, used again the next time.")
+        Path, Option(callback=_to_fill, help="Folder for what npm downloads, used again the next time.")
     ] = Path("runs/npm"),
 ) -> None:
     """Write the explorer as one page that runs in a browser, with no install and no network."""
@@ -648,7 +622,7 @@ def export_page(
 
 @app.command()
 def evaluate(
-    run: Annotated[Path, typer.Argument(help=WEIGHTS)],
+    run: Annotated[Path, Argument(help=WEIGHTS)],
     dataset: Dataset = "synthetic",
     data_root: DataRoot = None,
     split: ReportedSplit = "",
@@ -690,10 +664,10 @@ def evaluate(
 
 @app.command()
 def predict(
-    images: Annotated[list[Path], typer.Argument(help="Pictures, folders of pictures, patterns as *.jpg.")],
-    weights: Annotated[Path, typer.Option("--weights", "--model", help=WEIGHTS)] = Path("dan"),
-    out: Annotated[Path, typer.Option(callback=_to_fill, help="Folder of the overlays.")] = Path("predictions"),
-    whole: Annotated[bool, typer.Option("--whole", help="The pictures are face crops already.")] = False,
+    images: Annotated[list[Path], Argument(help="Pictures, folders of pictures, patterns as *.jpg.")],
+    weights: Annotated[Path, Option("--weights", "--model", help=WEIGHTS)] = Path("dan"),
+    out: Annotated[Path, Option(callback=_to_fill, help="Folder of the overlays.")] = Path("predictions"),
+    whole: Annotated[bool, Option("--whole", help="The pictures are face crops already.")] = False,
     csv: Csv = None,
     json: Json = None,
 ) -> None:
@@ -703,30 +677,24 @@ def predict(
     files = list_photographs(images)
     _apart(csv, json, read=files)
 
-    from fer_lab._files import atomic_path
+    from fer_lab._files import atomic_path, write_csv, write_json
     from fer_lab.explorer import photo_overlay
     from fer_lab.models.inference import fuse
 
     model, answered, data = _open(weights)
     network = fuse(model)
-    rows: list[dict[str, Any]] = []
     pictures: list[dict[str, Any]] = []
     bad = without = 0
     for number, path in enumerate(files):
+        found: list[dict[str, Any]] = []
+        pictures.append({"file": str(path), "error": "", "faces": found})
         try:
             picture, faces = photo_overlay.predict_picture(network, path, whole=whole, trained_on=data)
         except ValueError as error:
             _say(str(error), err=True)
-            pictures.append({"file": str(path), "error": str(error), "faces": []})
+            pictures[-1]["error"] = str(error)
             bad += 1
             continue
-        found = []
-        for face in faces:
-            place = dict(zip(("left", "top", "right", "bottom"), face.box, strict=True))
-            best = max(face.probabilities.items(), key=lambda item: item[1])[0]
-            found.append({**place, "score": round(face.score, 3), "expression": best, **face.probabilities})
-        rows += [{"file": str(path), "face": i, **one} for i, one in enumerate(found, 1)]
-        pictures.append({"file": str(path), "error": "", "faces": found})
         if not faces:
             _say(f"{path}: no face found; --whole takes the picture as one face", err=True)
             without += 1
@@ -734,6 +702,8 @@ def predict(
         for face in faces:
             ranked = sorted(face.probabilities.items(), key=lambda item: -item[1])
             _say(f"{path} {list(face.box)}  " + "  ".join(f"{name} {p:.3f}" for name, p in ranked))
+            facts = {"score": round(face.score, 3), "expression": ranked[0][0], **face.probabilities}
+            found.append({**dict(zip(SIDES, face.box, strict=True)), **facts})
         target = _unused(out / f"{number:03d}-{path.stem}.png")
         with atomic_path(target) as temporary:
             photo_overlay.overlay(picture, faces).save(temporary)
@@ -742,13 +712,14 @@ def predict(
     if csv:
         import pandas as pd
 
-        from fer_lab._files import write_csv
-
-        head = ["file", "face", "left", "top", "right", "bottom", "score", "expression", *network.classes]
+        rows = [
+            {"file": one["file"], "face": i, **face}
+            for one in pictures
+            for i, face in enumerate(one["faces"], 1)
+        ]
+        head = ["file", "face", *SIDES, "score", "expression", *network.classes]
         write_csv(csv, pd.DataFrame(rows, columns=head))
     if json:
-        from fer_lab._files import write_json
-
         write_json(json, {"weights": answered, "trained_on": data, "pictures": pictures})
     if bad:
         _say(f"{bad} of {len(files)} pictures could not be read", err=True)
@@ -764,12 +735,10 @@ def _unused(path: Path) -> Path:
 
 @data_app.command("crop")
 def data_crop(
-    source: Annotated[Path, typer.Argument(help="Folder of photographs, such as class/*.jpg.")],
-    out: Annotated[
-        Path, typer.Argument(callback=_to_make, help="Folder to make, with the same folders of classes.")
-    ],
-    size: Annotated[int, typer.Option(min=8, max=1024, help="Side of the crops in pixels.")] = 112,
-    align: Annotated[bool, typer.Option("--align", help="Turn every face upright.")] = False,
+    source: Annotated[Path, Argument(help="Folder of photographs, such as class/*.jpg.")],
+    out: Annotated[Path, Argument(callback=_to_make, help="Folder to make, with the same folders of classes.")],
+    size: Annotated[int, Option(min=8, max=1024, help="Side of the crops in pixels.")] = 112,
+    align: Annotated[bool, Option("--align", help="Turn every face upright.")] = False,
 ) -> None:
     """Crop the face of every photograph into a folder that `--dataset folder` reads."""
     from fer_lab.data.photographs import crop_folder
@@ -818,7 +787,7 @@ def data_cache(
     root: DatasetFolder,
     rule: Rule = "majority",
     size: Annotated[
-        int | None, typer.Option(min=8, max=1024, help="Side in pixels. Default: the files', or 112.")
+        int | None, Option(min=8, max=1024, help="Side in pixels. Default: the files', or 112.")
     ] = None,
     classes: Classes = None,
     skip_bad: SkipBad = False,
@@ -837,11 +806,11 @@ def data_cache(
 
 @data_app.command("render")
 def data_render(
-    folder: Annotated[Path, typer.Argument(callback=_to_make, help="Folder to make, as split/class/*.png.")],
+    folder: Annotated[Path, Argument(callback=_to_make, help="Folder to make, as split/class/*.png.")],
     count: FaceCount = 1000,
     seed: Seed = 0,
-    size: Annotated[int, typer.Option(min=32, max=1024, help="Side in pixels.")] = 112,
-    classes: Annotated[int, typer.Option(min=2, max=8, help="7 or 8.")] = 7,
+    size: Annotated[int, Option(min=32, max=1024, help="Side in pixels.")] = 112,
+    classes: Annotated[int, Option(min=2, max=8, help="7 or 8.")] = 7,
     knob: Knobs = None,
 ) -> None:
     """Render faces with known labels into a folder that `--dataset folder` reads."""
@@ -860,33 +829,33 @@ def _print_table(table: "pd.DataFrame", csv: Path | None) -> None:
 
 @bench_app.command("models")
 def bench_models(
-    models: Annotated[str, typer.Option(help="Which models, such as baseline,dan. Default: all.")] = "",
-    sizes: Annotated[str, typer.Option(help="Which sizes. poster also has small and base.")] = "tiny,paper",
-    modes: Annotated[str, typer.Option(help="train, inference or both.")] = "train,inference",
+    models: Annotated[str, Option(help="Which models, such as baseline,dan. Default: all.")] = "",
+    sizes: Annotated[str, Option(help="Which sizes. poster also has small and base.")] = "tiny,paper",
+    modes: Annotated[str, Option(help="train, inference or both.")] = "train,inference",
     paths: Annotated[
-        str,
-        typer.Option(help="plain: float32, eager. default: fastest without a wait. compiled: torch.compile."),
+        str, Option(help="plain: float32, eager. default: fastest without a wait. compiled: torch.compile.")
     ] = "plain,default",
     csv: Csv = None,
     figure: Annotated[
-        MaybePath, typer.Option(callback=_figure_to_write, help="Also draw images per second into this PNG.")
+        MaybePath, Option(callback=_figure_to_write, help="Also draw images per second into this PNG.")
     ] = None,
 ) -> None:
     """Images per second, milliseconds per step, memory and FLOPs of every model."""
-    from fer_lab import figures
     from fer_lab.bench import models as speed
 
     table = speed.bench_models(_listed(models) or None, _listed(sizes), _listed(modes), paths=_listed(paths))
     _print_table(table, csv)
     if figure:
+        from fer_lab import figures
+
         _say(f"drawn in {figures.save(figures.bench_table_figure(table), figure)}")
 
 
 @bench_app.command("losses")
 def bench_losses(
-    batch: Annotated[int, typer.Option(min=2, max=65_536, help="Faces in a step.")] = 512,
-    classes: Annotated[int, typer.Option(min=2, max=1024, help="Number of classes, and so of centers.")] = 8,
-    dim: Annotated[int, typer.Option(min=1, max=65_536, help="Dimensions of the embedding.")] = 512,
+    batch: Annotated[int, Option(min=2, max=65_536, help="Faces in a step.")] = 512,
+    classes: Annotated[int, Option(min=2, max=1024, help="Number of classes, and so of centers.")] = 8,
+    dim: Annotated[int, Option(min=1, max=65_536, help="Dimensions of the embedding.")] = 512,
     csv: Csv = None,
 ) -> None:
     """Cost of each metric loss, forward and backward, relative to a training step of the paper-size network."""
@@ -904,17 +873,29 @@ def bench_data(dataset: Dataset = "synthetic", data_root: DataRoot = None, csv: 
     _print_table(data.bench_data(**real), csv)
 
 
+@bench_app.command("onnx")
+def onnx_table(
+    models: Annotated[str, Option(help="Which models, such as baseline,dan. Default: all.")] = "",
+    sizes: Annotated[str, Option(help="Which sizes.")] = "tiny,paper",
+    csv: Csv = None,
+) -> None:
+    """ONNX Runtime against PyTorch on one thread: difference, and images a second of processor time."""
+    from fer_lab.bench import bench_onnx
+
+    _print_table(bench_onnx(_listed(models), _listed(sizes)), csv)
+
+
 @app.command()
 def results(
-    latex: Annotated[bool, typer.Option("--latex", help="As LaTeX tables.")] = False,
-    metrics: Annotated[str, typer.Option(help="Which metrics.")] = "accuracy,mean_class_recall",
+    latex: Annotated[bool, Option("--latex", help="As LaTeX tables.")] = False,
+    metrics: Annotated[str, Option(help="Which metrics.")] = "accuracy,mean_class_recall",
     store: Annotated[
-        MaybePath, typer.Option(help="A folder, or book. Default: runs/results if it is there, else book.")
+        MaybePath, Option(help="A folder, or book. Default: runs/results if it is there, else book.")
     ] = None,
     fill: Annotated[
-        MaybePath, typer.Option(callback=_to_read, help="Update the tables in this Markdown file.")
+        MaybePath, Option(callback=_to_read, help="Update the tables in this Markdown file.")
     ] = None,
-    claims: Annotated[bool, typer.Option("--claims", help="What the book claims, with verdicts.")] = False,
+    claims: Annotated[bool, Option("--claims", help="What the book claims, with verdicts.")] = False,
     csv: Csv = None,
     json: Json = None,
 ) -> None:
@@ -953,10 +934,9 @@ def results(
         if SHARES.fullmatch(metric):
             table[["low", "high"]] = table[["low", "high"]].clip(0, 1)
         parts.append(table.assign(metric=metric))
+        text = f"{title}\n{table.to_string(index=False, float_format='{:.3f}'.format)}\n"
         if latex:
             text = table.to_latex(index=False, escape=True, caption=title, float_format="%.3f")
-        else:
-            text = f"{title}\n{table.to_string(index=False, float_format='{:.3f}'.format)}\n"
         _say(*text.split("\n"))
     _say(f"these are the results in {folder}" + "; --store book has the book's" * (own and not store), err=True)
     _save(pd.concat(parts), csv, json, store=str(folder))
@@ -978,7 +958,8 @@ def main() -> None:
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         if os.environ.get("FER_LAB_DEBUG") == "1":
             raise
-        _fail(str(error), 2 if isinstance(error, WRONG_INPUT) else 1)
+        hint = '; pip install "fer_lab[book]" brings it' * isinstance(error, ModuleNotFoundError)
+        _fail(f"{error}{hint}", 2 if isinstance(error, WRONG_INPUT) else 1)
 
 
 def _check_words(words: Sequence[str]) -> None:

@@ -1,10 +1,17 @@
 """What every notebook keeps to: few imports from the package under their own names, a text for each figure."""
 
 import ast
+import importlib.metadata
+import importlib.util
 import json
 import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from fer_lab.book.parameters import notebooks_folder
 
@@ -70,3 +77,45 @@ def test_every_figure_has_a_text_of_its_own(path):
 
 def test_all_ten_notebooks_are_looked_at():
     assert len(NOTEBOOKS) == 10
+
+
+# What opens on Colab starts with a cell that brings what is missing there.
+OPEN = [path for path in NOTEBOOKS if path.name[:2] in ("00", "08")]
+
+
+def asked_of_pip(path, monkeypatch, absent: set[str]) -> list[list[str]]:
+    """What the first cell runs where some modules are absent and others are of Colab's versions."""
+    asked: list[list[str]] = []
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in absent else object())
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: {"torch": "2.6.0+cu124"}.get(name, "1.0"))
+    monkeypatch.setattr(subprocess, "run", lambda words, check: asked.append(words))
+    exec("".join(code_cells(path)[0]["source"]), {})
+    return asked
+
+
+@pytest.mark.parametrize("path", OPEN, ids=lambda path: path.stem)
+def test_the_first_cell_brings_what_is_missing_and_keeps_torch(path, monkeypatch):
+    needed = ast.literal_eval(
+        next(n.value for n in code_of(code_cells(path)[0]).body if isinstance(n, ast.Assign))
+    )
+    assert asked_of_pip(path, monkeypatch, set()) == []
+    pip, kept = [sys.executable, "-m", "pip", "install", "-q"], ["torch==2.6.0+cu124", "torchvision==1.0"]
+    for name, package in needed.items():
+        assert asked_of_pip(path, monkeypatch, {name}) == [[*pip, package, *kept]]
+    # Without a torch, pip chooses one.
+    everything = asked_of_pip(path, monkeypatch, {*needed, "torch", "torchvision"})
+    assert everything == [[*pip, *needed.values()]]
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
+    book = {Requirement(line).name for line in project["project"]["optional-dependencies"]["book"]}
+    assert {*needed.values()} - book == {"fer_lab @ git+URL-OF-THIS-REPOSITORY"}
+
+
+@pytest.mark.parametrize("path", OPEN, ids=lambda path: path.stem)
+def test_the_links_open_this_notebook(path):
+    title = "".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"])
+    links = re.findall(r"\]\((https://(?:colab|codespaces)[^)]+)\)", title)
+    assert links == [
+        f"https://colab.research.google.com/github/URL-OF-THIS-REPOSITORY/blob/main/notebooks/{path.name}",
+        "https://codespaces.new/URL-OF-THIS-REPOSITORY",
+    ]
+    assert "git clone URL-OF-THIS-REPOSITORY " in (path.parents[1] / "README.md").read_text(encoding="utf-8")

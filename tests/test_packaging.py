@@ -17,6 +17,9 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+from PIL import Image
+
+from fer_lab import load_faces
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -27,6 +30,7 @@ REQUIREMENTS = [
         *PROJECT["project"]["optional-dependencies"].values(),
     )
     for line in lines
+    if not line.startswith("fer_lab[")
 ]
 
 
@@ -40,7 +44,7 @@ def test_conda_gives_python_and_pip_and_pip_installs_this_package():
     *conda, by_pip = environment["dependencies"]
     needed = PROJECT["project"]["requires-python"]
     assert conda == [f"python{needed}", "pip"]
-    assert by_pip == {"pip": ["--constraint constraints.txt", "--editable .[dev]"]}
+    assert by_pip == {"pip": ["--constraint constraints.txt", "--editable .[book,dev]"]}
 
 
 def test_every_dependency_is_pinned_to_a_version_that_it_allows():
@@ -65,6 +69,11 @@ IMPORTED_AS = {
 }
 
 
+def import_names(lines: list[str]) -> set[str]:
+    names = {Requirement(line).name for line in lines}
+    return {IMPORTED_AS.get(name, name).replace("-", "_") for name in names}
+
+
 def test_the_package_imports_what_it_declares_and_nothing_else():
     imported = set()
     for path in (ROOT / "fer_lab").rglob("*.py"):
@@ -76,12 +85,100 @@ def test_the_package_imports_what_it_declares_and_nothing_else():
     imported -= {"fer_lab", *sys.stdlib_module_names}
     project = PROJECT["project"]
     extras = project["optional-dependencies"]
-    lines = [*project["dependencies"], *extras["scale"], *extras["heic"], *extras["onnx"], *extras["teach"]]
-    names = {Requirement(line).name for line in lines}
-    declared = {IMPORTED_AS.get(name, name).replace("-", "_") for name in names}
+    lines = [*project["dependencies"]]
+    for extra in ("book", "scale", "heic", "onnx", "teach"):
+        lines += extras[extra]
+    declared = import_names(lines) - {"fer_lab"}
     assert imported - declared <= BROUGHT
     # What `make lab` starts, and what torch exports with.
     assert declared - imported == {"jupyterlab", "onnxscript"}
+
+
+def test_every_install_of_the_book_brings_its_packages():
+    """make, conda and README, the container; what `dev`, which has no notebooks' packages, is typed beside."""
+    lines = {
+        "Makefile": "-e '.[book,dev]'",
+        "README.md": '-e ".[book,dev]"',
+        "constraints.txt": "-e .[book,dev] ",
+        "Dockerfile": "-e '.[book]'",
+    }
+    for name, typed in lines.items():
+        assert typed in (ROOT / name).read_text(encoding="utf-8"), name
+    extras = PROJECT["project"]["optional-dependencies"]
+    assert [name for name, lines in extras.items() if "fer_lab[book]" in lines] == ["scale", "site", "teach"]
+    assert import_names(extras["onnx"]) <= import_names(extras["dev"])
+
+
+ONLY_CORE = """
+import sys
+from importlib.machinery import PathFinder
+
+class Without(PathFinder):
+    @classmethod
+    def find_spec(cls, name, *place):
+        return None if name.partition(".")[0] in {blocked} else super().find_spec(name, *place)
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = Without
+from fer_lab.cli import main
+main()
+"""
+
+
+def run_core(folder: Path, *words: str) -> subprocess.CompletedProcess:
+    """`fer-lab` where no package of any extra can be imported."""
+    project = PROJECT["project"]
+    extras = import_names([line for lines in project["optional-dependencies"].values() for line in lines])
+    # Where dlib has a wheel, it finds the faces.
+    core = {"fer_lab", "setuptools", *import_names(project["dependencies"])} - {"skimage"}
+    code = ONLY_CORE.format(blocked=sorted((extras | {"IPython", "numba", "skimage"}) - core))
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-c", code, *words], cwd=folder, env=environment, capture_output=True, text=True
+    )
+
+
+def test_the_core_alone_predicts(tmp_path):
+    pytest.importorskip("dlib")
+    rendered = load_faces(count=16, size=224, seed=5).images[3].permute(1, 2, 0).numpy()
+    Image.fromarray(rendered).resize((448, 448)).save(tmp_path / "face.png")
+    done = run_core(tmp_path, "predict", "face.png", "--csv", "faces.csv", "--json", "faces.json")
+    assert (done.returncode, done.stderr) == (0, "")
+    with Image.open(tmp_path / "predictions" / "000-face.png") as overlay:
+        assert overlay.size == (448, 448)
+    (face,) = json.loads((tmp_path / "faces.json").read_text(encoding="utf-8"))["pictures"][0]["faces"]
+    assert f"{face['expression']} {face[face['expression']]:.3f}" in done.stdout
+    assert (tmp_path / "faces.csv").read_text(encoding="utf-8").startswith("file,face,left,top,")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["models"], "weights  ferplus/dan"),
+        (["info"], "torch      "),
+        (["evaluate", "synthetic/baseline", "--faces", "40"], "mean class recall"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_the_core_alone_answers(words, said, tmp_path):
+    done = run_core(tmp_path, *words)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert said in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["reproduce", "--notebooks", "00"], "No module named 'nbformat'"),
+        (["train", "baseline"], "No module named 'matplotlib'"),
+        (["export", "onnx", "dan", "dan.onnx"], "writing ONNX needs its packages: pip install 'fer_lab[onnx]'"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_what_the_core_lacks_is_named_in_one_line(words, said, tmp_path):
+    done = run_core(tmp_path, *words)
+    hint = "" if "pip" in said else '; pip install "fer_lab[book]" brings it'
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"fer-lab: {said}{hint}\n")
+    assert not list(tmp_path.iterdir())
 
 
 def test_constraints_name_versions_and_no_place():

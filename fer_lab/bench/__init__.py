@@ -3,3 +3,4 @@
 from fer_lab.bench.data import bench_data
 from fer_lab.bench.losses import bench_losses
 from fer_lab.bench.models import bench_models, dense_peak, random_batch
+from fer_lab.bench.onnx import bench_onnx

@@ -7,16 +7,19 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from fer_lab.experiments.claims import judge
 from fer_lab.experiments.request import Training
+from fer_lab.intervals import crossed_interval
 from fer_lab.models.method import TITLES, create_model, list_models
 from fer_lab.runs import ResultsStore
 from fer_lab.runs.store import SHARES
 
 # Written by `fer-lab bench models --csv FILE`, in the folder of the store; the paths that each compares.
 SPEEDS = {"speed.csv": ("plain", "default"), "compiled.csv": ("default", "compiled")}
+SHARES_SHOWN = {"accuracy": "accuracy, %", "mean_class_recall": "mean class recall, %"}
 BLOCK = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -34,11 +37,14 @@ def markdown(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def comparison(store: ResultsStore, dataset: str, split: str, num_classes: int) -> str:
-    """Markdown: a row for every method and variant that was trained on a data set, in the book's order."""
+    """Markdown: a row for every method and variant that was trained on a data set, in the book's order.
+
+    Intervals are for other seeds and other faces, those of a single seed for other faces.
+    """
     by = ["method", "size", "variant"]
     where: dict[str, Any] = {"dataset": dataset, "split": split}
     runs, order = store.rows(**where), list_models()
-    shares = [store.table(name, by=by, **where).set_index(by) for name in ("accuracy", "mean_class_recall")]
+    shares = {name: store.table(name, by=by, **where).set_index(by) for name in SHARES_SHOWN}
     rows = []
     for group, part in sorted(runs.groupby(by), key=lambda item: (order.index(item[0][0]), *item[0][1:])):
         method, size, variant = group
@@ -47,11 +53,29 @@ def comparison(store: ResultsStore, dataset: str, split: str, num_classes: int) 
         asked = Training.from_json(part["request"].iloc[0])
         model = create_model(asked.model, num_classes, asked.size, **asked.options)
         parameters = f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M"
-        cells = [in_percent(*table.loc[group, ["mean", "low", "high"]]) for table in shares]
+        recipe = asked.chosen_recipe()
+        cells = []
+        for name, table in shares.items():
+            ends = table.loc[group, ["mean", "low", "high"]]
+            if len(part) > 1:
+                ends[["low", "high"]] = crossed_interval(_scores(store, part["id"], name))[1:]
+            cells.append(in_percent(*ends))
         minutes = f"{part['minutes'].mean():.1f}"
-        rows.append([f"{TITLES[method]} `{size}`", variant, parameters, len(part), *cells, minutes])
-    heads = ["method", "variant", "parameters", "seeds", "accuracy, %", "mean class recall, %", "minutes a run"]
+        epochs = f"{recipe.epochs * recipe.epoch_fraction:g}"
+        rows.append([f"{TITLES[method]} `{size}`", variant, parameters, epochs, len(part), *cells, minutes])
+    heads = ["method", "variant", "parameters", "epochs", "seeds", *SHARES_SHOWN.values(), "minutes a run"]
     return markdown(heads, rows)
+
+
+def _scores(store: ResultsStore, ids: Iterable[str], metric: str) -> np.ndarray:
+    """A number a seed and face [S,N] whose mean is the metric: right or not, times its class's weight."""
+    answers = [store.answers(name) for name in ids]
+    right = np.stack([one.predicted == one.labels for one in answers]).astype(float)
+    if metric == "mean_class_recall":
+        labels = answers[0].labels
+        counts = np.bincount(labels)
+        right *= (len(labels) / np.count_nonzero(counts) / counts.clip(1))[labels]
+    return right
 
 
 def claims(judged: pd.DataFrame) -> str:

@@ -18,6 +18,11 @@ from fer_lab.models.method import Method
 from fer_lab.models.weights import read_card
 from fer_lab.runs.run import Run, weights_file
 
+# matplotlib's inferno at nine places, since `predict` does without matplotlib.
+INFERNO = np.frombuffer(
+    bytes.fromhex("000004 210c4a 57106e 8a226a bc3754 e35933 f98c0a f9c932 fcffa4"), dtype=np.uint8
+).reshape(9, 3)
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -52,14 +57,15 @@ def look(
 
 def overlay(image: Image.Image, faces: Sequence[Seen]) -> Image.Image:
     """The picture with each face's attention as heat, a frame, and the likeliest expression above it."""
-    from matplotlib import colormaps
-
     drawn = image.copy()
     for face in faces:
         left, top, right, bottom = face.box
         size = (right - left, bottom - top)
         heat = Image.fromarray(np.uint8(face.heat * 255)).resize(size, Image.Resampling.BICUBIC)
-        coloured = Image.fromarray(np.uint8(colormaps["inferno"](np.asarray(heat))[..., :3] * 255))
+        shades = [
+            np.interp(np.asarray(heat), np.linspace(0, 255, len(INFERNO)), channel) for channel in INFERNO.T
+        ]
+        coloured = Image.fromarray(np.uint8(np.stack(shades, -1)))
         drawn.paste(coloured, (left, top), heat.point(lambda value: value * 0.6))
     pen = ImageDraw.Draw(drawn)
     for face in faces:

@@ -2,31 +2,44 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from fer_lab.experiments import Training, tables
-from fer_lab.intervals import seed_interval
+from fer_lab.intervals import crossed_interval
 from fer_lab.models import create_model
-from fer_lab.runs import ResultsStore
+from fer_lab.runs import Predictions, ResultsStore
 
 ROOT = Path(__file__).parents[2]
+# 30 faces of one class and 10 of another.
+LABELS = np.repeat([0, 1], (30, 10))
+
+
+def answered(wrong):
+    """Predictions of which those of some faces are wrong."""
+    said = LABELS.copy()
+    said[list(wrong)] = 1 - said[list(wrong)]
+    return Predictions(np.eye(2)[said], LABELS, ("neutral", "happiness"), "ferplus", "f")
 
 
 @pytest.fixture
 def store(tmp_path):
     """Two seeds of DAN with two heads and one of the baseline on FER+, and a trunk, which is no result."""
     store = ResultsStore(tmp_path)
-    for method, variant, seed, accuracy in (
-        ("dan", "two heads", 0, 0.80),
-        ("dan", "two heads", 1, 0.90),
-        ("baseline", "plain", 0, 0.75),
-        ("baseline", "trunk", 0, 0.10),
+    for method, variant, seed, wrong in (
+        ("dan", "two heads", 0, range(26, 34)),
+        ("dan", "two heads", 1, range(28, 32)),
+        ("baseline", "plain", 0, range(10)),
+        ("baseline", "trunk", 0, range(36)),
     ):
+        predictions = answered(wrong)
+        accuracy = predictions.correct.mean()
+        recall = np.mean([predictions.correct[label == LABELS].mean() for label in (0, 1)])
         metrics = pd.DataFrame(
             {
                 "metric": ["accuracy", "mean_class_recall"],
-                "value": [accuracy, accuracy / 2],
+                "value": [accuracy, recall],
                 "low": [accuracy - 0.05, 0.1],
                 "high": [accuracy + 0.04, 0.9],
             }
@@ -45,6 +58,7 @@ def store(tmp_path):
             command=request.command(),
             request=request.to_json(),
             metrics=metrics,
+            predictions=predictions,
         )
     return store
 
@@ -53,13 +67,16 @@ def test_a_row_a_variant_in_the_books_order(store):
     lines = tables.tables(store)["ferplus"].splitlines()
     assert [line.split(" | ")[0] for line in lines[2:]] == ["| ResNet-18 `tiny`", "| DAN `tiny`"]
     count = sum(p.numel() for p in create_model("dan", 8, num_heads=2).parameters()) / 1e6
-    mean, low, high = seed_interval([0.8, 0.9])
-    spread = f"85.0 [{100 * low:.1f}, 100.0]"
-    assert high > 1
-    assert lines[2].split(" | ")[4] == "75.0 [70.0, 79.0]"
-    assert lines[3].split(" | ")[1:5] == ["two heads", f"{count:.2f} M", "2", spread]
+    right = np.stack([answered(range(26, 34)).correct, answered(range(28, 32)).correct]).astype(float)
+    accuracy = tables.in_percent(*crossed_interval(right))
+    assert accuracy.startswith("85.0 [")
+    # Recalls are 26/30 and 6/10, then 28/30 and 8/10.
+    recall = tables.in_percent(*crossed_interval(right * np.where(LABELS, 2.0, 40 / 60)))
+    assert recall.startswith("80.0 [")
+    epochs = f"{create_model('dan', 8).recipes['smoke'].epochs}"
+    assert lines[2].split(" | ")[5] == "75.0 [70.0, 79.0]"
+    assert lines[3].split(" | ")[1:7] == ["two heads", f"{count:.2f} M", epochs, "2", accuracy, recall]
     assert lines[3].endswith("| 1.5 |")
-    assert mean == pytest.approx(0.85)
 
 
 def test_only_blocks_are_filled():

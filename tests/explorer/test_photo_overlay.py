@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 from skimage.data import astronaut
 
-from fer_lab.explorer.photo_overlay import Seen, look, overlay, predict_picture, trained_on
+from fer_lab.explorer.photo_overlay import INFERNO, Seen, look, overlay, predict_picture, trained_on
+from fer_lab.figures.style import HEAT
 from fer_lab.models import create_model
 from fer_lab.runs import Run
 
@@ -42,6 +43,12 @@ def test_an_overlay_heats_the_face_alone():
     assert drawn[145, 65].sum() < 60
     assert (drawn[170:, :] == 10).all()
     assert (drawn[40:58, 52:140] != 10).any()
+
+
+def test_heat_has_the_colours_of_the_books_figures():
+    places = np.linspace(0, 1, len(INFERNO))
+    assert np.abs(INFERNO - 255 * HEAT(places)[:, :3]).max() < 3
+    assert len(INFERNO) == 9
 
 
 def test_a_picture_in_memory_and_its_file_give_the_same_answers(model, tmp_path):
