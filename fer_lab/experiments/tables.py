@@ -19,6 +19,18 @@ from fer_lab.runs.store import SHARES
 
 # Written by `fer-lab bench models --csv FILE`, in the folder of the store; the paths that each compares.
 SPEEDS = {"speed.csv": ("plain", "default"), "compiled.csv": ("default", "compiled")}
+# What README shows: of each paper its method against what it grew from, and what its parts are for; and on FER+
+# the last recipe of each method.
+ASKED = (
+    *("affinity-compactness", "partition-overlap", "dan-accuracy"),
+    *("semi-compactness", "semi-rare-recall", "both-attentions"),
+    *("landmarks-accuracy", "poster-accuracy"),
+    *("qcs-map", "qcs-accuracy"),
+)
+RECIPES = (
+    *("from ResNet-18's trunk", "semi, from ResNet-18's trunk", "from scratch, both streams learned"),
+    "from POSTER's trunk, 3 epochs",
+)
 SHARES_SHOWN = {"accuracy": "accuracy, %", "mean_class_recall": "mean class recall, %"}
 BLOCK = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -36,13 +48,14 @@ def markdown(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join(f"| {' | '.join(map(str, cells))} |".replace("|  |", "| |") for cells in lines)
 
 
-def comparison(store: ResultsStore, dataset: str, split: str, num_classes: int) -> str:
+def comparison(store: ResultsStore, dataset: str, split: str, num_classes: int, **more: Any) -> str:
     """Markdown: a row for every method and variant that was trained on a data set, in the book's order.
 
-    Intervals are for other seeds and other faces, those of a single seed for other faces.
+    Intervals are for other seeds and other faces, those of a single seed for other faces. `more`: conditions as
+    in `ResultsStore.rows`.
     """
     by = ["method", "size", "variant"]
-    where: dict[str, Any] = {"dataset": dataset, "split": split}
+    where: dict[str, Any] = {"dataset": dataset, "split": split, **more}
     runs, order = store.rows(**where), list_models()
     shares = {name: store.table(name, by=by, **where).set_index(by) for name in SHARES_SHOWN}
     rows = []
@@ -76,6 +89,21 @@ def _scores(store: ResultsStore, ids: Iterable[str], metric: str) -> np.ndarray:
         counts = np.bincount(labels)
         right *= (len(labels) / np.count_nonzero(counts) / counts.clip(1))[labels]
     return right
+
+
+def verdicts(judged: pd.DataFrame) -> str:
+    """Markdown: hypothesis, difference over seeds and verdict of the claims of `ASKED` that were judged."""
+    rows = [
+        [
+            row.family,
+            row.hypothesis,
+            f"{_signed(row.metric, row.difference)} {_signed(row.metric, row.low, row.high)}"
+            + (" points" if SHARES.fullmatch(row.metric) else ""),
+            f"**{row.verdict}**",
+        ]
+        for row in judged.set_index("claim").reindex(ASKED).dropna(subset=["hypothesis"]).itertuples()
+    ]
+    return markdown(("", "hypothesis, before the runs", "difference over the seeds", "verdict"), rows)
 
 
 def claims(judged: pd.DataFrame) -> str:
@@ -136,6 +164,21 @@ def speed(table: pd.DataFrame, slow: str = "plain", fast: str = "default") -> st
     return markdown(heads, rows)
 
 
+def onnx(table: pd.DataFrame) -> str:
+    """Markdown: ONNX Runtime's difference from PyTorch and both speeds, from `bench.bench_onnx`."""
+    heads = ("", "largest difference", "PyTorch", "PyTorch, folded", "ONNX Runtime")
+    rows = [
+        [
+            f"{TITLES[row.model]} `{row.size}`",
+            f"{row.difference:.0e}",
+            *map(_rate, (row.plain, row.folded)),
+            f"{_rate(row.onnx)} ({row.onnx / row.folded:.1f}×)",
+        ]
+        for row in table.itertuples()
+    ]
+    return markdown(heads, rows)
+
+
 def _rate(images_per_s: float) -> str:
     return f"{images_per_s:,.{0 if images_per_s >= 20 else 1}f}"
 
@@ -143,20 +186,21 @@ def _rate(images_per_s: float) -> str:
 def tables(store: ResultsStore) -> dict[str, str]:
     """All tables that a text can name, by name."""
     made = {"ferplus": comparison(store, "ferplus", "valid", 8)}
-    for family, part in judge(store).groupby("family", sort=False):
+    made["ferplus_recipes"] = comparison(store, "ferplus", "valid", 8, variant=RECIPES)
+    judged = judge(store)
+    made["verdicts"] = verdicts(judged)
+    for family, part in judged.groupby("family", sort=False):
         made[f"claims_{family.lower().replace(' ', '_')}"] = claims(part)
     for file, paths in SPEEDS.items():
         if (store.folder / file).exists():
             made[file.removesuffix(".csv")] = speed(pd.read_csv(store.folder / file), *paths)
+    if (store.folder / "onnx.csv").exists():
+        made["onnx"] = onnx(pd.read_csv(store.folder / "onnx.csv"))
     return made
 
 
 def fill(text: str, made: Mapping[str, str]) -> str:
-    """A text with its tables replaced by those of today's store.
-
-    Raises:
-        ValueError: the text names a table that is not in `made`.
-    """
+    """A text with its tables replaced by those of `made`; one that is not there raises ValueError."""
 
     def table(match: re.Match[str]) -> str:
         if match[2] not in made:

@@ -110,6 +110,12 @@ def test_speed_has_a_row_a_model_and_its_gain_over_plain():
     assert last == "| QCS `paper` | 1.50 M | 2.25 | 5.0 | 12.5 (2.5×) | 1,000 | 4,000 (4.0×) |"
 
 
+def test_onnx_is_held_against_the_folded_network():
+    columns = ["model", "size", "difference", "plain", "folded", "onnx"]
+    table = pd.DataFrame([["qcs", "paper", 3.4e-7, 1.24, 20.4, 51.0]], columns=columns)
+    assert tables.onnx(table).splitlines()[-1] == "| QCS `paper` | 3e-07 | 1.2 | 20 | 51 (2.5×) |"
+
+
 def test_compiled_says_what_is_gained_and_how_long_it_takes():
     rows = [
         ("train", "default", 100.0, 0.1),
