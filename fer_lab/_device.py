@@ -75,21 +75,15 @@ def compiled(model: torch.nn.Module, method: str, wanted: bool = True) -> Iterat
     On two cores the first call took 8 to 72 seconds (README). Numbers agree with those of the plain
     method up to rounding, but dropout and stochastic depth draw other random numbers.
 
-    Args:
-        model: a module with that method.
-        method: its name, such as "training_losses".
-        wanted: False does nothing.
-
-    Raises:
-        ValueError: there is no C++ compiler, which torch.compile needs.
+    `method`: its name, such as "training_losses". `wanted`: False does nothing. Raises ValueError without a
+    C++ compiler, which torch.compile needs.
     """
     if not wanted:
         yield
         return
     if not any(shutil.which(name) for name in (os.environ.get("CXX"), "g++", "clang++", "cl") if name):
-        raise ValueError(
-            "torch.compile needs a C++ compiler (g++ or clang++), and none is installed; leave compile off"
-        )
+        needs = "torch.compile needs a C++ compiler (g++ or clang++)"
+        raise ValueError(f"{needs}, and none is installed; leave compile off")
     # A bound method and not a plain function: Fabric marks methods only, and a copy of the model gets its own.
     fast = torch.compile(getattr(type(model), method), dynamic=False)
     setattr(model, method, types.MethodType(fast, model))

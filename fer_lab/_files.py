@@ -17,6 +17,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -43,18 +44,11 @@ def atomic_path(
 ) -> Iterator[Path]:
     """Yield a temporary path in the same folder; it becomes `path` on success and is deleted on failure.
 
-    Args:
-        path: the file to write; its folder is made if absent.
-        needed: bytes that will be written, compared with the free space first; 0 if unknown.
-        advice: what to do about a full disk, for the message.
+    The folder is made if absent. The bytes `needed`, 0 if unknown, are compared with the free space first.
 
     Raises:
         ValueError: a pipe or a device has the file's name.
-        DiskFullError: the file does not fit; the message has path, needed and free bytes.
-
-    Example:
-        >>> with atomic_path("results/table.csv") as temporary:
-        ...     temporary.write_text("a,b\\n")
+        DiskFullError: the file does not fit; the message has path, needed and free bytes, and `advice`.
     """
     path = Path(path)
     if path.exists() and not (path.is_file() or path.is_dir()):  # renaming would replace /dev/null
@@ -71,9 +65,12 @@ def atomic_path(
     except BaseException as error:
         written = temporary.stat().st_size if temporary.exists() else 0
         temporary.unlink(missing_ok=True)
-        if _interrupted(error):
+        causes = list(_causes(error))
+        # An interrupted torch.save complains about its half-written file.
+        if any(isinstance(cause, KeyboardInterrupt) for cause in causes):
             raise KeyboardInterrupt from None
-        if _means_disk_full(error):
+        # torch and safetensors say it in words alone.
+        if any(getattr(cause, "errno", None) in _FULL or "No space left" in str(cause) for cause in causes):
             raise _disk_full(path, f"{needed:,}" if needed else f"more than {written:,}", advice) from error
         raise
     if os.name == "posix":
@@ -84,8 +81,7 @@ def atomic_path(
 def atomic_file(path: Path, needed: int = 0, *, advice: str = "make room and run again") -> Iterator[IO[bytes]]:
     """Like `atomic_path`, but yield the open temporary file, locked until it has its final name.
 
-    `remove_leftovers` in another process does not delete a locked file, so several processes may write into one
-    folder that they all clean up.
+    So several processes may write into one folder that they all clean up by `remove_leftovers`.
     """
     with (
         contextlib.ExitStack() as lock,
@@ -101,10 +97,7 @@ def atomic_file(path: Path, needed: int = 0, *, advice: str = "make room and run
 
 
 def remove_leftovers(paths: Iterable[Path]) -> None:
-    """Delete those of `paths` that are temporary files of processes that died.
-
-    Files that a living process has locked stay, and so do files whose name `atomic_path` would not give.
-    """
+    """Delete those of `paths` that have a name of `atomic_path`, and that no living process has locked."""
     for part in paths:
         if not _PART.fullmatch(part.name) or not part.is_file():
             continue
@@ -124,20 +117,11 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def _means_disk_full(error: BaseException | None) -> bool:
-    """True if an error, or one that caused it, is a full disk; torch and safetensors say it in words alone."""
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and those that led to it."""
     while error is not None:
-        if (isinstance(error, OSError) and error.errno in _FULL) or "No space left" in str(error):
-            return True
+        yield error
         error = error.__cause__ or error.__context__
-    return False
-
-
-def _interrupted(error: BaseException | None) -> bool:
-    """True if Ctrl-C caused an error: an interrupted torch.save complains about its half-written file."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__cause__ or error.__context__
-    return error is not None
 
 
 def _disk_full(path: Path, needed: str, advice: str) -> DiskFullError:
@@ -150,18 +134,15 @@ class RunBusyError(RuntimeError):
     """Another process is writing to the same folder."""
 
 
+@dataclass(frozen=True)
 class Lock:
     """A lock that `locked` holds."""
 
-    def __init__(self, path: Path, file: IO[str]):
-        self.path, self.file = path, file
+    path: Path
+    file: IO[str]
 
     def check(self) -> None:
-        """Check before a write that another process cannot have taken the lock.
-
-        Raises:
-            RunBusyError: the lock's file, or the whole folder, was deleted since.
-        """
+        """Before a write, raise RunBusyError where the lock's file was deleted, so that others may have it."""
         with contextlib.suppress(OSError):
             if os.path.samestat(self.path.stat(), os.fstat(self.file.fileno())):
                 return
@@ -173,11 +154,9 @@ def locked(path: Path, wait: float = 0.0) -> Iterator[Lock | None]:
     """Hold a lock on the file `path`; the system releases it when the process dies.
 
     The holder's process number is written into the file. Half-written files in its folder are deleted. The
-    value is None in a folder that is for reading, where nothing is to be locked.
-
-    Raises:
-        RunBusyError: another process, or this one a second time, holds it for longer than `wait` seconds.
-        ValueError: something else has the file's name.
+    value is None in a folder that is for reading, where nothing is to be locked. RunBusyError is raised where
+    another process, or this one a second time, holds it for longer than `wait` seconds, ValueError where
+    something else has the file's name.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -246,19 +225,22 @@ def try_lock(file: IO[Any]) -> bool:
     return True
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text, whole or not at all. Half a character, as file names have it, becomes JSON's own escape."""
+    data = text.encode("utf-8", "backslashreplace")
+    with atomic_path(path, needed=len(data)) as temporary:
+        temporary.write_bytes(data)
+
+
 def write_json(path: Path, data: dict) -> None:
     """Write one JSON object, whole or not at all."""
-    text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
-    with atomic_path(path) as temporary:
-        # Half a character, as in a file name that is not UTF-8, becomes JSON's own escape.
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+    write_text(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
 
 def is_file(path: Path, limit: int | None = None) -> bool:
     """Whether there is a file; nothing else in its place is waited for, or read until the memory ends.
 
-    Raises:
-        ValueError: a folder, pipe, device or dangling link is there, or a file of more than `limit` bytes.
+    A folder, pipe, device, dangling link, or a file of more than `limit` bytes raises ValueError.
     """
     if not path.is_file():
         if os.path.lexists(path):
@@ -269,13 +251,9 @@ def is_file(path: Path, limit: int | None = None) -> bool:
     return True
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; {} if the file is absent.
-
-    Raises:
-        ValueError: the file does not hold one JSON object.
-    """
-    if not is_file(path, MAX_TEXT):
+def read_json(path: Path, limit: int = MAX_TEXT) -> dict[str, Any]:
+    """The object in a JSON file, {} if the file is absent; ValueError if it does not hold one JSON object."""
+    if not is_file(path, limit):
         return {}
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -294,14 +272,9 @@ def write_csv(path: Path, table: "pd.DataFrame") -> None:
 
 
 def read_csv(path: Path, columns: dict[str, str] | None = None) -> "pd.DataFrame":
-    """Read a table.
+    """Read a table; one that is absent is empty, and a damaged one, or other columns, raise ValueError.
 
-    Args:
-        path: if the file is absent, the result is an empty table.
-        columns: name → dtype; exactly these are expected, and text columns stay text. None guesses.
-
-    Raises:
-        ValueError: the file is damaged or has other columns.
+    `columns`: name → dtype; exactly these are expected, and text columns stay text. None guesses.
     """
     import pandas as pd
 

@@ -11,17 +11,12 @@ from tqdm.auto import tqdm
 def progress(
     iterable: Iterable | None = None, description: str = "", *, shown: bool | None = None, **options: Any
 ) -> tqdm:
-    """A tqdm bar that disappears when done.
+    """A tqdm bar that disappears when done, over an iterable, or None for one that is updated by hand.
 
-    Args:
-        iterable: what to count; None for a bar that is updated by hand.
-        description: text before the bar.
-        shown: True or False decides; None shows it at a terminal or in a live notebook, and not where
-            FER_LAB_QUIET is set, as in headless runs.
-        options: further options of tqdm.
+    `shown`: None shows it at a terminal or in a live notebook, and not where FER_LAB_QUIET is set, as in
+    headless runs. `options`: of tqdm.
     """
-    hidden = _quiet() or None
-    disable = hidden if shown is None else not shown
+    disable = (_quiet() or None) if shown is None else not shown
     return tqdm(iterable, desc=description or None, leave=False, disable=disable, mininterval=0.5, **options)
 
 

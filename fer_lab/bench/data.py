@@ -51,13 +51,10 @@ def bench_data(
         rows.append(("rendered", px, n, n / (time.perf_counter() - start), math.nan))
     with tempfile.TemporaryDirectory() as folder:
         mapped = _memory_mapped(faces, Path(folder) / "faces.npy")
-        rate = _read_rate(mapped, size, batch_size, seconds)
-        rows.append(("synthetic, read and augmented", size, n, rate, math.nan))
-        del mapped
-    if real is not None:
-        rate = _read_rate(real, size, batch_size, seconds)
-        rows.append((f"{real.name}, read and augmented", size, len(real), rate, math.nan))
-    with tempfile.TemporaryDirectory() as folder:
+        for read in (mapped, real) if real is not None else (mapped,):
+            rate = _read_rate(read, size, batch_size, seconds)
+            rows.append((f"{read.name}, read and augmented", size, len(read), rate, math.nan))
+        del mapped, read
         for count in counts:
             before = resident_memory().own
             grey = _grey_faces(count, Path(folder) / "grey.npy")

@@ -39,12 +39,10 @@ def bench_losses(batch: int = 512, classes: int = 8, dim: int = 512, *, device: 
 def loss_steps(batch: int, classes: int, dim: int, device: str = "cpu") -> dict[str, Callable[[], None]]:
     """Forward and backward of each metric loss and of cross-entropy, by name, on one set of random faces."""
     generator = torch.Generator().manual_seed(0)
-    x, logits, weights = (
-        torch.rand(batch, columns, generator=generator).to(device).requires_grad_()
-        for columns in (dim, classes, dim)
-    )
+    shapes = ((batch, dim), (batch, classes), (batch, dim), (classes, dim))
+    leaves = [torch.rand(shape, generator=generator).to(device).requires_grad_() for shape in shapes]
+    x, logits, weights, centers = leaves
     labels = torch.randint(classes, (batch,), generator=generator).to(device)
-    centers = torch.rand(classes, dim, generator=generator).to(device).requires_grad_()
     losses: dict[str, Callable[[], torch.Tensor]] = {
         "cross_entropy": lambda: torch.nn.functional.cross_entropy(logits, labels),
         "center": lambda: center_loss(x, labels, centers, weights),
@@ -54,7 +52,7 @@ def loss_steps(batch: int, classes: int, dim: int, device: str = "cpu") -> dict[
         losses[f"{negatives}, {hinge}"] = functools.partial(loss, x, labels, logits, weights)
 
     def step(loss: Callable[[], torch.Tensor]) -> None:
-        for leaf in (x, logits, weights, centers):
+        for leaf in leaves:
             leaf.grad = None
         loss().backward()
 

@@ -124,13 +124,11 @@ def dense_peak(precision: str = "fp32", device: str = "cpu", *, seconds: float =
     """
     kind = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     n, batch, channels, side = (2048, 8, 128, 28) if device == "cpu" else (8192, 256, 256, 56)
-
-    def numbers(*shape: int) -> torch.Tensor:
-        tensor = torch.rand(shape, device=device).to(kind)
-        return tensor.to(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
-
-    a, b = numbers(n, n), numbers(n, n)
-    images, kernels = numbers(batch, channels, side, side), numbers(channels, channels, 3, 3)
+    a, b = (torch.rand(n, n, device=device).to(kind) for _ in range(2))
+    images, kernels = (
+        torch.rand(shape, device=device).to(kind, memory_format=torch.channels_last)
+        for shape in ((batch, channels, side, side), (channels, channels, 3, 3))
+    )
     products = (
         (2 * n**3, lambda: a @ b),
         # No padding, so that every place has its whole 3×3 neighbourhood and each product counts.
@@ -145,12 +143,9 @@ def in_own_process(job: Job) -> dict[str, float]:
     cls = method_class(job.model)
     # With the path of its class, the new process also finds a method that the reader registered.
     order = {"code": f"{cls.__module__}:{cls.__qualname__}", "threads": torch.get_num_threads()}
-    done = subprocess.run(
-        [sys.executable, "-m", "fer_lab.bench", json.dumps(dataclasses.asdict(job) | order)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)},
-    )
+    command = [sys.executable, "-m", "fer_lab.bench", json.dumps(dataclasses.asdict(job) | order)]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)}
+    done = subprocess.run(command, capture_output=True, text=True, env=env)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"killed, code {done.returncode}; too little memory?"])[-1]
         raise RuntimeError(f"measuring {job.model} {job.size} {job.mode} {job.path} failed: {last}")

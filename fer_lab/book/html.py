@@ -14,7 +14,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fer_lab._files import atomic_path, is_file
+from fer_lab._files import atomic_path, is_file, write_text
 from fer_lab.book.result import NotebookResult, format_numbers, outputs
 
 if TYPE_CHECKING:
@@ -44,12 +44,9 @@ def to_mathml(tex: str, *, display: bool = False) -> str:
 
 
 def write_page(notebook: "NotebookNode", page: Path, source: Path) -> None:
-    """Write an executed notebook as one HTML file with nothing to fetch, and a thumbnail next to it.
+    """Write an executed notebook, as `readable` makes it, as one HTML file with nothing to fetch.
 
-    Args:
-        notebook: nbformat 4; the page shows it as `readable` makes it.
-        page: the file to write; its folder is made.
-        source: folder that the Markdown cells' pictures are relative to.
+    A thumbnail lies next to it. The Markdown cells' pictures are relative to the folder `source`.
     """
     from jinja2 import pass_context
     from nbconvert import HTMLExporter
@@ -82,7 +79,7 @@ def write_page(notebook: "NotebookNode", page: Path, source: Path) -> None:
 
     exporter = Exporter(raw_template=_template("page"))
     body, _ = exporter.from_notebook_node(readable(notebook), {"metadata": {"name": page.stem}})
-    _write(page, re.sub(r'(<a[^>]+href="[^":]*)\.ipynb\b', r"\1.html", body))
+    write_text(page, re.sub(r'(<a[^>]+href="[^":]*)\.ipynb\b', r"\1.html", body))
     _write_thumbnail(notebook, page.with_suffix(".png"))
 
 
@@ -132,14 +129,13 @@ def write_index(page: Path, results: Sequence[NotebookResult], heading: str) -> 
         drawn = link and Path(result.page).with_suffix(".png").exists()
         rows.append((result, link, link.removesuffix(".html") + ".png" if drawn else ""))
     template = jinja2.Template(_template("index"), autoescape=True, keep_trailing_newline=True)
-    _write(page, template.render(rows=rows, heading=heading, format_numbers=format_numbers))
+    write_text(page, template.render(rows=rows, heading=heading, format_numbers=format_numbers))
 
 
 def is_index(page: Path) -> bool:
     """Whether `write_index` may write a page: nothing is there, or what it wrote before."""
-    if not os.path.lexists(page):
-        return True
-    return is_file(page) and page.read_bytes()[:400].find(b"<title>fer_lab, the book</title>") > 0
+    title = b"<title>fer_lab, the book</title>"
+    return not os.path.lexists(page) or (is_file(page) and title in page.read_bytes()[:400])
 
 
 def _write_thumbnail(notebook: "NotebookNode", picture: Path) -> None:
@@ -158,9 +154,3 @@ def _write_thumbnail(notebook: "NotebookNode", picture: Path) -> None:
 
 def _template(name: str) -> str:
     return Path(__file__).with_name(f"{name}.html.j2").read_text(encoding="utf-8")
-
-
-def _write(page: Path, text: str) -> None:
-    data = text.encode("utf-8", "replace")
-    with atomic_path(page, needed=len(data)) as whole:
-        whole.write_bytes(data)

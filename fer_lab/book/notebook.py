@@ -16,10 +16,7 @@ if TYPE_CHECKING:
 
 
 def headline(**numbers: float | int | str) -> None:
-    """Show a notebook's headline numbers and record them for the book's table.
-
-    Several calls add up. A name given twice keeps its last value.
-    """
+    """Show headline numbers and record them for the book's table; calls add up, a name keeps its last value."""
     plain = {name: value if isinstance(value, int | str) else float(value) for name, value in numbers.items()}
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     if shell is None:

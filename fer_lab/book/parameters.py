@@ -18,11 +18,7 @@ STANDARD = ("profile", "dataset", "data_root", "seed", "run_dir")
 
 
 def notebooks_folder() -> Path:
-    """The folder of the book's notebooks: next to the package in a checkout, inside it once installed.
-
-    Raises:
-        FileNotFoundError: neither folder has notebooks.
-    """
+    """The folder of the book's notebooks: next to the package in a checkout, inside it once installed."""
     package = Path(__file__).resolve().parents[1]
     for folder in (package / "notebooks", package.parent / "notebooks"):
         if any(folder.glob("[0-9][0-9]_*.ipynb")):
@@ -33,8 +29,7 @@ def notebooks_folder() -> Path:
 def lay_out(folder: str | os.PathLike) -> list[Path]:
     """Copy the book's notebooks, and the Markdown files beside them, into `folder`.
 
-    Raises:
-        FileExistsError: one of the files is already there; nothing is copied then.
+    Where one of the files is already there, FileExistsError is raised and nothing copied.
     """
     target = Path(folder)
     files = sorted(p for p in notebooks_folder().iterdir() if p.suffix in (".ipynb", ".md"))
@@ -49,8 +44,7 @@ def select_notebooks(
 ) -> list[Path]:
     """Notebooks in reading order, of the book or another folder: by number ("02") or stem, or all for None.
 
-    Raises:
-        ValueError: a name that no notebook has; the message lists the known ones.
+    A name that no notebook has raises ValueError.
     """
     known = sorted(Path(folder or notebooks_folder()).glob("[0-9][0-9]_*.ipynb"))
     if wanted is None:
@@ -62,11 +56,7 @@ def select_notebooks(
 
 
 def read_notebook(path: Path) -> "NotebookNode":
-    """A notebook, converted to nbformat 4.
-
-    Raises:
-        ValueError: the file is not a notebook.
-    """
+    """A notebook, converted to nbformat 4; a file that is none raises ValueError."""
     import nbformat
 
     try:
@@ -78,8 +68,7 @@ def read_notebook(path: Path) -> "NotebookNode":
 def read_parameters(path: str | os.PathLike) -> dict[str, Any]:
     """Names and defaults in a notebook's cell tagged `parameters`.
 
-    Raises:
-        ValueError: no such cell, a line that is not `name = literal`, or a standard name missing.
+    Without such a cell or a standard name, or with a line that is not `name = literal`, it raises ValueError.
     """
     path = Path(path)
     tagged = [c for c in read_notebook(path)["cells"] if "parameters" in c["metadata"].get("tags", ())]
@@ -115,10 +104,7 @@ def native(name: str, value: Any, default: Any) -> Any:
     """The value of parameter `name` in the type of its default. Text from a command line is read as a literal.
 
     A text parameter keeps its text unread, whatever it contains. A float parameter also takes whole numbers.
-    With None as default any value is passed on as it is.
-
-    Raises:
-        ValueError: the value has another type than the default.
+    With None as default any value is passed on as it is. Another type than the default's raises ValueError.
     """
     if isinstance(value, os.PathLike):
         value = os.fspath(value)

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fer_lab._files import atomic_path, is_file, read_json
+from fer_lab._files import atomic_path, is_file, read_json, write_text
 from fer_lab.book.result import NotebookResult
 from fer_lab.book.worker import KERNEL
 
@@ -59,20 +59,13 @@ def run_cell(
     if request.exists() and not interrupted:
         _set_aside(run_dir, Path(cell["output"]))
     run_dir.mkdir(parents=True, exist_ok=True)
-    with atomic_path(request, needed=len(wanted)) as whole:
-        whole.write_text(wanted)
+    write_text(request, wanted)
     start = time.monotonic()
     with open(run_dir / "log.txt", "w+") as log:
-        worker = subprocess.Popen(
-            # -P: a Python file that lies in the run's folder must not take the place of a module.
-            [sys.executable, "-P", "-m", "fer_lab.book.worker", str(request)],
-            env=environment,
-            cwd=run_dir,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        # -P: a Python file that lies in the run's folder must not take the place of a module.
+        command = [sys.executable, "-P", "-m", "fer_lab.book.worker", str(request)]
+        streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}
+        worker = subprocess.Popen(command, env=environment, cwd=run_dir, start_new_session=True, **streams)
         running.add(worker)
         try:
             code = worker.wait()

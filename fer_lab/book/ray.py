@@ -16,11 +16,7 @@ RETRIES = 3
 
 
 def import_ray() -> ModuleType:
-    """Ray, with its usage reports off.
-
-    Raises:
-        ImportError: Ray is not installed; the message has the line that installs it.
-    """
+    """Ray, with its usage reports off; ImportError with the line that installs it where it is missing."""
     # Ray reads this when it is imported.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
@@ -37,16 +33,13 @@ def run_on_ray(cells: Sequence[dict], jobs: int, on_result: OnResult) -> list[No
     a time. All machines must share the disk of the cells' paths. A notebook that has finished before with the
     same parameters is not run again. A notebook whose Ray process is lost starts again on another machine, from
     its last checkpoints; one that was lost 1 + `RETRIES` times has its `error` set.
-
-    Raises:
-        ImportError: Ray is not installed.
     """
     ray = import_ray()
     results = {i: done for i, cell in enumerate(cells) if (done := finished(cell))}
     for done in results.values():
         on_result(done)
     if len(results) == len(cells):
-        return [results[i] for i in range(len(cells))]
+        return list(results.values())
     mine = not ray.is_initialized()
     if mine:
         _connect(ray)

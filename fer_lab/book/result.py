@@ -16,15 +16,13 @@ class NotebookResult:
 
     Attributes:
         notebook: its stem ("02_dan"), and in a grid the values that distinguish it ("02_dan_seed1").
-        title: its first heading.
         seconds: wall time, from starting the kernel to its end.
         headline: the numbers it recorded by `headline`, by name.
         figures: how many PNG pictures its outputs hold.
         peak_mb: largest resident memory of the kernel in MB; 0 where the system does not report it.
         error: "" or one line that says where the notebook stopped and why.
         traceback: the whole traceback of a failed cell, without colours.
-        path: the executed notebook.
-        page: its HTML page.
+        path, page: the executed notebook, and its HTML page.
     """
 
     notebook: str

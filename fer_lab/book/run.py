@@ -64,10 +64,9 @@ def reproduce(
         RunBusyError: another process writes to `out`.
         ImportError: the engine "ray" without Ray.
     """
-    if profile not in PROFILES:
-        raise ValueError(f"unknown profile {profile!r}; expected one of {', '.join(PROFILES)}")
-    if engine not in ENGINES:
-        raise ValueError(f"unknown engine {engine!r}; expected one of {', '.join(ENGINES)}")
+    for what, name, names in (("profile", profile, PROFILES), ("engine", engine, ENGINES)):
+        if name not in names:
+            raise ValueError(f"unknown {what} {name!r}; expected one of {', '.join(names)}")
     if engine == "ray":
         import_ray()  # fails here, before anything is written
     if jobs < 1:
@@ -102,8 +101,7 @@ def reproduce(
         for combination in itertools.product(*axes.values()):
             chosen = dict(zip(axes, combination, strict=True))
             varied = {name: value for name, value in chosen.items() if len(axes[name]) > 1}
-            name = chosen["dataset"]
-            settings = {"dataset": name, "data_root": roots[name], **chosen}
+            settings = {"dataset": chosen["dataset"], "data_root": roots[chosen["dataset"]], **chosen}
             cells.append(_cell(path, out, profile, varied, settings))
     _check_free(cells, out)
     with locked(out / ".lock"):

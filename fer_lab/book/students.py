@@ -94,15 +94,13 @@ def make_course(
 def teachers_edition(path: Path) -> "NotebookNode":
     """A notebook in which each self-checking exercise is an answer and a marking cell, and nothing is folded.
 
-    Raises:
-        ValueError: an exercise has no worked answer, or one of another name than the exercise asks for.
+    An exercise without a worked answer, or with one of another name than it asks for, raises ValueError.
     """
     from nbformat.v4 import new_code_cell
 
     notebook = read_notebook(path)
     cells: list[NotebookNode] = []
-    number = 0
-    worked = _worked_answers(notebook.cells)
+    number, worked = 0, _worked_answers(notebook.cells)
     for i, cell in enumerate(notebook.cells):
         if cell.cell_type == "markdown":
             cell.source = FOLDED.sub("", cell.source).strip()
@@ -117,9 +115,8 @@ def teachers_edition(path: Path) -> "NotebookNode":
         marks = {"grade": True, "locked": True, "points": 1}
         for kind, text, more in (("answer", answer, {"solution": True}), ("marking", marking, marks)):
             flags = {"schema_version": 3, "grade": False, "solution": False, "locked": False, "task": False}
-            name = f"{kind}-{number}"
-            metadata = {"nbgrader": flags | more | {"grade_id": name}}
-            cells.append(new_code_cell(text, id=name, metadata=metadata))
+            metadata = {"nbgrader": {**flags, **more, "grade_id": f"{kind}-{number}"}}
+            cells.append(new_code_cell(text, id=f"{kind}-{number}", metadata=metadata))
     notebook.cells = cells
     return notebook
 

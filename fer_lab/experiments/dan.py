@@ -10,10 +10,7 @@ from fer_lab.experiments.study import SEEDS, from_starts, resnet_trunk, setting
 # variant → method and its options
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "ResNet-18": ("baseline", {}),
-    "DAN, K = 1": ("dan", {"num_heads": 1}),
-    "DAN, K = 2": ("dan", {"num_heads": 2}),
-    "DAN, K = 4": ("dan", {"num_heads": 4}),
-    "DAN, K = 8": ("dan", {"num_heads": 8}),
+    **{f"DAN, K = {heads}": ("dan", {"num_heads": heads}) for heads in (1, 2, 4, 8)},
     "no affinity loss": ("dan", {"affinity_weight": 0.0}),
     "no partition loss": ("dan", {"partition_weight": 0.0}),
 }

@@ -42,11 +42,7 @@ def record_mean_maps(path: Path, photographs: FaceSet) -> None:
 
 
 def recorded_mean_maps(path: Path) -> dict[str, dict[str, np.ndarray]]:
-    """What `record_mean_maps` wrote: {"synthetic" or "ferplus": {method: [C,7,7]}}.
-
-    Raises:
-        FileNotFoundError: no such file.
-    """
+    """What `record_mean_maps` wrote: {"synthetic" or "ferplus": {method: [C,7,7]}}."""
     maps: dict[str, dict[str, np.ndarray]] = {}
     with np.load(path) as data:
         for key in data.files:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.optim.lr_scheduler import OneCycleLR
 
-from fer_lab._files import atomic_path
+from fer_lab._files import write_text
 from fer_lab._progress import progress as progress_bar
 from fer_lab.data.augmentation import Augmentation
 from fer_lab.data.faces import FaceSet
@@ -59,19 +60,13 @@ def train_landmarks(
         net.head.norm.bias.copy_(truth.mean(0).flatten())
         net.head.norm.weight.copy_(truth.std(0).flatten())
     net.to(memory_format=torch.channels_last).train()
+    colors = Augmentation(brightness=0.2, contrast=0.3, saturation=0.5, hue=0.1)
     loader = Loader(
-        faces,
-        batch_size=batch_size,
-        size=net.image_size,
-        augmentation=Augmentation(brightness=0.2, contrast=0.3, saturation=0.5, hue=0.1),
-        seed=seed,
-        drop_last=True,
+        faces, batch_size=batch_size, size=net.image_size, augmentation=colors, seed=seed, drop_last=True
     )
     optimizer = torch.optim.AdamW(net.parameters(), lr, weight_decay=0.01)
     steps = epochs * len(loader)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, lr, total_steps=steps + 1, pct_start=0.2, cycle_momentum=False
-    )
+    schedule = OneCycleLR(optimizer, lr, total_steps=steps + 1, pct_start=0.2, cycle_momentum=False)
     with progress_bar(description="landmarks", total=steps) as bar:
         for epoch in range(epochs):
             loader.set_epoch(epoch)
@@ -114,7 +109,7 @@ def ship_landmarks(
     """Train the tiny landmark network, measure it on other people, and write it with its card → the card.
 
     Args:
-        path: .safetensors, in half precision; the card is in its header and, as text, in a .md file next to it.
+        path: as `ship` takes it.
         count, knobs: of the training faces; the knobs are `TRAINING_KNOBS` by default.
         seed: of the weights and the training faces; the test faces take the next one.
         measured_on: number of test faces.
@@ -123,7 +118,6 @@ def ship_landmarks(
     Raises:
         ValueError: too few faces, an unknown knob, or another suffix than .safetensors.
         FileExistsError: a Markdown file of this name that is no card.
-        DiskFullError: no space.
     """
     check_target(path, card=True)
     words = "".join(f" --knob {name}={value}" for name, value in (knobs or {}).items())
@@ -152,6 +146,5 @@ def ship(model: Method | MobileFaceNet, path: Path, **about: Any) -> dict[str, A
     """Write weights in half precision with their card, also as Markdown beside them → the card."""
     save_model(model, path, half=True, **about)
     card = read_card(path)
-    with atomic_path(path.with_suffix(".md")) as temporary:
-        temporary.write_text(card_text(card), encoding="utf-8")
+    write_text(path.with_suffix(".md"), card_text(card))
     return card

@@ -28,14 +28,9 @@ AFTERWARDS: dict[str, dict[str, Any]] = {
 
 def base_network(seed: int, faces: FaceRequest | None = None) -> Training:
     """A base network behind the trunk of POSTER's image stream, the start of a seed's variants."""
+    more = {"trunk": image_stream(seed, faces), **setting(faces)}
     return Training(
-        model="qcs",
-        options={"form": "none"},
-        seed=seed,
-        changes=PLATEAU,
-        variant="plateau",
-        trunk=image_stream(seed, faces),
-        **setting(faces),
+        model="qcs", options={"form": "none"}, seed=seed, changes=PLATEAU, variant="plateau", **more
     )
 
 

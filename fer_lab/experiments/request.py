@@ -30,13 +30,13 @@ DIGEST = "@sha256:"
 
 # What a training may start from: another training, a bundled model such as "synthetic/dan", or a path.
 Start = Union["Training", str, Path, None]
+STARTS = ("weights", "trunk")
 
 
 def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     """A recipe with some fields replaced; `augmentation.FIELD` reaches inside its augmentation.
 
-    Raises:
-        ValueError: an unknown field, or a value out of its range.
+    An unknown field, or a value out of its range, raises ValueError.
     """
     outer, inner = {}, dataclasses.asdict(recipe.augmentation)
     for name, value in changes.items():
@@ -103,11 +103,7 @@ class Training:
         return self.faces.sized(IMAGE_SIZES.get(self.size, IMAGE_SIZES["paper"]))
 
     def chosen_recipe(self) -> Recipe:
-        """The recipe with its changes.
-
-        Raises:
-            ValueError: an unknown model, recipe or field.
-        """
+        """The recipe with its changes; an unknown model, recipe or field raises ValueError."""
         recipes = method_class(self.model).recipes
         if self.recipe_name not in recipes:
             known = ", ".join(recipes)
@@ -144,11 +140,7 @@ class Training:
             raise ValueError("only balanced faces can be rendered with other head sizes; give their number")
 
     def reported(self, faces: FaceSet) -> tuple[str, FaceSet]:
-        """What the finished model is measured on: the name of the split, and its faces.
-
-        Raises:
-            ValueError: no faces in the split.
-        """
+        """What the finished model is measured on: the split's name and its faces; ValueError if it has none."""
         if not self.balanced:
             split = self.split or faces.reported_split()
             return split, faces.split(split)
@@ -157,35 +149,27 @@ class Training:
     def balanced_faces(self, head_size: int = 100) -> FaceRequest:
         """The balanced faces, with heads of a percentage of their usual size.
 
-        Raises:
-            ValueError: a size that the renderer does not draw.
+        Their `load` raises ValueError for a size that the renderer does not draw.
         """
         low, high = self.faces.knobs.get("scale_range", KNOBS["scale_range"].default)
         heads = {"scale_range": (low * head_size / 100, high * head_size / 100)} if head_size != 100 else {}
-        return dataclasses.replace(
-            self.sized_faces,
-            count=self.balanced,
-            seed=self.faces.seed + BALANCED_SEED,
-            knobs={**self.faces.knobs, "imbalance": 0, "label_noise": 0, **heads},
-        )
+        knobs = {**self.faces.knobs, "imbalance": 0, "label_noise": 0, **heads}
+        seed = self.faces.seed + BALANCED_SEED
+        return dataclasses.replace(self.sized_faces, count=self.balanced, seed=seed, knobs=knobs)
 
     # -----------------------------------------------------------------------------------------------------
     # As data, and what is rendered from the data
 
     def to_data(self) -> dict[str, Any]:
         """Plain data for JSON, equal for equal trainings, without empty fields and the reader's folders."""
-        starts = {name: _origin(getattr(self, name)) for name in ("weights", "trunk")}
+        starts = {name: _origin(getattr(self, name)) for name in STARTS}
         data = vars(self) | {"faces": self.faces.to_data(), "recipe": self.recipe_name, **starts}
         return {name: _plain(value) for name, value in data.items() if value}
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> "Training":
         """The inverse of `to_data`, without the reader's folders."""
-        starts = {
-            name: cls.from_data(data[name])
-            for name in ("weights", "trunk")
-            if isinstance(data.get(name), Mapping)
-        }
+        starts = {name: cls.from_data(data[name]) for name in STARTS if isinstance(data.get(name), Mapping)}
         return cls(**{**data, **starts, "faces": FaceRequest.from_data(data["faces"])})
 
     def to_json(self) -> str:
@@ -206,11 +190,7 @@ class Training:
         return re.sub(r"[^\w.+=-]+", "_", "-".join(parts))
 
     def words(self, root: str = "$FER_DATA") -> list[str]:
-        """Arguments of `fer-lab train`.
-
-        Args:
-            root: folder of the data set. By default also the paths of weights and trunk are portable.
-        """
+        """Arguments of `fer-lab train`. With the default folder the paths of weights and trunk are portable."""
         data, faces, portable = self.to_data(), self.faces, root == "$FER_DATA"
         options: dict[str, Any] = {"dataset": faces.dataset}
         if faces.count is not None:
@@ -223,14 +203,13 @@ class Training:
         options |= {"classes": faces.classes, "faces-size": faces.size}
         options |= {"size": self.size, "recipe": self.recipe_name, "seed": str(self.seed)}
         options |= {"set": data.get("changes"), "option": data.get("options")}
-        for name in ("weights", "trunk"):
+        for name in STARTS:
             origin = data.get(name) if portable else getattr(self, name)
             run = isinstance(origin, Mapping) and f"runs/{Training.from_data(origin).name}"
             options[name] = origin and (run or str(origin).partition(DIGEST)[0])
-        options |= {"order": self.order, "split": self.split}
-        for name in ("resolutions", "head_sizes"):
-            options[name.replace("_", "-")] = ",".join(map(str, getattr(self, name)))
-        options |= {"balanced": self.balanced, "record": self.variant}
+        resolutions, head_sizes = (",".join(map(str, sizes)) for sizes in (self.resolutions, self.head_sizes))
+        options |= {"order": self.order, "split": self.split, "resolutions": resolutions}
+        options |= {"head-sizes": head_sizes, "balanced": self.balanced, "record": self.variant}
         return [self.model, *(word for name, value in options.items() for word in _option(f"--{name}", value))]
 
     def command(self) -> str:

@@ -5,6 +5,7 @@ the rows `plateau` of the pilot seeds in the results store have the numbers. A s
 and the augmentation of all variants that are compared, so the runs are paired.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -19,7 +20,6 @@ KNOBS = {"inter_class_similarity": 0.6, "intra_class_variance": 0.8, "imbalance"
 STUDY: dict[str, Any] = {"faces": FaceRequest(count=5000, knobs=KNOBS), "balanced": 2100}
 PLATEAU = {"epochs": 24, "precision": "bf16"}
 AFTERWARDS = {"epochs": 6, "precision": "bf16"}
-
 
 # The same with RAF-DB's imbalance: so many faces that the rarest class has 200 to learn from, in epochs that
 # show a model as many images.
@@ -48,16 +48,9 @@ def from_starts(
     changes: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Training]:
     """Each variant (method, options) from each seed's start; `changes` by method, else `AFTERWARDS`."""
-    return {
-        f"{variant}-{seed}": Training(
-            model=model,
-            options=options,
-            seed=seed,
-            variant=variant,
-            changes=(changes or {}).get(model, AFTERWARDS),
-            trunk=start(seed),
-            **setting,
-        )
-        for seed in seeds
-        for variant, (model, options) in variants.items()
-    }
+    requests = {}
+    for seed, (variant, (model, options)) in itertools.product(seeds, variants.items()):
+        changed = (changes or {}).get(model, AFTERWARDS)
+        common = {"seed": seed, "variant": variant, "changes": changed, "trunk": start(seed), **setting}
+        requests[f"{variant}-{seed}"] = Training(model=model, options=options, **common)
+    return requests

@@ -86,11 +86,11 @@ def train(
     faces = request.sized_faces.load() if faces is None else faces
     split, reported = request.reported(faces)
     key: dict[str, Any] = {name: getattr(request, name) for name in ("size", "variant", "seed")}
-    key["method"] = request.model
+    key |= {"method": request.model, "dataset": faces.name, "split": split}
     recorder = None
     if store and request.variant:
         recorder = store if isinstance(store, ResultsStore) else ResultsStore(store)
-        recorder.check(**key, dataset=faces.name, split=split)
+        recorder.check(**key)
     run = Run(out or runs / request.name)
     # Of several processes that torch.distributed.run started, the first one locks.
     first = not (torch.distributed.is_torchelastic_launched() and int(os.environ["RANK"]))
@@ -115,19 +115,13 @@ def train(
         tables.append(accuracy_under(trained, heads, f"head_size_{percent}"))
     metrics = pd.concat(tables, ignore_index=True)
     minutes = float(run.history["seconds"].sum()) / 60
-    origin: dict[str, Any] = {"dataset": faces.name, "fingerprint": faces.fingerprint, "split": split}
+    origin = {"dataset": faces.name, "fingerprint": faces.fingerprint, "split": split}
     origin["command"] = request.command()
     if recorder:
-        recorder.record(
-            **key,
-            minutes=minutes,
-            device=_describe_device(run),
-            metrics=metrics,
-            predictions=predictions,
-            holdout=run.history["valid_accuracy"].tolist() if "valid_accuracy" in run.history else (),
-            request=request.to_json(),
-            **origin,
-        )
+        facts = {"request": request.to_json(), "minutes": minutes, "device": _describe_device(run)}
+        holdout = run.history["valid_accuracy"].tolist() if "valid_accuracy" in run.history else ()
+        facts |= key | origin
+        recorder.record(**facts, metrics=metrics, predictions=predictions, holdout=holdout)
     if ship:
         score = overall(metrics)["value"].round(4).to_dict()
         landmarks.ship(trained, ship, seed=request.seed, score=score, faces=len(reported), **origin)
@@ -137,8 +131,7 @@ def train(
 def train_missing(requests: Mapping[str, Training], folder: Path, store: ResultsStore | Path) -> list[str]:
     """Train those requests that a results store lacks, each in its own folder inside `folder` → their names.
 
-    What a request starts from is trained before it, unless its finished run is there. Interrupted runs are
-    resumed.
+    What a request starts from is trained before it, unless its finished run is there; interrupted runs resume.
     """
     trained = []
     for name, request in requests.items():
@@ -183,8 +176,7 @@ def _fit_together(
 def train_worker(request: Training, out: Path, fingerprint: str, *, fresh: bool, device: str) -> None:
     """Fit, and report nothing: one of the processes that `train` starts for several devices.
 
-    Raises:
-        ValueError: the faces are not those that the starting process has loaded.
+    Other faces than those that the starting process has loaded raise ValueError.
     """
     stop_with_launcher()
     faces = request.sized_faces.load()

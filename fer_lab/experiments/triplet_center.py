@@ -12,16 +12,7 @@ from fer_lab._files import atomic_path
 from fer_lab.data import FaceRequest, FaceSet, prepare
 from fer_lab.evaluation.embeddings import Plane, plane_of
 from fer_lab.experiments.request import Training
-from fer_lab.experiments.study import (
-    AFTERWARDS,
-    PILOT_SEEDS,
-    RARE_AFTERWARDS,
-    SEEDS,
-    STUDY,
-    from_starts,
-    resnet_trunk,
-    setting,
-)
+from fer_lab.experiments.study import AFTERWARDS, RARE_AFTERWARDS, SEEDS, from_starts, resnet_trunk, setting
 from fer_lab.figures import Frame
 from fer_lab.models import Method, Recipe, create_model
 from fer_lab.models.authors import start_from_trunk
@@ -41,30 +32,9 @@ LOSSES: dict[str, dict[str, Any]] = {
     "semi": {"negatives": "semi"},
     "fully": {"negatives": "fully"},
 }
-# Every λ that was tried, and the one that the trials chose; search.csv has their accuracies.
-WEIGHTS = (0.001, 0.003, 0.01, 0.03)
+# The λ of each loss. The rule, written before the trials, whose accuracies on held-out training faces are in
+# search.csv: of the weights whose mean accuracy lies within a point of the loss's best, the largest.
 CHOSEN = {"center": 0.01, "He et al.": 0.01, "predicted": 0.001, "semi": 0.01, "fully": 0.01}
-
-
-def tuning(seeds: Iterable[int] = PILOT_SEEDS[:2]) -> dict[str, Training]:
-    """Every loss at every weight, for a choice by the accuracy on held-out training faces.
-
-    The rule, written before the trials: of the weights whose mean accuracy lies within a point of the loss's
-    best, the largest.
-    """
-    return {
-        f"{loss}, {weight:g}-{seed}": Training(
-            model="triplet_center",
-            faces=STUDY["faces"],
-            seed=seed,
-            changes=AFTERWARDS,
-            options={**options, **NO_ATTENTION, "loss_weight": weight},
-            trunk=resnet_trunk(seed),
-        )
-        for loss, options in LOSSES.items()
-        for weight in WEIGHTS
-        for seed in seeds
-    }
 
 
 def study(seeds: Iterable[int] = SEEDS, faces: FaceRequest | None = None) -> dict[str, Training]:
@@ -73,7 +43,7 @@ def study(seeds: Iterable[int] = SEEDS, faces: FaceRequest | None = None) -> dic
         "CE, pixel-wise": {"metric_loss": "none", "element_attention": False},
         "semi, both attentions": {**LOSSES["semi"], "loss_weight": CHOSEN["semi"]},
     }
-    return _variants(seeds, _losses() | attended, AFTERWARDS, faces)
+    return _variants(seeds, _losses() | attended, faces)
 
 
 def study_of_rare_classes(
@@ -81,7 +51,7 @@ def study_of_rare_classes(
 ) -> dict[str, Training]:
     """The same losses with RAF-DB's imbalance; all are measured on the study's balanced faces."""
     losses = {f"{name}, rare": options for name, options in _losses().items()}
-    return _variants(seeds, losses, RARE_AFTERWARDS, faces, rare=True)
+    return _variants(seeds, losses, faces, rare=True)
 
 
 def _losses() -> dict[str, dict[str, Any]]:
@@ -90,16 +60,14 @@ def _losses() -> dict[str, dict[str, Any]]:
 
 
 def _variants(
-    seeds: Iterable[int],
-    variants: Mapping[str, dict[str, Any]],
-    changes: Mapping[str, Any],
-    faces: FaceRequest | None,
-    rare: bool = False,
+    seeds: Iterable[int], variants: Mapping[str, dict[str, Any]], faces: FaceRequest | None, rare: bool = False
 ) -> dict[str, Training]:
     """Each variant from each seed's trunk at its plateau."""
     named = {variant: ("triplet_center", options) for variant, options in variants.items()}
-    common, by_method = setting(faces, rare), {"triplet_center": changes}
-    return from_starts(seeds, named, lambda seed: resnet_trunk(seed, faces, rare), common, by_method)
+    changes = {"triplet_center": RARE_AFTERWARDS if rare else AFTERWARDS}
+    return from_starts(
+        seeds, named, lambda seed: resnet_trunk(seed, faces, rare), setting(faces, rare), changes
+    )
 
 
 # -----------------------------------------------------------------------------------------------------
@@ -155,11 +123,7 @@ def record_plane(path: Path, folder: Path, seed: int = 0) -> None:
 
 
 def recorded_plane(path: Path) -> tuple[np.ndarray, dict[str, list[Frame]]]:
-    """What `record_plane` wrote: labels [N], and for every loss a frame an epoch.
-
-    Raises:
-        FileNotFoundError: no such file.
-    """
+    """What `record_plane` wrote: labels [N], and for every loss a frame an epoch."""
     with np.load(path) as data:
         parts = ("xy", "centers", *Plane._fields)
         frames: dict[str, list[Frame]] = {name: [] for name in IN_PLANE}

@@ -53,10 +53,9 @@ def slider(
     low: float, high: float, step: float, name: str, tip: str = "", value: float = 0
 ) -> widgets.FloatSlider:
     """A slider that reports its value on release; of whole numbers if `step` is an int."""
-    kind, look = widgets.FloatSlider, {**_row(LABEL), "tooltip": tip or name, "readout_format": ".2f"}
-    if isinstance(step, int):
-        kind, look = widgets.IntSlider, {**look, "readout_format": "d"}
-    return kind(value, min=low, max=high, step=step, description=name, continuous_update=False, **look)
+    kind = widgets.IntSlider if isinstance(step, int) else widgets.FloatSlider
+    look = {**_row(LABEL), "tooltip": tip or name, "continuous_update": False}
+    return kind(value, min=low, max=high, step=step, description=name, **look)
 
 
 def choice(options: Mapping | Sequence, name: str, value: Any = None, label: int = LABEL) -> widgets.Dropdown:
@@ -83,7 +82,7 @@ def button(name: str, on_click: Callable[[], Any], width: str = "auto", tip: str
 def upload(name: str, on_file: Callable[[memoryview, str], None]) -> widgets.FileUpload:
     """A button for one picture; `on_file` gets the content and the name, shortened for messages."""
     look = {"width": "auto", "margin": "1px", "padding": "0 8px"}
-    button = widgets.FileUpload(accept=ACCEPTED, multiple=False, description=f"{name}\n", layout=look)
+    button = widgets.FileUpload(accept=ACCEPTED, description=f"{name}\n", layout=look)
     button.add_class("fer-lab-upload")
 
     def received(change: Any) -> None:
@@ -200,7 +199,7 @@ class Explorer(widgets.Box):
             if name not in self.chosen:
                 tight = {"width": "auto", "margin": "0 2px"}
                 box = widgets.Checkbox(name in ticked, description=name, indent=False, layout=tight)
-                box.observe(self.update, "value")
+                self.watch(box)
                 self.chosen[name] = box
         self.shelf.children = tuple(self.chosen.values())
 

@@ -56,6 +56,7 @@ QUICK = {"integrated_gradients": {"steps": 4}, "occlusion": {"window": 20, "stri
 
 FACE = 280  # side of a rendered face in pixels: five times what a tiny model takes
 PHOTO = 440  # longer side of a photograph
+Models = Mapping[str, Method]
 # Room around the frame that fits the data which trained a model; see `photographs.FRAMES`.
 MARGIN = 0.0
 
@@ -122,16 +123,13 @@ def draw_face(state: FaceState, size: int = FACE) -> Rendering:
     """Render the state's face; ValueError for a value that the renderer does not know, or one out of range."""
     check_choice("side", state.side, SIDES)
     left, right = state.side != "right", state.side != "left"
-    units: dict[int | str, float | tuple[float, float]] = {
-        number: (value * left, value * right) for number, value in state.units.items()
-    }
+    units: Any = {number: (value * left, value * right) for number, value in state.units.items()}
     check_choice("cover", state.cover, COVERS)
     below, wide = COVERS[state.cover]
     turn = math.radians(state.roll)
     occluder = torch.tensor([-below * math.sin(turn), below * math.cos(turn), turn, 0.35, 0.45, 0.55])
-    turned = Nuisance.none(1).replace(roll=state.roll, yaw=state.yaw, blur=state.blur)
-    how = turned.replace(occlusion=wide, occluder=occluder)
-    return render(units, person_of(state), how, size)
+    seen = {"roll": state.roll, "yaw": state.yaw, "blur": state.blur, "occlusion": wide, "occluder": occluder}
+    return render(units, person_of(state), Nuisance.none(1).replace(**seen), size)
 
 
 def person_of(state: FaceState) -> Identity:
@@ -184,11 +182,7 @@ def agreement(answers: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def _judged(
-    left: Image.Image,
-    caption: str,
-    models: Mapping[str, Method],
-    crop: Callable[[str], torch.Tensor],
-    overlay: str,
+    left: Image.Image, caption: str, models: Models, crop: Callable[[str], torch.Tensor], overlay: str
 ) -> View:
     """A picture, each model's answer to one face, and a caption that says what the picture shows.
 
@@ -208,13 +202,12 @@ def _judged(
     return View(encode(left), text, answers, answer_table(answers, tiles), legend)
 
 
-def face_panel(state: FaceState, models: Mapping[str, Method], overlay: str = "none") -> View:
+def face_panel(state: FaceState, models: Models, overlay: str = "none") -> View:
     """The rendered face and each model's answer to it.
 
-    Args:
-        models: name → model in eval mode. RuntimeError names one that fails.
-        overlay: of `MAPS`, drawn over what each model receives, or of `TRUTHS`, drawn over the face; ValueError
-            for another, as for a state out of range.
+    `models`: name → model in eval mode; RuntimeError names one that fails. `overlay`: of `MAPS`, drawn over
+    what each model receives, or of `TRUTHS`, drawn over the face; ValueError for another, as for a state out of
+    range.
     """
     check_choice("overlay", overlay, {**MAPS, **TRUTHS})
     drawn = draw_face(state)
@@ -228,7 +221,7 @@ def photo_panel(
     image: Image.Image,
     boxes: Sequence[FaceBox],
     chosen: int,
-    models: Mapping[str, Method],
+    models: Models,
     overlay: str = "none",
     *,
     margin: float = MARGIN,
@@ -237,10 +230,8 @@ def photo_panel(
 
     Args:
         image: RGB.
-        boxes: the faces; without any, the middle square counts as a face crop.
-        chosen: index of the face to classify; ValueError if there is none.
-        models: as in `face_panel`.
-        overlay: of `MAPS`; ValueError for another.
+        boxes, chosen: the faces, without any the middle square, and which is classified; ValueError if none.
+        models, overlay: as in `face_panel`, but of `MAPS` alone; ValueError for another.
         margin: of `crop_face`, with its ValueError. A model whose name begins with "synthetic/" gets the wider
             square of rendered faces, any other the square of FER+.
     """
@@ -269,21 +260,14 @@ def can_match(model: Method) -> TypeGuard[QCS]:
 
 
 def pair_panel(
-    faces: tuple[torch.Tensor, torch.Tensor],
-    name: str,
-    model: Method | None,
-    *,
-    scale: int = 2,
-    count: int = 12,
+    faces: Sequence[torch.Tensor], name: str, model: Method | None, *, scale: int = 2, count: int = 12
 ) -> View:
     """Two faces side by side, and lines between the places that are most alike for the model.
 
     Args:
         faces: two of uint8 [3,S,S].
-        name: the model's name in the text.
-        model: one that `can_match`, or ValueError; None shows only the faces.
-        scale: index into `SCALES`.
-        count: number of lines; ValueError for more than there are places.
+        name, model: name in the text, and a model that `can_match`, or ValueError; None shows only the faces.
+        scale, count: index into `SCALES`, and number of lines; ValueError for more than there are places.
     """
     gap = 110
     canvas = Image.new("RGBA", (2 * FACE + gap, FACE))

@@ -40,9 +40,9 @@ PRIVACY = (
 )
 
 
-def _side(expression: str) -> str:
-    """Where the units of an expression's prototype act: contempt is one-sided."""
-    return "left" if expression == "contempt" else "both"
+def _prototype(expression: str) -> dict[str, Any]:
+    """Units and side of an expression's prototype, for a `FaceState`: contempt is one-sided."""
+    return {"units": PROTOTYPES[expression], "side": "left" if expression == "contempt" else "both"}
 
 
 class FaceExplorer(Explorer):
@@ -105,7 +105,7 @@ class FaceExplorer(Explorer):
 
     def show_expression(self, name: str) -> None:
         """Set the units and the side to an expression's prototype."""
-        self.set_state(replace(self.state, units=PROTOTYPES[name], side=_side(name)))
+        self.set_state(replace(self.state, **_prototype(name)))
 
     def _meet(self, _change: Any = None) -> None:
         """Set skin, age and glasses to those of the new person."""
@@ -210,8 +210,8 @@ class Pick:
         """uint8 [3,S,S]."""
         if self.image is not None:
             return self.image
-        name = self.expression.value
-        return panels.draw_face(FaceState(PROTOTYPES[name], _side(name), self.person.value)).images[0]
+        state = FaceState(**_prototype(self.expression.value), person=self.person.value)
+        return panels.draw_face(state).images[0]
 
 
 class PairExplorer(Explorer):

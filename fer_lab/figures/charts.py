@@ -18,17 +18,12 @@ from fer_lab.data.faces import SPLITS, FaceSet
 from fer_lab.evaluation.embeddings import Plane
 from fer_lab.figures import style
 from fer_lab.figures.pictures import set_title
+from fer_lab.figures.style import Labels, Names
 from fer_lab.models.method import TITLES
 from fer_lab.runs.store import SHARES
 
-VERDICT_COLORS = {
-    "better": "#117733",
-    "worse": "#aa3355",
-    "equivalent": "#332288",
-    "not known": style.SOFT,
-    "unfinished": style.SOFT,
-    "not run": style.SOFT,
-}
+# Of the verdicts that decide something; any other is grey.
+VERDICT_COLORS = {"better": "#117733", "worse": "#aa3355", "equivalent": "#332288"}
 METRIC_NAMES = {
     "within_between": "scatter within ÷ between classes (lower is better)",
     "head_overlap": "overlap of heads (lower is better)",
@@ -59,10 +54,10 @@ def class_counts(faces: FaceSet) -> Figure:
         ax.text(count, y, text, va="center", fontsize=8.5, path_effects=style.HALO)
     ax.set_yticks(place, faces.classes)
     ax.set(xlim=(0, left.max() * 1.18 or 1), ylim=(faces.num_classes - 0.5, -0.5), xlabel="faces")
+    ax.set(title=f"{set_title(faces)}: how often each expression occurs among {len(faces):,}")
     style.plain_rows(ax)
     if len(present) > 1:
         ax.legend(loc="lower right", handletextpad=0.2)
-    ax.set_title(f"{set_title(faces)}: how often each expression occurs among {len(faces):,}")
     return fig
 
 
@@ -74,45 +69,41 @@ def training_curves(history: pd.DataFrame) -> Figure:
     column "seconds" goes into the title.
     """
     style.check_columns(history, ("epoch", "total"))
-    epochs = history["epoch"].to_numpy()
     rates = [name for name in history if name.endswith("accuracy")]
     terms = [name for name in history if name not in ("epoch", "seconds", "lr", "total", *rates)]
-    names = ["loss", *(["accuracy"] if rates else []), *(["lr"] if "lr" in history else [])]
+    names: list[Any] = ["loss", *(["accuracy"] if rates else []), *(["lr"] if "lr" in history else [])]
     fig = style.new_figure(3.0 * len(names), 3.5)
-    axes = dict(zip(names, np.atleast_1d(fig.subplots(1, len(names))), strict=True))
-    dot = "o" if len(epochs) < 40 else ""
+    axes: dict[str, Axes] = fig.subplot_mosaic([names])
+    dots: dict[str, Any] = {"marker": "o" if len(history) < 40 else "", "markersize": 3.5}
 
-    def curve(ax: Axes, name: str, values: pd.Series, label: str, color: str, linestyle: Any = "-") -> None:
+    def curve(panel: str, name: str, label: str, color: str, linestyle: Any = "-") -> None:
+        values = history[name] * (100 if panel == "accuracy" else 1)
         line: dict[str, Any] = {"color": color, "linestyle": linestyle, "label": label, "gid": name}
-        ax.plot(epochs, values, marker=dot, markersize=3.5, **line)
+        axes[panel].plot(history["epoch"], values, **dots, **line)
 
     for i, name in enumerate(terms):
-        curve(axes["loss"], name, history[name], name.replace("_", " "), style.SERIES[i % len(style.SERIES)])
+        curve("loss", name, name.replace("_", " "), style.SERIES[i % len(style.SERIES)])
     if terms != ["cross_entropy"]:
-        curve(axes["loss"], "total", history["total"], "total", style.INK, (0, (4, 1.5)))
-    drawn = np.concatenate([np.asarray(line.get_ydata()) for line in axes["loss"].lines])
-    drawn = drawn[np.isfinite(drawn)]
-    if len(drawn) and drawn.min() > 0 and drawn.max() > 30 * drawn.min():
+        curve("loss", "total", "total", style.INK, (0, (4, 1.5)))
+    losses = history[[*terms, "total"]].replace([np.inf, -np.inf], np.nan)
+    if 0 < losses.min(axis=None) < losses.max(axis=None) / 30:
         axes["loss"].set_yscale("log")
-    axes["loss"].set_ylabel("loss, mean over the epoch")
     for color, name in zip(style.SERIES, reversed(rates), strict=False):
-        label = f"{name.removesuffix('_accuracy').replace('_', ' ')} (last {history[name].iloc[-1]:.1%})"
-        curve(axes["accuracy"], name, 100 * history[name], label, color)
-    if rates:
-        axes["accuracy"].set_ylabel("accuracy, %")
+        title = name.removesuffix("_accuracy").replace("_", " ")
+        curve("accuracy", name, f"{title} (last {history[name].iloc[-1]:.1%})", color)
     if "lr" in history:
-        curve(axes["lr"], "lr", history["lr"], "", style.SOFT)
-        axes["lr"].set_ylabel("learning rate")
+        curve("lr", "lr", "", style.SOFT)
         axes["lr"].set_ylim(bottom=0)
+    ylabels = {"loss": "loss, mean over the epoch", "accuracy": "accuracy, %", "lr": "learning rate"}
     for name, ax in axes.items():
-        ax.set_xlabel("epoch")
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.set(xlabel="epoch", ylabel=ylabels[name])
+        ax.locator_params(axis="x", integer=True)
         ax.grid(axis="both")
         if name != "lr":
             columns = 2 if len(ax.lines) > 1 and name == "loss" else 1
             ax.legend(loc="upper center", bbox_to_anchor=(0.45, -0.2), ncols=columns, columnspacing=1.2)
     seconds = f", {history['seconds'].sum():,.0f} s" if "seconds" in history else ""
-    style.heading(fig, f"Training, {len(epochs)} epochs{seconds}")
+    style.heading(fig, f"Training, {len(history)} epochs{seconds}")
     # The layout makes room for the ticks that were there before it, and may then get longer ones.
     fig.draw_without_rendering()
     return fig
@@ -141,23 +132,21 @@ def curves(
         ax.plot(x, values, color, linestyle=stroke, marker="o" if dots else "", markersize=4, label=label)
     if reference is not None:
         ax.plot(x, np.broadcast_to(reference[1], np.shape(x)), label=reference[0], **style.DASHED)
-    ax.set(xlabel=xlabel, ylabel=ylabel, **axes)
+    ax.set(xlabel=xlabel, ylabel=ylabel, title=title, **axes)
     ax.grid()
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), handlelength=3)
-    ax.set_title(title)
     return fig
 
 
 @style.styled
-def confusion(matrix: np.ndarray, classes: Sequence[str]) -> Figure:
+def confusion(matrix: np.ndarray, classes: Names) -> Figure:
     """Counts int [C,C], rows the truth: the share of the row as shade and number, the count below it."""
     matrix, c = np.asarray(matrix), len(classes)
     if matrix.shape != (c, c):
         raise ValueError(f"expected a matrix [{c},{c}] for {c} classes, got {list(matrix.shape)}")
     total = matrix.sum(1)
     share = np.divide(matrix, total[:, None], out=np.zeros((c, c)), where=total[:, None] > 0)
-    side = 0.62 * c + 1.5
-    fig, ax = style.chart(side, side)
+    fig, ax = style.chart(0.62 * c + 1.5, 0.62 * c + 1.5)
     cells = zip(share.flat, matrix.flat, strict=True)
     texts = np.array([f"{part:.0%}\n{n:,}" if n else "" for part, n in cells]).reshape(c, c)
     rows = [f"{name}\n{n:,}" for name, n in zip(classes, total, strict=True)]
@@ -186,8 +175,8 @@ def per_class_recall(metrics: pd.DataFrame) -> Figure:
     ax.axvline(mean, **style.DASHED)
     corner: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
     ax.annotate(f"mean {mean:.1f}%", (mean, 1), (-4, 2), ha="right", fontsize=8, color=style.SOFT, **corner)
-    ax.set_xlabel("recall, % of the class's faces, with 95 % interval")
-    ax.set_xlim(max(0, np.nanmin(100 * table[["low", "value"]]) - 5), 102)
+    least = max(0, np.nanmin(100 * table[["low", "value"]]) - 5)
+    ax.set(xlabel="recall, % of the class's faces, with 95 % interval", xlim=(least, 102))
     ax.set_title("How many faces of each class are found", pad=16)
     return fig
 
@@ -198,7 +187,7 @@ def ablation(
     xlabel: str = "accuracy, %",
     percent: bool = True,
     reference: str | None = None,
-    title: str | None = None,
+    title: str = "What each part contributes",
 ) -> Figure:
     """A dot and an interval for each row of label, value, low, high, from the top down.
 
@@ -215,18 +204,15 @@ def ablation(
     if reference is not None:
         value = summary["value"].iloc[labels.index(reference)]
         ax.axvline(value * (100 if percent else 1), **style.DASHED)
-    ax.margins(x=0.06)
-    ax.set_xlabel(xlabel)
-    ax.set_title(title or "What each part contributes")
+    ax.set(xlabel=xlabel, title=title, xmargin=0.06)
     return fig
 
 
 @style.styled
-def verdicts(claims: pd.DataFrame, margin: float = 0.01, title: str | None = None) -> Figure:
+def verdicts(claims: pd.DataFrame, title: str = "What each idea changes, paired by seed") -> Figure:
     """Differences with their intervals and verdicts: a panel for accuracies, in points, and one for each ratio.
 
-    `claims`: as `experiments.judge` gives them. `margin`: accuracies that differ by less count as equal; a grey
-    band.
+    `claims`: as `experiments.judge` gives them. Accuracies in the grey band count as equal.
     """
     wanted = ("a", "b", "metric", "difference", "low", "high", "seeds", "planned", "verdict")
     style.check_columns(claims, wanted)
@@ -238,9 +224,9 @@ def verdicts(claims: pd.DataFrame, margin: float = 0.01, title: str | None = Non
         share = SHARES.fullmatch(metric) is not None
         rows = part.rename(columns={"difference": "value"})
         rows["label"] = [f"{a}  −  {b}" for a, b in zip(part["a"], part["b"], strict=True)]
-        shades = [VERDICT_COLORS[verdict] for verdict in part["verdict"]]
-        style.interval_rows(ax, rows[["label", "value", "low", "high"]], shades, number="", bounded=False,
-                            percent=share)  # fmt: skip
+        rows[["value", "low", "high"]] *= 100 if share else 1
+        shades = [VERDICT_COLORS.get(verdict, style.SOFT) for verdict in part["verdict"]]
+        style.interval_rows(ax, rows[["label", "value", "low", "high"]], shades, percent=False, number="")
         for i, row in enumerate(part.itertuples()):
             short = "" if row.seeds == row.planned else f" ({row.seeds} of {row.planned} seeds)"
             ax.annotate(
@@ -248,16 +234,16 @@ def verdicts(claims: pd.DataFrame, margin: float = 0.01, title: str | None = Non
                 textcoords="offset points", fontsize=8.5, color=shades[i], fontweight="bold",
             )  # fmt: skip
         if share:
-            ax.axvspan(-100 * margin, 100 * margin, color="#eeeeee", linewidth=0, zorder=0)
+            ax.axvspan(-1, 1, color="#eeeeee", linewidth=0, zorder=0)
         ax.axvline(0, **style.DASHED)
         name = METRIC_NAMES.get(metric, metric.replace("_", " "))
-        ax.set_xlabel(f"difference of {name}" + (", points (grey: less than one)" if share else ""))
-        ax.margins(x=0.08)
-    return style.heading(fig, title or "What each idea changes, paired by seed")
+        unit = ", points (grey: less than one)" if share else ""
+        ax.set(xlabel=f"difference of {name}{unit}", xmargin=0.08)
+    return style.heading(fig, title)
 
 
 @style.styled
-def learning_curves(curves: pd.DataFrame, before: int = 0, title: str | None = None) -> Figure:
+def learning_curves(curves: pd.DataFrame, before: int = 0, title: str = "Training to a plateau") -> Figure:
     """Accuracy on held-out training faces by epoch: the mean over seeds, a line a variant.
 
     `curves`: as `ResultsStore.curves` gives them. `before`: epochs of the first variant, from whose end the
@@ -275,7 +261,7 @@ def learning_curves(curves: pd.DataFrame, before: int = 0, title: str | None = N
     ax.grid(axis="y")
     marks = [style.mark(name, color, linestyle="-", marker="") for name, color in shades.items()]
     ax.legend(handles=marks, loc="lower right", ncols=2)
-    return style.heading(fig, title or "Training to a plateau")
+    return style.heading(fig, title)
 
 
 @style.styled
@@ -286,7 +272,7 @@ def panels_of_intervals(
     percent: bool = True,
     number: str = "{:.1f}%",
     sharex: bool = True,
-    title: str | None = None,
+    title: str = "",
 ) -> Figure:
     """Means with their intervals: a panel a setting, a row a method.
 
@@ -304,16 +290,14 @@ def panels_of_intervals(
     shades = style.method_palette(labels) if set(labels) <= set(TITLES) else one
     for ax, name in zip(axes, names, strict=True):
         rows = table[table["panel"] == name].set_index("label").loc[labels].reset_index()
-        style.interval_rows(
-            ax, rows.assign(label=list(shades)), list(shades.values()), percent, number, above=True
-        )
+        titled = rows.assign(label=list(shades))
+        style.interval_rows(ax, titled, list(shades.values()), percent, number, above=True)
         if reference is not None:
             at = rows["value"].iloc[labels.index(reference)] if isinstance(reference, str) else reference
             ax.axvline(at * 100 if percent and isinstance(reference, str) else at, **style.DASHED)
         ax.tick_params(labelleft=ax is axes[0])
         ax.set_title(name, fontsize=9.5)
-        ax.set_xlabel("")
-        ax.margins(x=0.08)
+        ax.set(xlabel="", xmargin=0.08)
         ax.locator_params(axis="x", nbins=5)
         if percent:
             ax.xaxis.set_major_formatter(PercentFormatter(100))
@@ -327,7 +311,7 @@ def curves_with_intervals(
     ylabel: str = "accuracy",
     chance: float | None = None,
     spans: Mapping[str, tuple[float, float]] | None = None,
-    title: str | None = None,
+    title: str = "One difficulty at a time",
 ) -> Figure:
     """A panel a knob: a share for every model against the knob's level, with intervals as shades.
 
@@ -352,7 +336,7 @@ def curves_with_intervals(
         ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         ax.grid(axis="y")
     style.legend(fig, [style.mark(name, color, linestyle="-") for name, color in shades.items()])
-    return style.heading(fig, title or "One difficulty at a time")
+    return style.heading(fig, title)
 
 
 @style.styled
@@ -393,14 +377,7 @@ class Frame(NamedTuple):
     plane: Plane | None = None
 
 
-def cloud(
-    ax: Axes,
-    moment: Frame,
-    labels: Sequence[int] | np.ndarray,
-    classes: Sequence[str],
-    size: float,
-    outline: str | None = None,
-) -> None:
+def cloud(ax: Axes, moment: Frame, labels: Labels, classes: Names, size: float, outline: str = "") -> None:
     """Points in their classes' colours, centers as stars, decision regions pale, margins as outlines.
 
     `outline`: the one class whose margin is drawn; all by default.
@@ -414,7 +391,7 @@ def cloud(
         ax.imshow(pale[plane.decision], extent=box, origin="lower", aspect="auto", interpolation="nearest")
         every = () if plane.silent is None else plane.silent
         for name, shade, silent in zip(classes, shades, every, strict=False):
-            if silent.any() and not silent.all() and outline in (None, name):
+            if silent.any() and not silent.all() and outline in ("", name):
                 ax.contour(plane.x, plane.y, silent.astype(float), levels=[0.5], colors=[shade], linewidths=1.3)
         ax.set(xlim=box[:2], ylim=box[2:])
     # In random order, so that no class covers all others.
@@ -430,12 +407,12 @@ def cloud(
 @style.styled
 def embedding_frames(
     frames: Mapping[str, Sequence[Frame]],
-    labels: Sequence[int],
-    classes: Sequence[str],
-    column_titles: Sequence[str],
+    labels: Labels,
+    classes: Names,
+    column_titles: Names,
     side: float = 1.75,
-    title: str | None = None,
-    outline: str | None = None,
+    title: str = "The same faces through training",
+    outline: str = "",
 ) -> Figure:
     """Plane embeddings of the same faces as they change: a row a method, a column a moment.
 
@@ -455,22 +432,18 @@ def embedding_frames(
         row[0].set_ylabel(name, color=style.INK, fontsize=8.5)
     for ax, text in zip(axes[0], column_titles, strict=True):
         ax.set_title(text, loc="center", fontsize=9, weight="normal", pad=4)
-    engine: Any = fig.get_layout_engine()
-    engine.set(h_pad=0.02, w_pad=0.02)
-    style.heading(fig, title or "The same faces through training")
-    stars = any(moment.centers is not None for row in frames.values() for moment in row)
-    marks = [*style.class_marks(classes), *([style.mark("center", marker="*", markersize=12)] if stars else [])]
+    fig.set_layout_engine("constrained", h_pad=0.02, w_pad=0.02)
+    style.heading(fig, title)
+    marks = style.class_marks(classes)
+    if any(moment.centers is not None for row in frames.values() for moment in row):
+        marks.append(style.mark("center", marker="*", markersize=12))
     style.legend(fig, marks, columns=9 if fig.get_size_inches()[0] > 8 else 5)
     return fig
 
 
 @style.styled
 def embedding_map(
-    xy: np.ndarray,
-    labels: Sequence[int] | np.ndarray,
-    classes: Sequence[str],
-    centers: np.ndarray | None = None,
-    title: str | None = None,
+    xy: np.ndarray, labels: Labels, classes: Names, centers: np.ndarray | None = None, title: str = ""
 ) -> Figure:
     """Points [N,2] in their classes' colours, class names above most of the points, centers [C,2] as stars."""
     xy, labels = np.asarray(xy), np.asarray(labels)
@@ -480,15 +453,15 @@ def embedding_map(
     marks = style.class_marks(list(members))
     for line, (name, part) in zip(marks, members.items(), strict=True):
         line.set_label(f"{name}, {len(part):,}")
-    stars = [] if centers is None else [style.mark("class center", marker="*", markersize=12)]
-    ax.legend(handles=[*marks, *stars], loc="center left", bbox_to_anchor=(1, 0.5), handletextpad=0.2)
-    ax.set(xlabel="UMAP 1 (no unit)", ylabel="UMAP 2 (no unit)")
-    ax.set_title(title or f"Embeddings of {len(xy):,} faces, laid out by neighbourhood")
+    if centers is not None:
+        marks.append(style.mark("class center", marker="*", markersize=12))
+    ax.legend(handles=marks, loc="center left", bbox_to_anchor=(1, 0.5), handletextpad=0.2)
+    title = title or f"Embeddings of {len(xy):,} faces, laid out by neighbourhood"
+    ax.set(xlabel="UMAP 1 (no unit)", ylabel="UMAP 2 (no unit)", title=title)
     # The lowest first, so that names that share a spot rise above it one after another.
     names = [(n, style.INK, np.median(part[:, 0]), np.quantile(part[:, 1], 0.9)) for n, part in members.items()]
-    style.name_points(
-        ax, sorted(names, key=lambda name: name[3]), weight="bold", fontsize=9.5, path_effects=style.HALO
-    )
+    names.sort(key=lambda name: name[3])
+    style.name_points(ax, names, weight="bold", fontsize=9.5, path_effects=style.HALO)
     return fig
 
 

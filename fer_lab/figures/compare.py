@@ -30,8 +30,7 @@ def recall_by_class(recalls: pd.DataFrame, classes: Sequence[str]) -> Figure:
     least = max(0, 10 * np.floor(np.nanmin(value) / 10) - 10)
     titles = [style.method_title(name) for name in names]
     style.heat_table(ax, value, titles, classes, texts, 0, vmin=least, vmax=100)
-    ax.set(xlabel="", ylabel="")
-    ax.set_title("Recall of each class, with 95 % interval")
+    ax.set(xlabel="", ylabel="", title="Recall of each class, with 95 % interval")
     return fig
 
 
@@ -65,10 +64,7 @@ def confusion_differences(matrices: Mapping[str, np.ndarray], reference: str, cl
 
 @style.styled
 def embedding_panels(
-    points: Mapping[str, np.ndarray],
-    labels: Sequence[int] | np.ndarray,
-    classes: Sequence[str],
-    marked: Sequence[int] = (),
+    points: Mapping[str, np.ndarray], labels: style.Labels, classes: Sequence[str], marked: Sequence[int] = ()
 ) -> Figure:
     """Layouts [N,2] of the same faces by several models, in their classes' colours.
 
@@ -83,9 +79,8 @@ def embedding_panels(
     style.heading(fig, "The same faces, as each model lays them out (UMAP)")
     for ax, xy in zip(axes, points.values(), strict=True):
         chosen = np.asarray(xy)[list(marked)].reshape(-1, 2)
-        ax.scatter(
-            chosen[:, 0], chosen[:, 1], s=20, facecolor="none", edgecolor=style.INK, linewidth=1, zorder=4
-        )
+        x, y = chosen.T
+        ax.scatter(x, y, s=20, facecolor="none", edgecolor=style.INK, linewidth=1, zorder=4)
         fig.draw_without_rendering()
         dots = [Bbox([at, at]).padded(5) for at in ax.transData.transform(chosen)]
         numbers = [(str(i), style.INK, x, y) for i, (x, y) in enumerate(chosen, 1)]
@@ -94,9 +89,7 @@ def embedding_panels(
 
 
 @style.styled
-def accuracy_against_cost(
-    table: pd.DataFrame, conditions: Sequence[str] = (), title: str | None = None
-) -> Figure:
+def accuracy_against_cost(table: pd.DataFrame, conditions: Sequence[str] = (), title: str = "") -> Figure:
     """Accuracy against images a second: a disc a model with an area by its parameters.
 
     Under two `conditions`, the hollow one first, each model has two dots of one size instead. `table`: columns
@@ -107,40 +100,37 @@ def accuracy_against_cost(
     if conditions and (len(conditions) != 2 or not set(conditions) <= set(table["condition"])):
         raise ValueError(f"expected two of {', '.join(sorted(set(table['condition'])))}, got {conditions}")
     fig, ax = style.chart(6.6, 4.0)
-    names: list[tuple[str, str, float, float]] = []
-    bars: list[tuple[tuple[float, float], tuple[float, float], float]] = []  # ends, and points around them
+    names: dict[str, tuple[str, str, float, float]] = {}
+    bars: list[tuple[float, float, float, float]] = []  # x, its two ends, and points around them
     shift = 0.006 * table["images_per_s"].max()
+    if conditions:
+        table = table[table["condition"].isin(conditions)]
     for row in table.sort_values(["images_per_s", "model"], kind="stable").to_dict("records"):
-        x, color, size = row["images_per_s"], style.method_color(row["model"]), 55.0
-        face = color
-        text = style.method_title(row["model"])
-        if conditions:
-            if row["condition"] not in conditions:
-                continue
-            x += -shift if row["condition"] == conditions[0] else shift
-            face = "white" if row["condition"] == conditions[0] else color
-        else:
+        x, y, size, text = row["images_per_s"], row["value"], 55.0, style.method_title(row["model"])
+        face = color = style.method_color(row["model"])
+        if not conditions:
             size, text = 260 * row["parameters_m"], f"{text}\n{row['parameters_m']:.2f} M"
+        elif row["condition"] == conditions[0]:
+            x, face = x - shift, "white"
+        else:
+            x += shift
         ax.vlines(x, row["low"], row["high"], color=color, alpha=0.5, linewidth=2)
-        ax.scatter([x], [row["value"]], s=size, color=face, edgecolor=color, zorder=3)
-        radius = np.sqrt(size) / 2
-        bars.append(((x, row["low"]), (x, row["high"]), 4.0))
-        bars.append(((x, row["value"]), (x, row["value"]), radius))
-        if text not in {name for name, *_ in names}:
-            names.append((text, color, x, row["value"]))
+        ax.scatter([x], [y], s=size, color=face, edgecolor=color, zorder=3)
+        bars += [(x, row["low"], row["high"], 4.0), (x, y, y, np.sqrt(size) / 2)]
+        names.setdefault(text, (text, color, x, y))
     if conditions:
         faces = zip(conditions, ("white", "#555555"), strict=True)
         marks = [style.mark(text, "#555555", markersize=7, markerfacecolor=face) for text, face in faces]
         ax.legend(handles=marks, loc="lower right")
-    ax.set_title(title or ("What accuracy costs" if conditions else "What accuracy costs (area: parameters)"))
-    ax.set(xlabel="images a second at inference, on this machine", ylabel="accuracy")
+    title = title or "What accuracy costs" + ("" if conditions else " (area: parameters)")
+    ax.set(xlabel="images a second at inference, on this machine", ylabel="accuracy", title=title)
     ax.yaxis.set_major_formatter(PercentFormatter(1))
     ax.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
     ax.grid()
     ax.margins(x=0.12, y=0.25)
     ax.set_xlim(left=0)
     fig.draw_without_rendering()
-    to_pixels = ax.transData.transform
-    avoid = [Bbox(to_pixels([a, b])).padded(points * fig.dpi / 72 + 2) for a, b, points in bars]
-    style.name_points(ax, names, avoid)
+    place, scale = ax.transData.transform, fig.dpi / 72
+    avoid = [Bbox(place([(x, a), (x, b)])).padded(points * scale + 2) for x, a, b, points in bars]
+    style.name_points(ax, names.values(), avoid)
     return fig

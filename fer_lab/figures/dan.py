@@ -37,19 +37,18 @@ def head_overlap_figure(values_by_variant: Mapping[str, Sequence[float]]) -> Fig
         raise ValueError("every variant needs at least one value of overlap")
     fig, ax = chart(7.2, 0.75 * len(values_by_variant) + 1.1)
     parts = [pd.DataFrame({"variant": name, "overlap": v}) for name, v in values_by_variant.items()]
-    rows = {"x": "overlap", "y": "variant", "hue": "variant", "palette": list(SERIES[: len(parts)])}
+    rows: dict[str, Any] = {"data": pd.concat(parts), "x": "overlap", "y": "variant", "hue": "variant"}
+    rows |= {"palette": list(SERIES[: len(parts)]), "ax": ax}
     # A kernel estimate reaches beyond the data, and a cosine of maps does not: `cut=0`.
-    sns.violinplot(
-        pd.concat(parts), **rows, inner=None, cut=0, density_norm="width", alpha=0.3, linewidth=0, ax=ax
-    )
-    sns.stripplot(pd.concat(parts), **rows, size=3, alpha=0.5, jitter=False, ax=ax)
+    sns.violinplot(**rows, inner=None, cut=0, density_norm="width", alpha=0.3, linewidth=0)
+    sns.stripplot(**rows, size=3, alpha=0.5, jitter=False)
     for i, values in enumerate(values_by_variant.values()):
         mean = float(np.mean(values))
         ax.plot([mean, mean], [i - 0.32, i + 0.32], color=INK, linewidth=2.2)
         note: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "va": "bottom", "weight": "bold"}
         ax.annotate(f"{mean:.2f}", (mean, i - 0.32), (0, 2), fontsize=8.5, **note)
-    ax.set(xlim=(-0.02, 1.02), ylim=(len(parts) - 0.45, -0.65), ylabel="")
-    ax.set_xlabel("mean pairwise cosine of the heads' maps (0: disjoint places, 1: the same)")
+    xlabel = "mean pairwise cosine of the heads' maps (0: disjoint places, 1: the same)"
+    ax.set(xlim=(-0.02, 1.02), ylim=(len(parts) - 0.45, -0.65), xlabel=xlabel, ylabel="")
+    ax.set(title="How much the heads look at the same places")
     plain_rows(ax)
-    ax.set_title("How much the heads look at the same places")
     return fig

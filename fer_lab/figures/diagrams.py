@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from fer_lab.figures import style
+from fer_lab.figures.style import Names
 
 # What a box is → its fill and edge. Dashed boxes act in training alone.
 KINDS = {
@@ -37,15 +38,15 @@ class Box(NamedTuple):
     width: float = 0.8
 
 
-def diagram(
-    boxes: Mapping[str, Box], arrows: Sequence[str], shapes: Shapes, title: str, note: str = ""
-) -> Figure:
+@style.styled
+def diagram(boxes: Mapping[str, Box], arrows: Names, shapes: Shapes, title: str, note: str = "") -> Figure:
     """Boxes on a grid and arrows between them; ValueError where a text or an arrow names what is not there.
 
     Args:
         boxes: name → box; rows count from the top.
-        arrows: "a > b", with "a > b: text" for a text beside it. One that changes row and column goes along the
-            row first, with "a ^ b" along the column, with "a / b" straight. "a - b" has no direction.
+        arrows: chains, "a > b > c"; with "a > b: text" a text stands beside each arrow. One that changes row
+            and column goes along the row first, with "a ^ b" along the column, with "a / b" straight. "a - b"
+            has no direction.
         shapes: module → shape of its output for one face, with the batch first, as `output_shapes` gives them.
     """
     texts = {name: _with_shapes(box.text, shapes) for name, box in boxes.items()}
@@ -63,12 +64,14 @@ def diagram(
         shape = "round,pad=0,rounding_size=0.06"
         ax.add_patch(FancyBboxPatch(corner, box.width, HEIGHT, boxstyle=shape, linestyle=dash, **look))
         ax.text(box.x, box.y, texts[name], ha="center", va="center", fontsize=8.5, linespacing=1.25, zorder=3)
-    for arrow in arrows:
-        path, _, label = arrow.partition(": ")
-        first, turn, last = re.split(r" ([>^/-]) ", path)
-        if missing := {first, last} - set(boxes):
+    for chain in arrows:
+        path, _, label = chain.partition(": ")
+        first, *rest = re.split(r" ([>^/-]) ", path)
+        if missing := {first, *rest[1::2]} - set(boxes):
             raise ValueError(f"no box {', '.join(sorted(missing))}; there are {', '.join(boxes)}")
-        _draw_arrow(ax, boxes[first], boxes[last], turn, label)
+        for turn, last in zip(rest[::2], rest[1::2], strict=True):
+            _draw_arrow(ax, boxes[first], boxes[last], turn, label)
+            first = last
     dashed = "Dashed: in training alone. " if any(box.training for box in boxes.values()) else ""
     if dashed or note:
         fig.supxlabel(f"{dashed}{note}".strip(), fontsize=8.5, color=style.SOFT)
@@ -111,7 +114,6 @@ def _draw_arrow(ax: Axes, a: Box, b: Box, turn: str, label: str) -> None:
         )  # fmt: skip
 
 
-@style.styled
 def dan_diagram(shapes: Shapes) -> Figure:
     """DAN: trunk, K heads, fusion, and where its two losses act."""
     heads = sum(re.fullmatch(r"heads\.\d+", name) is not None for name in shapes)
@@ -130,14 +132,12 @@ def dan_diagram(shapes: Shapes) -> Figure:
         "ce": Box(5.7, 2, "cross-\nentropy", "loss", True),
     }
     arrows = (
-        *("image > trunk", "trunk ^ first", "trunk > more", "first > fuse", "more > fuse", "fuse > sum"),
-        *("sum > logits", "trunk > mean", "mean > affinity", "centers > affinity", "fuse > partition"),
-        "logits > ce",
+        *("image > trunk > more > fuse > sum > logits > ce", "trunk ^ first > fuse", "fuse > partition"),
+        *("trunk > mean > affinity", "centers > affinity"),
     )
     return diagram(boxes, arrows, shapes, "DAN: several heads look, compete and are added up")
 
 
-@style.styled
 def dan_head_diagram(shapes: Shapes) -> Figure:
     """One head of DAN: a map over the places, then a gate over the channels."""
     boxes = {
@@ -153,14 +153,12 @@ def dan_head_diagram(shapes: Shapes) -> Figure:
         "head": Box(6.6, 1, "mean × gate\n{heads.0}", "answer", width=0.9),
     }
     arrows = (
-        *("features > reduce", "reduce ^ row", "reduce > square", "reduce ^ column", "row > map"),
-        *("square > map", "column > map", "map > where", "where > mean", "mean > gate", "mean > head"),
-        "gate > head",
+        *("features > reduce > square > map > where > mean > head", "mean > gate > head"),
+        *("reduce ^ row > map", "reduce ^ column > map"),
     )
     return diagram(boxes, arrows, shapes, "One head: where on the face, then which channels")
 
 
-@style.styled
 def triplet_center_diagram(shapes: Shapes) -> Figure:
     """The triplet-center loss on a trunk, with its negative and both attentions."""
     boxes = {
@@ -178,15 +176,13 @@ def triplet_center_diagram(shapes: Shapes) -> Figure:
         "centers": Box(4.95, 3, "class centers\n{triplet_center.centers}", "learned", True, 0.95),
     }
     arrows = (
-        *("image > trunk", "trunk > pixels", "pixels > mean", "trunk > mean", "mean > x", "x > logits"),
-        *("logits > ce", "trunk ^ elements", "elements > hinge", "x > hinge", "negative > hinge"),
-        *("centers > negative", "centers > own", "own > hinge"),
+        *("image > trunk > mean > x > logits > ce", "trunk > pixels > mean", "trunk ^ elements > hinge"),
+        *("x > hinge", "centers > negative > hinge", "centers > own > hinge"),
     )
     note = "The negative is put together from wrong centers; the face, or its logits, decide from which."
     return diagram(boxes, arrows, shapes, "Triplet center: nearer to the own center than to a negative", note)
 
 
-@style.styled
 def poster_diagram(shapes: Shapes) -> Figure:
     """POSTER: two streams, three widths of the tokens, and one class token that answers."""
     steps = sum(re.fullmatch(r"steps\.\d+", name) is not None for name in shapes)
@@ -206,15 +202,13 @@ def poster_diagram(shapes: Shapes) -> Figure:
         "logits": Box(7.05, 1.5, "linear\n{classify} logits", "answer"),
     }
     arrows = (
-        *("image ^ trunk", "trunk > tokens", "image ^ marks", "marks > marktokens", "tokens > join"),
-        *("marktokens > join", "join > half", "half > quarter", "join > wide", "half > mid"),
-        *("quarter > thin", "thin > mid: add", "mid > wide: add", "wide > token", "token > logits"),
+        *("image ^ trunk > tokens > join > wide > token > logits", "image ^ marks > marktokens > join"),
+        *("join > half > quarter > thin", "half > mid", "thin > mid > wide: add"),
     )
     note = "The landmark stream is frozen. After every step each width is added to the next wider one."
     return diagram(boxes, arrows, shapes, "POSTER: two streams ask each other, at three widths", note)
 
 
-@style.styled
 def cross_block_diagram(shapes: Shapes) -> Figure:
     """One cross-fusion block of POSTER: whose queries meet whose keys and values."""
     boxes = {
@@ -228,14 +222,12 @@ def cross_block_diagram(shapes: Shapes) -> Figure:
         "out": Box(5.9, 1, "{steps.0}\nno longer places", "tensor", width=1.1),
     }
     arrows = (
-        *("image > onimage: keys, values", "marks > onmarks: keys, values", "onimage > imagemlp"),
-        *("onmarks > marksmlp", "imagemlp > mix", "marksmlp > mix", "mix > out"),
-        *("image / onmarks: queries", "marks / onimage: queries"),
+        *("image > onimage: keys, values", "marks > onmarks: keys, values", "image / onmarks: queries"),
+        *("marks / onimage: queries", "onimage > imagemlp > mix > out", "onmarks > marksmlp > mix"),
     )
     return diagram(boxes, arrows, shapes, "One block: the queries come from the other stream")
 
 
-@style.styled
 def qcs_diagram(shapes: Shapes) -> Figure:
     """QCS: the base branch that answers, and the cross branch that training alone has."""
     boxes = {
@@ -253,15 +245,13 @@ def qcs_diagram(shapes: Shapes) -> Figure:
         "cl": Box(5.75, 2, "cross logits\n{cross_branch.classify}", "tensor", True, 0.95),
     }
     arrows = (
-        *("image > trunk", "trunk ^ fine", "trunk > mid", "trunk ^ coarse", "fine > tokens", "mid > tokens"),
-        *("coarse > tokens", "tokens > base", "base > logits", "base > cross", "cross > add", "add > branch"),
-        "branch > cl",
+        *("image > trunk > mid > tokens > base > logits", "trunk ^ fine > tokens", "trunk ^ coarse > tokens"),
+        "base > cross > add > branch > cl",
     )
     note = "In training both logits have a cross-entropy. At inference one face goes along the solid boxes."
     return diagram(boxes, arrows, shapes, "QCS: four faces teach the branch that one face uses", note)
 
 
-@style.styled
 def quadruplet_diagram(shapes: Shapes) -> Figure:
     """Which face is compared with which, and what its map is made of."""
     boxes = {

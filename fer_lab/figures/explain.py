@@ -1,6 +1,6 @@
 """What notebook 07 draws: maps over faces with the truth outlined, and what scores say of the maps."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,9 @@ from matplotlib.figure import Figure
 
 from fer_lab.figures import style
 from fer_lab.figures.pictures import Images, check_masks, heat_over, heat_rows, heats, outline, pictures_of
+from fer_lab.figures.style import Masks, Names
+
+Maps = Mapping[str, torch.Tensor]
 
 # Ways to a map as figures call them, and their colours throughout the book.
 NAMES = {
@@ -29,29 +32,21 @@ PRIORS: dict[str, Any] = {"chance": (0, (1.2, 1.2)), "centre": "-", "other": (0,
 DOTTED: Any = (0, (1.2, 1.6))
 
 
-def _marks(ways: Sequence[str]) -> list[Artist]:
-    """Entries of a legend: ways as dots in their colours, priors as grey lines."""
-    names = {way: NAMES.get(way, way).replace("\n", " ") for way in ways}
-    return [
-        style.mark(name, style.SOFT, marker="", linestyle=PRIORS[way])
-        if way in PRIORS
-        else style.mark(name, COLORS.get(way, style.INK), linestyle="-", markersize=4)
-        for way, name in names.items()
-    ]
+def _line(way: str) -> dict[str, Any]:
+    """A way has dots in its colour on its line, a prior grey dashes."""
+    if way in PRIORS:
+        return {"color": style.SOFT, "linestyle": PRIORS[way], "marker": ""}
+    return {"color": COLORS.get(way, style.INK), "linestyle": "-", "marker": "o"}
 
 
-def _palette(ways: Sequence[str]) -> dict[str, str]:
-    return {way: COLORS.get(way, style.INK) for way in ways}
+def _marks(ways: Names) -> list[Artist]:
+    """Entries of a legend."""
+    return [style.mark(NAMES.get(way, way).replace("\n", " "), markersize=4, **_line(way)) for way in ways]
 
 
 @style.styled
 def explanation_grid(
-    images: Images,
-    maps: Mapping[str, torch.Tensor],
-    masks: torch.Tensor | None,
-    row_titles: Sequence[str],
-    cell: float = 1.35,
-    title: str | None = None,
+    images: Images, maps: Maps, masks: Masks, row_titles: Names, cell: float = 1.35, title: str = ""
 ) -> Figure:
     """A row a face: the face, and then each way's map as heat over it, with a region outlined.
 
@@ -102,6 +97,7 @@ def explanation_scores(summary: pd.DataFrame, metrics: Mapping[str, str], title:
         raise ValueError(f"no metric {', '.join(missing)}; there are {', '.join(summary['metric'].unique())}")
     labels = list(dict.fromkeys(summary["model"]))
     ways = [way for way in dict.fromkeys(summary["way"]) if way not in PRIORS]
+    shades = [_line(way)["color"] for way in ways]
     priors = [way for way in PRIORS if way in set(summary["way"])]
     height = (0.14 * len(ways) + 0.22) * len(labels) + 0.9
     fig, axes, _ = style.panels(len(metrics), 9.0 / len(metrics), height, 0.6, rows=1, sharey=True)
@@ -109,15 +105,13 @@ def explanation_scores(summary: pd.DataFrame, metrics: Mapping[str, str], title:
         part = summary[summary["metric"] == metric]
         sns.pointplot(
             style.with_ends(part[part["way"].isin(ways)]), x="estimate", y="model", hue="way", order=labels,
-            hue_order=ways, palette=_palette(ways), dodge=0.55 if len(ways) > 1 else False,
+            hue_order=ways, palette=shades, dodge=0.55 if len(ways) > 1 else False,
             markersize=6, err_kws={"linewidth": 2, "alpha": 0.5}, ax=ax, **style.DOTS,
         )  # fmt: skip
         for row in part[part["way"].isin(priors)].to_dict("records"):
             y = labels.index(row["model"])
-            line = {"color": style.SOFT, "linestyle": PRIORS[row["way"]], "linewidth": 1.3}
-            ax.plot([row["value"]] * 2, [y - 0.4, y + 0.4], gid="prior", **line)
-        ax.set(xlabel=label, ylabel="")
-        ax.margins(x=0.08)
+            ax.plot([row["value"]] * 2, [y - 0.4, y + 0.4], gid="prior", linewidth=1.3, **_line(row["way"]))
+        ax.set(xlabel=label, ylabel="", xmargin=0.08)
         style.plain_rows(ax)
     axes[0].set_yticks(range(len(labels)), [style.method_title(name) for name in labels])
     axes[0].set_ylim(len(labels) - 0.45, -0.55)
@@ -126,9 +120,7 @@ def explanation_scores(summary: pd.DataFrame, metrics: Mapping[str, str], title:
 
 
 @style.styled
-def perturbation_figure(
-    deletion: Mapping[str, torch.Tensor], insertion: Mapping[str, torch.Tensor], title: str
-) -> Figure:
+def perturbation_figure(deletion: Maps, insertion: Maps, title: str) -> Figure:
     """Mean probability of the class while cells are taken away (left) and put back (right), a line a way.
 
     Both are way → [B,n], as `perturbation_curves` gives them.
@@ -140,10 +132,7 @@ def perturbation_figure(
     for ax, curves, word in ((left, deletion, "taken away"), (right, insertion, "put back")):
         for way, values in curves.items():
             mean = values.mean(0).cpu().numpy()
-            line = {"color": COLORS.get(way, style.INK), "marker": "o", "markersize": 3.5}
-            if way in PRIORS:
-                line = {"color": style.SOFT, "linestyle": PRIORS[way]}
-            ax.plot(np.linspace(0, 100, len(mean)), 100 * mean, **line)
+            ax.plot(np.linspace(0, 100, len(mean)), 100 * mean, markersize=3.5, **_line(way))
         ax.set(xlabel=f"cells {word}, %", xlim=(0, 100), ylim=(0, 102))
         ax.grid(axis="both")
     left.set_ylabel("mean probability of the class, %")
@@ -162,34 +151,30 @@ def randomization_figure(means: pd.DataFrame, between_faces: Mapping[str, Mappin
     """
     style.check_columns(means, ("model", "way", "share", "value", "low", "high"))
     models, ways = (list(dict.fromkeys(means[key])) for key in ("model", "way"))
+    shades = [_line(way)["color"] for way in ways]
     fig, axes, empty = style.panels(len(models), 3.0, 2.4, 0.8, sharex=True, sharey=True)
     drawn = style.with_ends(means.assign(share=100 * means["share"]))
     for ax, model in zip(axes, models, strict=True):
         ax.axhline(0, color=style.SOFT, linewidth=0.8)
         sns.lineplot(
             drawn[drawn["model"] == model], x="share", y="estimate", hue="way", hue_order=ways,
-            palette=_palette(ways), err_style="bars", err_kws={"elinewidth": 1.2}, marker="o",
+            palette=shades, err_style="bars", err_kws={"elinewidth": 1.2}, marker="o",
             markersize=4, markeredgewidth=0, sort=False, legend=False, ax=ax, **style.KNOWN_ENDS,
         )  # fmt: skip
         for way, value in between_faces[model].items():
-            ax.axhline(value, color=COLORS.get(way, style.INK), linestyle=DOTTED, linewidth=1.1)
+            ax.axhline(value, color=_line(way)["color"], linestyle=DOTTED, linewidth=1.1)
         ax.set_title(style.method_title(model), fontsize=9.5)
         ax.set(ylim=(-0.65, 1.08), xlim=(-4, 104), xlabel="", ylabel="")
         ax.grid(axis="both")
     marks = [*_marks(ways), style.mark("maps of two different faces", marker="", linestyle=DOTTED)]
-    style.legend(fig, marks, empty, columns=2 if len(models) < 3 else None)
+    style.legend(fig, marks, empty, columns=2 if len(models) < 3 else 0)
     title = "What is left of a map while the layers become random"
     return style.heading(fig, title, "random layers, %", "rank correlation")
 
 
 @style.styled
 def causes_figure(
-    image: Images,
-    causes: Sequence[str],
-    importance: torch.Tensor,
-    maps: Mapping[str, torch.Tensor],
-    claims: Mapping[str, torch.Tensor],
-    title: str,
+    image: Images, causes: Names, importance: torch.Tensor, maps: Maps, claims: Maps, title: str
 ) -> Figure:
     """A face, what its answer hung on as bars, and under each map's heat what that map makes of the causes.
 
@@ -221,7 +206,7 @@ def causes_figure(
 
 @style.styled
 def mean_maps_figure(
-    maps: Mapping[str, Mapping[str, np.ndarray]], titles: Mapping[str, str], classes: Sequence[str]
+    maps: Mapping[str, Mapping[str, np.ndarray]], titles: Mapping[str, str], classes: Names
 ) -> Figure:
     """The mean map of each class, a row a model and a block a set of faces; a row of a block has one scale.
 
@@ -248,8 +233,7 @@ def mean_maps_figure(
                 if r == len(models) - 1 and c == count // 2:
                     ax.set_xlabel(titles[key], fontsize=9.5, labelpad=6)
                 if c == 0 and first == 0:
-                    ax.set_ylabel(
-                        style.method_title(name), rotation=0, ha="right", va="center", fontsize=9, labelpad=8
-                    )
+                    beside: dict[str, Any] = {"rotation": 0, "ha": "right", "va": "center", "labelpad": 8}
+                    ax.set_ylabel(style.method_title(name), fontsize=9, **beside)
             first += count + 1
     return style.heading(fig, "Where each model looks on average, by expression")

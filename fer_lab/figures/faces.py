@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from fer_lab.figures.charts import Frame, cloud
 from fer_lab.figures.pictures import STROKES, Images, pictures_of
-from fer_lab.figures.style import HALO, SERIES, chart, class_marks, new_figure, styled
+from fer_lab.figures.style import HALO, SERIES, Labels, chart, class_marks, new_figure, styled
 
 
 @styled
@@ -25,17 +25,14 @@ def landmarks_on_face(image: Images, points: Images) -> Figure:
         for i, (first, last, closed) in enumerate(strokes):
             chosen = [*range(first, last + 1), *([first] if closed else [])]
             ax.plot(*points[chosen].T, color=color, label=name if i == 0 else None, **line)
-    ax.set(xlim=(0, size), ylim=(size, 0), xticks=[], yticks=[])
+    ax.set(xlim=(0, size), ylim=(size, 0), xticks=[], yticks=[], title="68 landmarks, iBUG order")
     ax.spines[:].set_visible(False)
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    ax.set_title("68 landmarks, iBUG order")
     return fig
 
 
 @styled
-def two_colourings(
-    xy: np.ndarray, labels: Sequence[int] | np.ndarray, classes: Sequence[str], tones: np.ndarray
-) -> Figure:
+def two_colourings(xy: np.ndarray, labels: Labels, classes: Sequence[str], tones: np.ndarray) -> Figure:
     """The same points [N,2] twice: by expression, and by skin tone [N], 0 light to 1 dark."""
     fig = new_figure(9.0, 4.2)
     left, right = fig.subplots(1, 2)

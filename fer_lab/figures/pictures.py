@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from fer_lab.data.expressions import colors
 from fer_lab.data.faces import FaceSet
 from fer_lab.explanation.maps import normalize_for_display
-from fer_lab.figures.style import HEAT, PITCH, SOFT, WIDTH, styled
+from fer_lab.figures.style import HEAT, PITCH, SOFT, WIDTH, Masks, Names, styled
 
 # The 68 landmarks in the iBUG order: name → strokes of (first, last, closed).
 STROKES = {
@@ -25,6 +25,7 @@ FOUND, OUTLINE = "#ffdd55", "#7fe3ff"
 LEAST = "attention, each map on its own scale: least"
 
 Images = torch.Tensor | np.ndarray
+Tiles = Sequence[Sequence[np.ndarray]]  # [rows][columns] of RGB [S,S,3]
 
 
 def pictures_of(images: Images) -> np.ndarray:
@@ -39,41 +40,41 @@ def pictures_of(images: Images) -> np.ndarray:
 
 
 def mosaic(
-    tiles: Sequence[Sequence[np.ndarray]],
+    tiles: Tiles,
     *,
-    captions: Sequence[Sequence[str]] = (),
+    captions: Sequence[Names] = (),
     left: float = 0.0,
     right: float = 0.0,
     bottom: float = 0.0,
     cell: float = 1.1,
-    title: str | None = None,
+    title: str = "",
     interpolation: str = "bicubic",
 ) -> tuple[Figure, Axes, list[float]]:
-    """Pictures [rows][columns] of RGB [S,S,3] on one axis whose unit is a picture's side.
+    """Pictures on one axis whose unit is a picture's side.
 
     Returns the figure, its axis, and each row's y (downwards); column c starts at x = `PITCH` · c. `captions`
     stand above the pictures of the first rows or all. `left, right, bottom`: room there, in pictures' sides.
     `cell`: a picture's side in inches, made smaller if the figure would be too wide.
     """
     gap = PITCH - 1
-    width = left + max(map(len, tiles)) * (1 + gap) - gap + right
+    width = left + max(map(len, tiles)) * PITCH - gap + right
     cell = min(cell, (WIDTH - 0.1) / width)
+    captions = [*captions, *[()] * (len(tiles) - len(captions))]
     tops, y = [], 0.0
-    for r in range(len(tiles)):
-        lines = 1 + max((text.count("\n") for text in captions[r]), default=0) if r < len(captions) else 0
+    for texts in captions:
+        lines = max((1 + text.count("\n") for text in texts), default=0)
         y += (0.19 if lines < 2 else 0.05 + 0.14 * lines) / cell if lines else 0.0
         tops.append(y)
-        y += 1 + gap
+        y += PITCH
     height = y - gap + bottom
     w, h = width * cell + 0.1, height * cell + (0.38 if title else 0.1)
     fig = Figure(figsize=(w, h))
     ax = fig.add_axes((0.05 / w, 0.05 / h, width * cell / w, height * cell / h))
-    for r, row in enumerate(tiles):
+    for top, row, texts in zip(tops, tiles, captions, strict=True):
         for c, tile in enumerate(row):
-            x = c * (1 + gap)
-            ax.imshow(tile, extent=(x, x + 1, tops[r] + 1, tops[r]), interpolation=interpolation)
-        for c, text in enumerate(captions[r] if r < len(captions) else ()):
-            ax.text(c * (1 + gap) + 0.5, tops[r] - 0.04, text, ha="center", va="bottom", fontsize=8)
+            ax.imshow(tile, extent=(c * PITCH, c * PITCH + 1, top + 1, top), interpolation=interpolation)
+        for c, text in enumerate(texts):
+            ax.text(c * PITCH + 0.5, top - 0.04, text, ha="center", va="bottom", fontsize=8)
     ax.set(xlim=(-left, width - left), ylim=(height, 0), aspect="auto")
     ax.axis("off")
     if title:
@@ -82,7 +83,7 @@ def mosaic(
 
 
 def grid_of_faces(
-    images: Images, titles: Sequence[str] | None, columns: int, *, cell: float, bottom: float = 0.0
+    images: Images, titles: Names | None, columns: int, *, cell: float, bottom: float = 0.0
 ) -> tuple[Figure, Axes, np.ndarray]:
     """Faces uint8 [N,3,S,S] in rows of `columns`: the figure, its axis, and each face's corner [N,2]."""
     pictures = list(pictures_of(images))
@@ -96,13 +97,13 @@ def grid_of_faces(
     return fig, ax, np.array(corners)
 
 
-def name_rows(ax: Axes, tops: Sequence[float], names: Sequence[str]) -> None:
+def name_rows(ax: Axes, tops: Sequence[float], names: Names) -> None:
     """Write each row's name at the left of a mosaic."""
     for top, name in zip(tops, names, strict=True):
         ax.text(-0.08, top + 0.5, name, ha="right", va="center", fontsize=8.5)
 
 
-def room_for(texts: Sequence[str] | None, inches: float) -> float:
+def room_for(texts: Names, inches: float) -> float:
     """Width of the longest line of some texts, in inches, if a letter has this width; 0 without texts."""
     return 0.12 + inches * max(len(line) for text in texts for line in text.split("\n")) if texts else 0.0
 
@@ -125,16 +126,9 @@ def heat_over(face: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 
 def heat_rows(
-    tiles: Sequence[Sequence[np.ndarray]],
-    columns: Sequence[str],
-    names: Sequence[str],
-    cell: float = 1.1,
-    least: str = LEAST,
-    title: str | None = None,
+    tiles: Tiles, columns: Names, names: Names, cell: float = 1.1, least: str = LEAST, title: str = ""
 ) -> tuple[Figure, Axes, list[float]]:
-    """Rows of faces and maps [rows][columns] of RGB [S,S,3], each with its name at the left; the heat's scale
-    below. Returns what `mosaic` returns.
-    """
+    """`mosaic` of rows of faces and maps, each with its name at the left; the heat's scale below."""
     # In inches, since the pictures shrink where there are many columns and the letters do not.
     room = room_for(names, 0.066)
     count = len(tiles[0])
@@ -183,15 +177,11 @@ def landmark_dots(ax: Axes, xy: np.ndarray, size: float = 5.0) -> None:
 
 @styled
 def face_grid(
-    images: Images,
-    titles: Sequence[str] | None = None,
-    columns: int = 8,
-    cell: float = 1.1,
-    masks: torch.Tensor | None = None,
+    images: Images, titles: Names | None = None, columns: int = 8, cell: float = 1.1, masks: Masks = None
 ) -> Figure:
     """Faces uint8 [N,3,S,S] in rows of `columns`, with a title above each if there are titles.
 
-    `cell`: a face's side in inches, as in `mosaic`. `masks`: a region of each to outline, bool [N,S,S].
+    `cell`: a face's side in inches, as in `mosaic`. `masks`: a region of each to outline.
     """
     fig, ax, corners = grid_of_faces(images, titles, columns, cell=cell)
     if masks is not None:
@@ -226,12 +216,7 @@ def faces_by_class(faces: FaceSet, per_class: int = 6) -> Figure:
 
 @styled
 def face_rows(
-    images: Images,
-    names: Sequence[str],
-    columns: Sequence[str] | None = None,
-    notes: Sequence[str] | None = None,
-    cell: float = 1.0,
-    title: str | None = None,
+    images: Images, names: Names, columns: Names = (), notes: Names = (), cell: float = 1.0, title: str = ""
 ) -> Figure:
     """Rows of faces uint8 [R,K,3,S,S], each with its name at the left, and a note at the right if given.
 
@@ -242,25 +227,21 @@ def face_rows(
         raise ValueError(f"expected images [R,K,3,S,S], got {list(images.shape)}")
     n, k = images.shape[:2]
     for what, given, needed in (("names", names, n), ("column titles", columns, k), ("notes", notes, n)):
-        if given is not None and len(given) != needed:
+        if len(given) != needed and (given or what == "names"):
             raise ValueError(f"expected {needed} {what}, got {len(given)}")
     tiles, above = [list(pictures_of(row)) for row in images], [columns] if columns else ()
     left, right = (room_for(texts, 0.068 / cell) for texts in (names, notes))
     fig, ax, tops = mosaic(tiles, captions=above, left=left, right=right, cell=cell, title=title)
     name_rows(ax, tops, names)
     end = k * PITCH - (PITCH - 1)
-    for top, note in zip(tops, notes or (), strict=False):
+    for top, note in zip(tops, notes, strict=False):
         ax.text(end + 0.08, top + 0.5, note, ha="left", va="center", fontsize=8.5, color=SOFT)
     return fig
 
 
 @styled
 def attention_overlay(
-    images: Images,
-    maps: Images,
-    row_titles: Sequence[str],
-    column_titles: Sequence[str],
-    points: Images | None = None,
+    images: Images, maps: Images, row_titles: Names, column_titles: Names, points: Images | None = None
 ) -> Figure:
     """Maps [B,K,h,w] as heat over faces uint8 [B,3,S,S]: a row a face, the face first and then its K maps.
 
@@ -284,7 +265,7 @@ def attention_overlay(
 
 
 @styled
-def maps_in_rows(images: Images, maps: Mapping[str, Images], captions: Sequence[str]) -> Figure:
+def maps_in_rows(images: Images, maps: Mapping[str, Images], captions: Names) -> Figure:
     """The same faces in every row, a row a kind of map: uint8 [K,3,S,S] and name → [K,h,w].
 
     Each map is scaled on its own. The first row is the faces themselves.

@@ -11,33 +11,30 @@ from fer_lab.explanation.maps import GRID, cell_centre
 from fer_lab.figures.pictures import Images, as_maps, heat_over, heats, mosaic, name_rows, pictures_of
 from fer_lab.figures.style import PITCH, SERIES, styled
 
+Match = tuple[int, int, float]  # place of the first face, of the second, and strength 0…1
+
 
 @styled
 def matching_lines(
-    pairs: Sequence[tuple[Images, Images]],
-    matches: Sequence[Sequence[tuple[int, int, float]]],
-    names: Sequence[str],
+    pairs: Sequence[tuple[Images, Images]], matches: Sequence[Sequence[Match]], names: Sequence[str]
 ) -> Figure:
     """Pairs of faces uint8 [3,S,S] next to each other, with lines between places that match: thick is strong.
 
-    `matches`: of each pair, (place of the first, of the second, strength 0…1), as `strongest_matches` gives
-    them; places are row-major numbers in the 7×7 grid.
+    `matches`: of each pair, as `strongest_matches` gives them; places are row-major numbers in the 7×7 grid.
     """
     if not len(pairs) == len(matches) == len(names):
         raise ValueError(f"{len(pairs)} pairs, {len(matches)} lists of matches and {len(names)} names")
     if any(max(i, j) >= GRID * GRID for some in matches for i, j, _ in some):
         raise ValueError(f"expected places below {GRID * GRID}, for a grid of {GRID} by {GRID}")
-    columns = min(2, len(pairs))
-    rows, captions = [], []
-    for start in range(0, len(pairs), columns):
-        part = range(start, min(start + columns, len(pairs)))
-        rows.append([pictures_of(face)[0] for i in part for face in pairs[i]])
-        captions.append([text for i in part for text in (names[i], "")])
+    faces = [pictures_of(face)[0] for pair in pairs for face in pair]
+    texts = [text for name in names for text in (name, "")]
+    starts = range(0, len(faces), 4)  # two pairs a row
+    rows, captions = [faces[i : i + 4] for i in starts], [texts[i : i + 4] for i in starts]
     fig, ax, tops = mosaic(rows, captions=captions, cell=2.0)
     for text in ax.texts:
         text.set_x(text.get_position()[0] + PITCH / 2)  # from above the first face to above the pair
     for n, some in enumerate(matches):
-        row, start_x = n // columns, 2 * (n % columns) * PITCH
+        row, start_x = n // 2, 2 * (n % 2) * PITCH
         for k, (i, j, strength) in enumerate(some):
             color = SERIES[k % len(SERIES)]
             (x1, y1), (x2, y2) = cell_centre(i), cell_centre(j)

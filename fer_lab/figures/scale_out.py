@@ -23,7 +23,6 @@ def gradient_distances(distances: Mapping[str, float], title: str) -> Figure:
         x=values, y=list(distances), hue=list(distances), palette=list(SERIES[: len(distances)]),
         saturation=1, width=0.6, errorbar=None, legend=False, ax=ax,
     )  # fmt: skip
-    ax.set(xlim=(LEAST, 10), xlabel="distance from the gradient of the whole batch", ylabel="")
+    ax.set(xlim=(LEAST, 10), xlabel="distance from the gradient of the whole batch", ylabel="", title=title)
     plain_rows(ax)
-    ax.set_title(title)
     return fig

@@ -14,6 +14,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import seaborn as sns
+import torch
 from cycler import cycler
 from matplotlib import patheffects, style
 from matplotlib.artist import Artist
@@ -30,6 +31,10 @@ from fer_lab.models.method import TITLES
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
+Names = Sequence[str]
+Labels = Sequence[int] | np.ndarray
+Masks = torch.Tensor | None  # bool [N,S,S], a region of each picture
+Place = tuple[str, str, float, float]  # of a name: text, colour, x, y
 
 INK, SOFT, FAINT = "#222222", "#6b6b6b", "#e4e4e4"
 SERIES = ("#332288", "#cc6677", "#44aa99", "#999933", "#882255", "#88ccee", "#117733", "#ddcc77")
@@ -43,41 +48,22 @@ PITCH = 1.06  # from one picture of a mosaic to the next, in pictures' sides
 FLAT = 32  # colours that stay exact in a picture of many
 DASHED: dict[str, Any] = {"color": SOFT, "linewidth": 0.9, "linestyle": (0, (4, 3)), "zorder": 1}
 HALO = [patheffects.withStroke(linewidth=3, foreground="white")]
-STYLE: dict[str, Any] = {
-    **sns.axes_style("ticks"),
-    **sns.plotting_context("paper"),
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "text.color": INK,
-    "axes.titlesize": 10.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.titlepad": 8,
-    "axes.labelsize": 9,
-    "axes.labelcolor": SOFT,
-    "axes.edgecolor": "#9a9a9a",
-    "axes.linewidth": 0.7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.prop_cycle": cycler(color=SERIES),
-    "grid.color": FAINT,
-    "grid.linewidth": 0.7,
-    "xtick.color": "#9a9a9a",
-    "ytick.color": "#9a9a9a",
-    "xtick.labelcolor": SOFT,
-    "ytick.labelcolor": SOFT,
-    "xtick.labelsize": 8.5,
-    "ytick.labelsize": 8.5,
-    "xtick.major.width": 0.7,
-    "ytick.major.width": 0.7,
-    "xtick.major.size": 3,
-    "ytick.major.size": 3,
-    "legend.frameon": False,
-    "legend.fontsize": 8.5,
-    "lines.linewidth": 1.8,
-    "figure.constrained_layout.h_pad": 0.09,
-    "figure.constrained_layout.w_pad": 0.09,
+TITLE = {"titlesize": 10.5, "titleweight": "bold", "titlelocation": "left", "titlepad": 8}
+LABEL = {"labelsize": 9, "labelcolor": SOFT}
+TICKS = {"color": "#9a9a9a", "labelcolor": SOFT, "labelsize": 8.5, "major.width": 0.7, "major.size": 3}
+GROUPS: dict[str, dict[str, Any]] = {
+    "font": {"family": "DejaVu Sans", "size": 9},
+    "text": {"color": INK},
+    "lines": {"linewidth": 1.8},
+    "axes": {**TITLE, **LABEL, "edgecolor": "#9a9a9a", "linewidth": 0.7, "prop_cycle": cycler(color=SERIES)},
+    "axes.spines": {"top": False, "right": False},
+    "grid": {"color": FAINT, "linewidth": 0.7},
+    **dict.fromkeys(("xtick", "ytick"), TICKS),
+    "legend": {"frameon": False, "fontsize": 8.5},
+    "figure.constrained_layout": {"h_pad": 0.09, "w_pad": 0.09},
 }
+STYLE: dict[str, Any] = {**sns.axes_style("ticks"), **sns.plotting_context("paper")}
+STYLE |= {f"{group}.{name}": value for group, some in GROUPS.items() for name, value in some.items()}
 # How seaborn draws intervals that were computed elsewhere: see `with_ends`.
 KNOWN_ENDS: dict[str, Any] = {
     "estimator": lambda ends: ends.iloc[0],
@@ -100,10 +86,9 @@ def styled(draw: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
 @styled
 def png(fig: Figure) -> bytes:
     """A figure as a PNG with a palette of at most 256 colours; the same figure gives the same bytes."""
-    buffer = io.BytesIO()
+    buffer, written = io.BytesIO(), io.BytesIO()
     fig.savefig(buffer, format="png", dpi=DPI)
     picture = with_palette(Image.open(buffer).convert("RGB"), soft=any(ax.images for ax in fig.axes))
-    written = io.BytesIO()
     picture.save(written, format="png", optimize=True, dpi=(DPI, DPI))
     return written.getvalue()
 
@@ -117,8 +102,7 @@ def with_palette(picture: Image.Image, *, soft: bool) -> Image.Image:
     # Ties are broken by the colour itself, so that the palette does not depend on an internal order.
     common = [color for _, color in sorted(counts, key=lambda item: (-item[0], item[1]))]
     # A thin line in a class's colour is rare in pixels, and must not become a neighbour's.
-    present = set(common)
-    named = [rgb for rgb in (ImageColor.getrgb(color) for color in COLORS.values()) if rgb in present]
+    named = [rgb for rgb in map(ImageColor.getrgb, COLORS.values()) if rgb in common]
     flat = common if len(common) <= 256 else list(dict.fromkeys([*named, *common[:FLAT]]))
     palette = [value for color in flat for value in color]
     if len(common) > 256:
@@ -204,23 +188,17 @@ def heading(fig: Figure, text: str, xlabel: str | None = None, ylabel: str | Non
 
 
 def panels(
-    count: int,
-    width: float,
-    height: float,
-    extra: float,
-    rows: int | None = None,
-    sharex: bool = False,
-    sharey: bool = False,
+    count: int, width: float, height: float, extra: float, rows: int | None = None, **shared: Any
 ) -> tuple[Figure, list[Axes], list[Axes]]:
     """Small multiples, at most three in a row: the figure, its panels, and empty places for a legend.
 
     Sizes are in inches; `extra` is the height of heading and legend. The lowest panel of each column has the
-    labels of its ticks.
+    labels of its ticks. `shared`: sharex and sharey.
     """
     rows = rows or -(-count // (2 if count == 4 else 3))
     columns = -(-count // rows)
     fig = new_figure(width * columns, height * rows + extra)
-    axes = fig.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey).ravel().tolist()
+    axes = fig.subplots(rows, columns, squeeze=False, **shared).ravel().tolist()
     for ax in axes[max(0, count - columns) : count]:
         ax.tick_params(labelbottom=True)
     for ax in axes[count:]:
@@ -228,9 +206,7 @@ def panels(
     return fig, axes[:count], axes[count:]
 
 
-def legend(
-    fig: Figure, handles: Sequence[Artist], empty: Sequence[Axes] = (), columns: int | None = None
-) -> None:
+def legend(fig: Figure, handles: Sequence[Artist], empty: Sequence[Axes] = (), columns: int = 0) -> None:
     """A legend in the first empty place of `panels`, else below all panels."""
     if empty:
         empty[0].legend(handles=handles, loc="center left")
@@ -241,8 +217,7 @@ def legend(
 
 def mark(label: str, color: str = SOFT, marker: str = "o", **line: Any) -> Line2D:
     """An entry of a legend: a mark, or a line where `linestyle` is given."""
-    line = {"linestyle": "", **line}
-    return Line2D([], [], color=color, label=label, marker=marker, **line)
+    return Line2D([], [], color=color, label=label, marker=marker, **{"linestyle": "", **line})
 
 
 def class_marks(classes: Sequence[str]) -> list[Line2D]:
@@ -286,27 +261,27 @@ def with_ends(table: pd.DataFrame) -> pd.DataFrame:
     dot without a bar.
     """
     ends = ["value", "low", "high"]
-    return table.melt([name for name in table if name not in ends], ends, "end", "estimate")
+    return table.melt(table.columns.difference(ends), ends, "end", "estimate")
 
 
 def interval_rows(
     ax: Axes,
     table: pd.DataFrame,
-    shades: Sequence[str],
+    shades: Names,
     percent: bool = True,
     number: str = "{:.1f}%",
     above: bool = False,
-    bounded: bool = True,
 ) -> None:
     """Rows of label, value, low, high as dots with bars, from the top down.
 
-    The value is written as `number` at the right, or `above` its dot where another panel begins there; ""
-    leaves it out. The bar of a share ends at 0 and 100 %, though an interval by Student's t may not; a
-    difference of shares is not `bounded`. A value without an interval is a hollow dot.
+    `percent`: shares, shown times 100, whose bars end at 0 and 100 %, though an interval by Student's t may
+    not. The value is written as `number` at the right, or `above` its dot where another panel begins there; ""
+    leaves it out. A value without an interval is a hollow dot.
     """
     labels = list(table["label"])
     numbers = table[["value", "low", "high"]] * (100 if percent else 1)
-    numbers[["low", "high"]] = numbers[["low", "high"]].clip(*((0, 100) if percent and bounded else ()))
+    if percent:
+        numbers[["low", "high"]] = numbers[["low", "high"]].clip(0, 100)
     sns.pointplot(
         with_ends(numbers.assign(label=labels)), x="estimate", y="label", hue="label", order=labels,
         hue_order=labels, palette=list(shades), markersize=8, err_kws={"linewidth": 2.4, "alpha": 0.55}, ax=ax,
@@ -334,13 +309,9 @@ PLACES = [
 
 
 def name_points(
-    ax: Axes,
-    names: Iterable[tuple[str, str, float, float]],
-    avoid: Iterable[Bbox] = (),
-    line: bool = False,
-    **text: Any,
+    ax: Axes, names: Iterable[Place], avoid: Iterable[Bbox] = (), line: bool = False, **text: Any
 ) -> None:
-    """Write names (text, colour, x, y) near points, so that none covers another or leaves the axes.
+    """Write names near points, so that none covers another or leaves the axes.
 
     Limits and scales of the axes must be final. `avoid`: boxes in pixels that no name may cover. `line`: draw a
     thin line from each name to its point.

@@ -47,9 +47,7 @@ def nearest_wrong_center(nearest: np.ndarray, classes: Sequence[str]) -> Figure:
 
 
 @style.styled
-def dimension_weights(
-    weights: np.ndarray, labels: Sequence[int] | np.ndarray, classes: Sequence[str]
-) -> Figure:
+def dimension_weights(weights: np.ndarray, labels: style.Labels, classes: Sequence[str]) -> Figure:
     """Element-wise coefficients [N,D], ≥ 0: mean over all faces, and each class's difference from it.
 
     Dimensions are sorted by the mean over all faces.
@@ -68,6 +66,7 @@ def dimension_weights(
     top.fill_between(places, *spread, color="#d5d6ea", linewidth=0, label="90 % of the faces")
     top.plot(places, mean[order], color=style.SERIES[0], label="mean over all faces")
     top.set(ylabel="coefficient", ylim=(0, max(1.0, 1.25 * float(spread[1].max()))))
+    top.set(title="Which dimensions the element-wise coefficients keep")
     top.grid(axis="y")
     top.legend(loc="upper right", ncols=2)
     limit = max(float(np.abs(apart).max()), 1e-6)
@@ -77,7 +76,6 @@ def dimension_weights(
     ticks = range(0, len(mean), 20)
     low.set_xticks([at + 0.5 for at in ticks], [str(at) for at in ticks])
     low.set_xlabel("dimension of the embedding, sorted by its mean coefficient")
-    top.set_title("Which dimensions the element-wise coefficients keep")
     return fig
 
 
@@ -99,9 +97,8 @@ def negatives_in_plane(
             ends = np.stack([negative, centers[source]]).T
             ax.plot(*ends, color=shades[source], linewidth=1.1, linestyle=(0, (2, 2)), zorder=2)
         ax.scatter(*centers.T, c=shades, s=190, **STAR)
-        ax.annotate(
-            "own", centers[label], (0, 9), textcoords="offset points", ha="center", path_effects=style.HALO
-        )
+        above: dict[str, Any] = {"xytext": (0, 9), "textcoords": "offset points", "ha": "center"}
+        ax.annotate("own", centers[label], path_effects=style.HALO, **above)
         ax.plot(*x, "o", color=style.INK, markersize=8, zorder=5)
         ax.plot(*negative, "X", color=style.INK, markersize=10, markeredgecolor="white", zorder=5)
         distance = float(((x - negative) ** 2).sum())

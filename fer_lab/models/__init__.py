@@ -12,16 +12,3 @@ from fer_lab.models.method import (
 )
 from fer_lab.models.recipes import Recipe
 from fer_lab.models.weights import shipped_models
-
-__all__ = [
-    "TITLES",
-    "Method",
-    "Recipe",
-    "create_model",
-    "list_models",
-    "method_class",
-    "model_options",
-    "output_shapes",
-    "register_method",
-    "shipped_models",
-]

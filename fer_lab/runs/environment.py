@@ -20,8 +20,7 @@ from fer_lab._device import device_name
 def environment() -> dict[str, Any]:
     """Where this process runs: python, torch, fer_lab, commit, device, cpu, cores, threads.
 
-    `commit` is the checkout's commit with "+changes" where the package's code differs from it, and ""
-    for an installed package.
+    `commit` is the checkout's, with "+changes" where the package's code differs; "" for an installed package.
     """
     return {**_machine(), "threads": torch.get_num_threads()}
 
@@ -49,14 +48,9 @@ def _commit(root: Path) -> str:
         return ""
 
     def git(*arguments: str) -> str:
-        return subprocess.run(
-            # Without optional locks: a run must not stand in the way of somebody's commit.
-            ["git", "--no-optional-locks", "-C", str(root), *arguments],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        ).stdout.strip()
+        # Without optional locks: a run must not stand in the way of somebody's commit.
+        command = ["git", "--no-optional-locks", "-C", str(root), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
     try:
         return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--", "fer_lab") else "")
@@ -65,12 +59,9 @@ def _commit(root: Path) -> str:
 
 
 def portable_command(command: str | Sequence[str] | None = None) -> str:
-    """A command as others can run it: the folder in the variable FER_DATA is written `$FER_DATA`.
+    """A command, by default this process's own, as others can run it: FER_DATA's folder becomes `$FER_DATA`.
 
     A relative folder stays, since it may be a word of another meaning, such as the name of a data set.
-
-    Args:
-        command: a line, or its words; None is this process's own.
     """
     if command is None:
         program = Path(sys.argv[0])

@@ -102,12 +102,7 @@ class Predictions:
 
     @classmethod
     def load(cls, path: str | Path) -> "Predictions":
-        """Read what `save` wrote.
-
-        Raises:
-            FileNotFoundError: no such file.
-            ValueError: a damaged or foreign file.
-        """
+        """Read what `save` wrote; FileNotFoundError without it, ValueError for a damaged or foreign file."""
         with _opened(Path(path)) as data:
             values = _read(data, PARTS)
             return cls(**values | {"embeddings": values["embeddings"] if values["embeddings"].size else None})
@@ -118,11 +113,7 @@ class Answers:
     """The class that a run named for each face: all that a results store keeps of its predictions.
 
     Probabilities would be nine tenths of the store, which is committed with every new run. What needs them,
-    such as the calibration error, is among the metrics.
-
-    Attributes:
-        predicted, labels: int64 [N], indices into `classes`.
-        classes, name, fingerprint, rows: as in `Predictions`.
+    such as the calibration error, is among the metrics. The attributes are those of `Predictions`.
     """
 
     predicted: np.ndarray
@@ -148,11 +139,7 @@ class Answers:
 
 
 def _read(data: "np.lib.npyio.NpzFile", parts: Sequence[str], prefix: str = "") -> dict[str, Any]:
-    """Those members of an open file that begin with a prefix; exactly `parts` are expected.
-
-    Raises:
-        ValueError: a part is missing, damaged, or not known.
-    """
+    """Those members of an open file that begin with a prefix; others than `parts` are a ValueError."""
     names = {key.removeprefix(prefix): key for key in data.files if key.rpartition("/")[0] == prefix[:-1]}
     if set(names) != set(parts):
         raise ValueError(f"expected the parts {', '.join(parts)}, got {', '.join(names) or 'none'}")
@@ -180,15 +167,7 @@ def save_together(path: str | Path, answers: Mapping[str, Answers]) -> None:
 
 
 def load_together(path: str | Path, only: str | None = None) -> dict[str, Answers]:
-    """Read what `save_together` wrote.
-
-    Args:
-        only: the one run to read; None reads all.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: a damaged or foreign file.
-    """
+    """Read what `save_together` wrote, of all runs or of `only` one; raises as `Predictions.load`."""
     with _opened(Path(path)) as data:
         found: dict[str, Answers] = {}
         shared: dict[str, dict[str, Any]] = {}

@@ -32,11 +32,7 @@ MAX_JSON = 2**22
 
 
 def _check_plain(value: Any, where: str) -> int:
-    """Bytes of the tensors in nested plain data.
-
-    Raises:
-        ValueError: something that `torch.load(weights_only=True)` would refuse to read back.
-    """
+    """Bytes of the tensors in nested data; ValueError for what `torch.load(weights_only=True)` refuses."""
     if isinstance(value, torch.Tensor):
         return value.nbytes
     if isinstance(value, dict):
@@ -54,24 +50,15 @@ class Run:
     """The folder of one training. Nothing is made on disk before something is saved.
 
     `config.json`, `environment.json`, `history.csv` (a row an epoch), `checkpoint.pt` (to resume from),
-    `weights.safetensors` (the result), `predictions.npz`, `figures/`.
-
-    Attributes:
-        folder: its path.
-
-    Args:
-        locked_by_launcher: the process that started this one holds the lock.
+    `weights.safetensors` (the result), `predictions.npz`, `figures/`. `locked_by_launcher`: the process that
+    started this one holds the lock.
     """
 
     # In the order in which they are deleted: without weights no run is finished, and without its environment
     # none is known as one.
     FILES = (
-        "weights.safetensors",
-        "checkpoint.pt",
-        "predictions.npz",
-        "history.csv",
-        "config.json",
-        "environment.json",
+        *("weights.safetensors", "checkpoint.pt", "predictions.npz"),
+        *("history.csv", "config.json", "environment.json"),
     )
 
     def __init__(self, folder: str | Path, *, locked_by_launcher: bool = False):
@@ -90,16 +77,18 @@ class Run:
     def lock(self) -> Iterator[None]:
         """Keep other processes from writing here: `with run.lock(): …`. Also clears half-written files.
 
-        Inside, the same object may lock again, which does nothing.
-
-        Raises:
-            RunBusyError: another process has it; the lock of one that died is free.
-            ValueError: the folder has files of these names that are not of a run.
+        Inside, the same object may lock again, which does nothing. RunBusyError is raised where another process
+        has it; the lock of one that died is free. Files of a run's names that are not of a run: ValueError.
         """
         if self._locked:
             yield
             return
-        self._check_own()
+        # Every run has written its environment first.
+        there = [name for name in self.FILES if is_file(self.folder / name)]
+        if there and "fer_lab" not in self.environment:
+            raise ValueError(
+                f"{self.folder / there[0]} is not of a run here; choose another folder, or move the file away"
+            )
         with locked(self.folder / ".lock") as self._lock:
             self._locked = True
             try:
@@ -111,14 +100,6 @@ class Run:
     def lock_file(self) -> list[int]:
         """The open file that holds the lock, for `parallel.launch`; none where there is no lock."""
         return [] if self._lock is None else [self._lock.file.fileno()]
-
-    def _check_own(self) -> None:
-        # Every run has written its environment first.
-        there = [name for name in self.FILES if is_file(self.folder / name)]
-        if there and "fer_lab" not in self.environment:
-            raise ValueError(
-                f"{self.folder / there[0]} is not of a run here; choose another folder, or move the file away"
-            )
 
     def _path(self, name: str) -> Path:
         """The path of a file that is about to be written."""
@@ -134,25 +115,18 @@ class Run:
     @property
     def config(self) -> dict:
         """Model, recipe, data, command and request of the training; {} before they were saved."""
-        return self._read("config.json")
+        return read_json(self.folder / "config.json", MAX_JSON)
 
     @property
     def environment(self) -> dict:
         """Where it ran; {} before the config was saved."""
-        return self._read("environment.json")
-
-    def _read(self, name: str) -> dict:
-        path = self.folder / name
-        return read_json(path) if is_file(path, MAX_JSON) else {}
+        return read_json(self.folder / "environment.json", MAX_JSON)
 
     def save_config(self, config: dict) -> None:
         """Write config.json, and environment.json beside it.
 
-        Args:
-            config: plain data: `**model_card(model)`, recipe, dataset, fingerprint, command, …
-
-        Raises:
-            CheckpointError: the folder already holds a checkpoint or weights of another model.
+        The config is plain data: `**model_card(model)`, recipe, dataset, fingerprint, command, … A folder that
+        already holds a checkpoint or weights of another model raises CheckpointError.
         """
         if any((self.folder / name).exists() for name in ("checkpoint.pt", "weights.safetensors")):
             check_identity(self.config, config, IDENTITY, self.folder, "this training")
@@ -169,14 +143,9 @@ class Run:
         write_csv(self._path("history.csv"), history)
 
     def save_checkpoint(self, state: dict) -> None:
-        """Replace checkpoint.pt.
+        """Replace checkpoint.pt by nested dicts and lists of tensors, numbers and text.
 
-        Args:
-            state: nested dicts and lists of tensors, numbers and text.
-
-        Raises:
-            ValueError: anything else in it.
-            DiskFullError: no space; the previous checkpoint stays.
+        Anything else in it raises ValueError. On a full disk, DiskFullError, the previous checkpoint stays.
         """
         needed = _check_plain(state, "state")
         identity = {key: value for key, value in self.config.items() if key in IDENTITY}
@@ -190,8 +159,7 @@ class Run:
     def load_checkpoint(self) -> dict | None:
         """The state that `save_checkpoint` wrote, on the CPU; None if there is none.
 
-        Raises:
-            CheckpointError: a damaged or foreign file, or one of another model than config.json's.
+        A damaged or foreign file, or one of another model than config.json's, raises CheckpointError.
         """
         path = self.folder / "checkpoint.pt"
         if not is_file(path):
@@ -246,9 +214,8 @@ class Run:
 def weights_file(path: Path | str) -> Path:
     """The file of weights of a run's folder, or of a bundled model (`dan`, `synthetic/dan`); a file is itself.
 
-    Raises:
-        ValueError: an empty name, one that no disk can have, or that of no bundled model.
-        PermissionError: a folder on the way is closed.
+    A name that is empty, that no disk can have, or of no bundled model raises ValueError; a closed folder
+    PermissionError.
     """
     given, path = path, Path(path)
     try:
@@ -262,14 +229,8 @@ def weights_file(path: Path | str) -> Path:
 
 
 def open_model(path: Path | str) -> Method:
-    """The trained model in a run's folder, in a file of weights, or a bundled one: `dan`, `synthetic/dan`.
+    """The trained model in a run's folder, in a file of weights, or a bundled one, in eval mode on the CPU.
 
-    Returns:
-        The model in eval mode on the CPU.
-
-    Raises:
-        FileNotFoundError: nothing at the path.
-        PermissionError: a folder on the way is closed.
-        ValueError: there is no bundled model of that name, or the file cannot be read.
+    Raises what `weights_file` does; FileNotFoundError for nothing at the path, ValueError for a damaged file.
     """
     return load_model(weights_file(path))

@@ -85,29 +85,17 @@ class ResultsStore:
         self.folder = Path(folder)
 
     def runs(self) -> pd.DataFrame:
-        """One row a run, sorted by what identifies it; `request` is the training as JSON.
-
-        Raises:
-            ValueError: the file is damaged, or has two rows of one run.
-        """
+        """One row a run, sorted by `KEYS`; a damaged file, or two rows of one run, raise ValueError."""
         return self._read("runs.csv", self.RUNS, self.KEYS)
 
     def metrics(self) -> pd.DataFrame:
-        """Columns id, metric, class ("" for all), value, low, high.
-
-        Raises:
-            ValueError: a file is damaged, or has two rows of one number.
-        """
+        """Columns id, metric, class ("" for all), value, low, high; raises as `runs`."""
         table = self._read("metrics.csv", self.METRICS, ("id", "metric", "class"))
         # runs.csv is written last, so numbers without a run there come from a recording that was interrupted.
         return table[table["id"].isin(self.runs()["id"])].reset_index(drop=True)
 
-    def curves(self, of: "Requests") -> pd.DataFrame:
-        """Accuracy on held-out training faces by epoch: columns variant, seed, epoch, holdout_accuracy.
-
-        Raises:
-            ValueError: as `runs`.
-        """
+    def curves(self, of: Requests) -> pd.DataFrame:
+        """Accuracy on held-out training faces by epoch: columns variant, seed, epoch, holdout_accuracy."""
         table = self._read("curves.csv", self.CURVES, ("id", "epoch"))
         return self.rows(of)[["id", "variant", "seed"]].merge(table, on="id").drop(columns="id")
 
@@ -120,12 +108,7 @@ class ResultsStore:
         return table
 
     def answers(self, run_id: str) -> Answers:
-        """The class that a run named for each face.
-
-        Raises:
-            ValueError: no run of that id.
-            FileNotFoundError: a run recorded without predictions.
-        """
+        """The class that a run named for each face; FileNotFoundError for a run recorded without."""
         runs = self.runs().set_index("id")
         if run_id not in runs.index:
             raise ValueError(f"no run {run_id!r} in {self.folder}; there are {', '.join(runs.index)}")
@@ -138,16 +121,9 @@ class ResultsStore:
         return self.folder / "predictions" / f"{_safe(dataset)}-{_safe(split)}.npz"
 
     def check(self, **key: Any) -> str:
-        """Check before a training that its row can be recorded after it.
+        """Check before a training that its row, with these values of `KEYS`, can be recorded → the run's id.
 
-        Args:
-            key: the values of `KEYS`.
-
-        Returns:
-            The id of the run.
-
-        Raises:
-            ValueError: a file of the store is damaged, a text cannot be recorded, or another run has the id.
+        A damaged file, a text that cannot be recorded, or another run of the same id raises ValueError.
         """
         if self.folder.resolve() == PACKAGE / "results":
             raise ValueError(
@@ -168,59 +144,41 @@ class ResultsStore:
     def record(
         self,
         *,
-        method: str,
-        size: str,
-        variant: str,
-        dataset: str,
-        fingerprint: str,
-        split: str,
-        seed: int,
-        minutes: float,
-        device: str,
-        command: str,
-        request: str,
         metrics: pd.DataFrame,
         predictions: Predictions | None = None,
         holdout: Sequence[float] = (),
+        **facts: Any,
     ) -> str:
-        """Write one finished run; the same method, size, variant, data set, split and seed replace theirs.
+        """Write one finished run → its id; a run with the same `KEYS` is replaced.
 
         Args:
-            command: reproduces the run; the reader's data folder in it becomes `$FER_DATA`.
-            request: the training as JSON, which tells it from others; `command` is a rendering of it.
             metrics: as `evaluation.evaluate` gives them; low, high and class may be missing.
             holdout: accuracy on held-out training faces after each epoch.
-
-        Returns:
-            The run's id.
+            facts: the other columns of `RUNS`, but id, versions and commit. `command` reproduces the run; the
+                reader's data folder in it becomes `$FER_DATA`. `request` is the training as JSON, which tells
+                it from others.
 
         Raises:
-            ValueError: metrics without metric or value, or as `check`.
+            ValueError: metrics without metric or value, facts missing or not known, or as `check`.
             RunBusyError: another process holds the store for a minute.
         """
         if missing := {"metric", "value"} - set(metrics.columns):
             raise ValueError(f"metrics need the columns metric and value; {', '.join(sorted(missing))} missing")
+        if wrong := set(facts) ^ (set(self.RUNS) - {"id", "versions", "commit"}):
+            raise ValueError(f"missing from the facts of a run, or unknown: {', '.join(sorted(wrong))}")
         here = environment()
-        row: dict[str, Any] = {
-            "method": method,
-            "size": size,
-            "variant": variant,
-            "dataset": dataset,
-            "fingerprint": fingerprint,
-            "split": split,
-            "seed": int(seed),
-            "minutes": round(float(minutes), 2),
-            "device": device,
+        row = facts | {
+            "seed": int(facts["seed"]),
+            "minutes": round(float(facts["minutes"]), 2),
             "versions": f"fer_lab {here['fer_lab']}, torch {here['torch']}, python {here['python']}",
             "commit": here["commit"],
-            "command": portable_command(command),
-            "request": request,
+            "command": portable_command(facts["command"]),
         }
         check_texts(row)
         numbers = metrics.reindex(columns=list(self.METRICS))
         numbers["class"] = numbers["class"].fillna("").astype(str)
         check_texts({f"class {i}": name for i, name in enumerate(numbers["class"].unique())})
-        path = self._predictions_path(dataset, split)
+        path = self._predictions_path(row["dataset"], row["split"])
         with locked(self.folder / ".lock", wait=60):
             if path.parent.is_dir():
                 remove_leftovers(path.parent.iterdir())
@@ -252,13 +210,9 @@ class ResultsStore:
     # Over seeds
 
     def rows(self, of: Requests | None = None, **where: Any) -> pd.DataFrame:
-        """Rows of runs.csv: of some requests in their order, or all, where columns have the given values.
+        """Rows of runs.csv: of some requests in their order, or all, where column=value or column=[values].
 
-        Args:
-            where: column=value, or column=[values].
-
-        Raises:
-            ValueError: a column that runs do not have.
+        A column that runs do not have raises ValueError.
         """
         runs = self.runs()
         self._check_columns(where)
@@ -291,7 +245,6 @@ class ResultsStore:
         self,
         metric: str = "accuracy",
         *,
-        of: Requests | None = None,
         by: Sequence[str] = ("method", "variant"),
         classes: Sequence[str] = ("",),
         **where: Any,
@@ -304,20 +257,17 @@ class ResultsStore:
 
         Args:
             metric: in the store, such as "accuracy" or "within_between".
-            of: the requests whose runs are shown, in their order; None shows all, in the store's order.
+            where: `of` and the conditions of `rows`.
             by: columns of runs.csv; runs that agree in them differ in their seeds and are averaged.
             classes: averaged within each run first; "" is the number for all classes.
-            where: further conditions, column=value or column=[values].
 
         Returns:
             Columns `by`, mean, low, high, seeds. For a single seed low and high are the stored interval over
-            faces (NaN for several classes). Runs that the store lacks are left out.
-
-        Raises:
-            ValueError: a metric that the store does not have, or a column that runs do not have.
+            faces (NaN for several classes). Runs that the store lacks are left out; a metric that it lacks,
+            or an unknown column of runs, raises ValueError.
         """
         self._check_columns(by)
-        runs = self._values(metric, self.rows(of, **where), classes)
+        runs = self._values(metric, self.rows(**where), classes)
         rows = []
         for group, part in runs.groupby(list(by), sort=False):
             mean, low, high = seed_interval(part["value"])
@@ -327,24 +277,13 @@ class ResultsStore:
         return pd.DataFrame(rows, columns=[*by, "mean", "low", "high", "seeds"])
 
     def paired(
-        self,
-        metric: str,
-        a: Side,
-        b: Side,
-        *,
-        of: Requests | None = None,
-        classes: Sequence[str] = ("",),
-        **where: Any,
+        self, metric: str, a: Side, b: Side, *, classes: Sequence[str] = ("",), **where: Any
     ) -> pd.DataFrame:
-        """The seeds that both sides have: index seed; columns a, b, id_a, id_b.
-
-        Args:
-            a, b, metric, of, classes, where: as in `difference`, which raises the same errors.
-        """
+        """The seeds that both sides have: index seed; columns a, b, id_a, id_b. The rest as in `difference`."""
         sides = []
         for side in (a, b):
-            columns = {"variant": side} if isinstance(side, str) else dict(side)
-            part = self._values(metric, self.rows(of, **where, **columns), classes)
+            columns: dict[str, Any] = {"variant": side} if isinstance(side, str) else dict(side)
+            part = self._values(metric, self.rows(**where, **columns), classes)
             if part["seed"].duplicated().any():
                 raise ValueError(f"{_title(side)} has several runs of one seed; narrow it down by more columns")
             sides.append(part.set_index("seed")[["value", "id"]])
@@ -352,14 +291,7 @@ class ResultsStore:
         return both.rename(columns={"value_a": "a", "value_b": "b"}).dropna(subset=["a", "b"])
 
     def difference(
-        self,
-        metric: str,
-        a: Side,
-        b: Side,
-        *,
-        of: Requests | None = None,
-        classes: Sequence[str] = ("",),
-        **where: Any,
+        self, metric: str, a: Side, b: Side, *, classes: Sequence[str] = ("",), **where: Any
     ) -> Difference:
         """How much a metric of `a` is above that of `b`, paired by seed.
 
@@ -371,12 +303,12 @@ class ResultsStore:
 
         Args:
             a, b: a variant's name, or columns with their values, such as {"method": "poster"}.
-            metric, of, classes, where: as in `table`.
+            metric, classes, where: as in `table`, with its errors.
 
         Raises:
-            ValueError: as `table`; or `a` or `b` has several runs of one seed, so it is more than one variant.
+            ValueError: `a` or `b` has several runs of one seed, so it is more than one variant.
         """
-        both = self.paired(metric, a, b, of=of, classes=classes, **where)
+        both = self.paired(metric, a, b, classes=classes, **where)
         kind = " of ".join(filter(None, (metric.replace("_", " "), ", ".join(filter(None, classes)))))
         if both.empty:
             text = f"Not measured yet: {kind}, {_title(a)} against {_title(b)}."
@@ -384,18 +316,13 @@ class ResultsStore:
         mean, low, high, p, seeds = paired_difference(both["a"], both["b"])
         scale, unit = (100, " points") if SHARES.fullmatch(metric) else (1, "")
         digits = 1 if scale == 100 else 3
-        size, ends = (
-            f"{scale * mean:+.{digits}f}{unit}",
-            f"[{scale * low:+.{digits}f}, {scale * high:+.{digits}f}]",
-        )
-        facts = (
-            f"95 % interval {ends}, paired over {seeds} seeds, p = {p:.2g}" if seeds > 1 else "a single seed"
-        )
+        ends = f"[{scale * low:+.{digits}f}, {scale * high:+.{digits}f}]"
+        facts = f"95 % interval {ends}, paired over {seeds} seeds, p = {p:.2g}"
+        found = f"{scale * mean:+.{digits}f}{unit} ({facts if seeds > 1 else 'a single seed'})."
         if seeds > 1 and not low <= 0 <= high:
-            word = "higher" if mean > 0 else "lower"
-            text = f"{_title(a)} has a {word} {kind} than {_title(b)}: {size} ({facts})."
+            text = f"{_title(a)} has a {'higher' if mean > 0 else 'lower'} {kind} than {_title(b)}: {found}"
         else:
-            text = f"Not decided by these runs: {kind}, {_title(a)} against {_title(b)}: {size} ({facts})."
+            text = f"Not decided by these runs: {kind}, {_title(a)} against {_title(b)}: {found}"
         return Difference(mean, low, high, p, seeds, text)
 
 
@@ -405,11 +332,7 @@ def _title(side: Side) -> str:
 
 
 def check_texts(texts: Mapping[str, Any]) -> None:
-    """Check that texts come back from a table as they were, and that those of a key go into a file's name.
-
-    Raises:
-        ValueError: a control character or half a character in a text, or more than 60 characters in a key's.
-    """
+    """Raise ValueError for a control or half character in a text, or more than 60 characters in a key's."""
     for name, text in texts.items():
         if isinstance(text, str) and any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text):
             raise ValueError(f"{name} {text!r} has a control character; take another name")
@@ -425,8 +348,7 @@ def _safe(text: str) -> str:
 def results_folder() -> Path:
     """The results store that the notebooks show and that their full profile fills.
 
-    FER_LAB_RESULTS in the environment names it. Without that it is figures/results in a checkout, else the
-    package's copy.
+    That is FER_LAB_RESULTS in the environment, else figures/results in a checkout, else the package's copy.
     """
     if named := os.environ.get("FER_LAB_RESULTS"):
         return Path(named)

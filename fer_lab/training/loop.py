@@ -51,11 +51,8 @@ def fit(
     """Train a model in place and write everything down in a run's folder.
 
     Args:
-        model: the method; its weights change.
-        train: faces to learn from.
         valid: faces whose accuracy is added to the history after every epoch; they choose nothing.
             For an honest number, hold them out of the training faces.
-        recipe: how the model is trained.
         run_dir: the run's folder, created if absent; or a run, whose lock may be held already.
         resume: continue from the folder's checkpoint if it has one; False starts from the beginning.
         device: "auto", "cpu", "cuda", "mps" or an accelerator name that Fabric knows; each of several processes
@@ -144,11 +141,8 @@ def _train(
             bar.set_postfix(scores)
             if progress is None:
                 shown = "".join(f", {key.replace('_', ' ')} {value}" for key, value in scores.items())
-                loss = f"loss {row['total']:.3f}"
-                note(
-                    bar,
-                    f"{state.model.name}: epoch {epoch + 1} of {recipe.epochs}, {seconds:.0f} s, {loss}{shown}",
-                )
+                took = f"{seconds:.0f} s, loss {row['total']:.3f}{shown}"
+                note(bar, f"{state.model.name}: epoch {epoch + 1} of {recipe.epochs}, {took}")
             if on_epoch is not None:
                 with evaluating(state.kept):
                     on_epoch(state.kept, epoch + 1)

@@ -25,23 +25,15 @@ if TYPE_CHECKING:
 class TrainingState:
     """Everything that a training changes, built for a model, faces and a recipe.
 
-    The model moves to Fabric's device.
+    The model moves to Fabric's device. Several processes and fewer faces than a batch raise ValueError.
 
     Attributes:
-        fabric: device, precision, and the other processes.
-        recipe: how the model is trained.
         identity: model, recipe, faces and origin as plain data; a checkpoint belongs to the training with
             the same.
-        model: the method itself.
         wrapped: the method as Fabric runs it; gradients are averaged over the processes.
-        loader: batches of the training faces.
         optimizer: the recipe's optimiser, inside SAM where the recipe has it.
-        schedule: changes the learning rate.
         average: running average of the weights; None where the recipe has none.
         history: a row for each epoch done.
-
-    Raises:
-        ValueError: several processes and fewer faces than a batch.
     """
 
     def __init__(
@@ -128,9 +120,7 @@ class TrainingState:
     def restore(self, checkpoint: dict[str, Any], run: Run) -> None:
         """Continue from what `checkpoint` gave and the run's folder kept.
 
-        Raises:
-            ValueError: it belongs to another training.
-            CheckpointError: it does not hold what this training needs.
+        One of another training raises ValueError, one that lacks what this one needs CheckpointError.
         """
         base = base_optimizer(self.optimizer)
         try:
@@ -171,11 +161,7 @@ class TrainingState:
             )
 
     def check_finite(self) -> None:
-        """Check after an epoch that its last step has not ruined the weights, which no loss has seen yet.
-
-        Raises:
-            TrainingDivergedError: a weight or a buffer is not finite.
-        """
+        """TrainingDivergedError where an epoch's last step ruined the weights, which no loss has seen yet."""
         for name, tensor in [*self.model.state_dict().items(), *self.kept.state_dict().items()]:
             if not tensor.isfinite().all():
                 raise TrainingDivergedError(

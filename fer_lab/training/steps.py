@@ -1,7 +1,5 @@
 """One step of training: forward, backward, and the optimiser, plain or sharpness-aware; and its losses."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -33,10 +31,15 @@ def take_step(
     optimizer.zero_grad(set_to_none=True)
     fabric.backward(losses["total"])
     if sam is not None:
+        from pytorch_optimizer import disable_running_stats, enable_running_stats
+
         sam.first_step(zero_grad=True)
         # The second pass sees moved weights that are about to be undone.
-        with batchnorm_statistics_off(model):
+        disable_running_stats(model)
+        try:
             fabric.backward(_losses(fabric, model, batch)["total"])
+        finally:
+            enable_running_stats(model)
     if recipe.clip_norm:
         nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
     if sam is not None:
@@ -58,20 +61,6 @@ def _losses(fabric: "Fabric", model: Method, batch: FaceBatch) -> dict[str, torc
             f"BatchNorm has nothing to compare in a batch of {len(batch)}; set batch_size to 2 or more, "
             "and have as many faces"
         ) from error
-
-
-@contextmanager
-def batchnorm_statistics_off(model: nn.Module) -> Iterator[None]:
-    """Keep the running statistics of every BatchNorm unchanged while the block runs."""
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    momenta = [m.momentum for m in norms]
-    try:
-        for m in norms:
-            m.momentum = 0.0
-        yield
-    finally:
-        for m, momentum in zip(norms, momenta, strict=True):
-            m.momentum = momentum
 
 
 def make_optimizer(model: Method, recipe: Recipe) -> torch.optim.Optimizer:
@@ -117,12 +106,8 @@ def make_schedule(
 def read_losses(steps: list[tuple[float, dict[str, torch.Tensor]]], last: int) -> dict[str, float]:
     """Sums of the loss terms of some steps, transferred from the device at once.
 
-    Args:
-        steps: (learning rate, loss terms) of consecutive steps.
-        last: number of the last of them in the training, from 1.
-
-    Raises:
-        TrainingDivergedError: a term is not finite.
+    `steps`: (learning rate, loss terms) of consecutive steps, of which the training's `last`-th, from 1, is the
+    last. A term that is not finite raises TrainingDivergedError.
     """
     names = list(steps[0][1])
     table = torch.stack([torch.stack([losses[name].float() for name in names]) for _, losses in steps]).cpu()

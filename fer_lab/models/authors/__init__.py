@@ -6,5 +6,3 @@ the papers start.
 
 from fer_lab.models.authors.conversion import convert, order_scores, start_from_trunk, start_from_weights
 from fer_lab.models.authors.loading import LoadReport, load_official
-
-__all__ = ["LoadReport", "convert", "load_official", "order_scores", "start_from_trunk", "start_from_weights"]
