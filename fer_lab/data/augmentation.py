@@ -35,11 +35,7 @@ def check_number(name: str, value: object) -> None:
 class Augmentation:
     """Random changes of a training face, drawn for every face by itself; the default changes nothing.
 
-    Raises:
-        ValueError: a value out of range.
-
-    Example:
-        >>> Augmentation(flip=0.5, rotation=10, erasing_p=0.25)
+    Such as `Augmentation(flip=0.5, rotation=10, erasing_p=0.25)`. Raises ValueError for a value out of range.
     """
 
     flip: float = 0.0  # probability of a mirror image

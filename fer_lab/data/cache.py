@@ -237,12 +237,9 @@ def build_cache(name: str, root: Path, sources: Sequence[Source], size: int | No
     """Decode all pictures into a new cache that replaces an older one of the same set and size.
 
     The pixels are written as they are decoded, so memory holds a few hundred pictures at a time. Several
-    processes may build caches in one folder at the same time.
-
-    Raises:
-        DiskFullError: no space; if the free space is known, this is raised before any picture is decoded.
-        OSError: the folder cannot be written.
-        DataError: picture files changed during the build.
+    processes may build caches in one folder at the same time. Raises DiskFullError, before any picture is
+    decoded if the free space is known, OSError if the folder cannot be written, and DataError for picture files
+    that changed during the build.
     """
     card, key = _card(name, root, size), cache_key(sources, size)
     folder = card.parent

@@ -25,10 +25,8 @@ class FaceSet:
     """Faces, their labels, and everything else that is known about them.
 
     The pixels exist once: `subset`, `split` and `holdout` share `storage` and keep row numbers. `take` reads
-    pixels, and copies only the faces that it returns.
-
-    Raises:
-        ValueError: a wrong shape, a label or split out of range, or a field of another length.
+    pixels, and copies only the faces that it returns. Raises ValueError for a wrong shape, a label or split out
+    of range, or a field of another length.
     """
 
     storage: torch.Tensor  # uint8 [M,3,S,S], possibly a read-only memory map on disk

@@ -78,11 +78,9 @@ def draw_partners(
 class Loader:
     """Iterate over a FaceSet as `FaceBatch`es on a device.
 
-    `epoch` is the one that the next iteration draws for; `examples` and `steps` are those of one epoch.
-
-    Raises:
-        ValueError: an unknown kind or sampler, an empty set, soft targets without votes, or a batch that does
-            not divide among the processes.
+    `epoch` is the one that the next iteration draws for; `examples` and `steps` are those of one epoch. Raises
+    ValueError for an unknown kind or sampler, an empty set, soft targets without votes, or a batch that does
+    not divide among the processes.
 
     Example:
         >>> for batch in Loader(faces, batch_size=64, size=56):

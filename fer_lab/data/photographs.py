@@ -103,11 +103,8 @@ def open_image(source: Source) -> Image.Image:
     The source is a file, a file's content, an opened picture, or an array, uint8 [H,W,3] in RGB order or [H,W].
     The content decides the format: PNG, JPEG, BMP, GIF, WebP, TIFF or PPM, and HEIC where pillow-heif is
     installed. An animation gives its first frame. A JPEG of more than 50 million pixels, up to 200 million, is
-    decoded at a half or a quarter of its width and height.
-
-    Raises:
-        DataError: missing, too large, truncated, or not a picture in one of these formats.
-        TypeError: another kind of source.
+    decoded at a half or a quarter of its width and height. Raises DataError for one that is missing, too large,
+    truncated, or not a picture in one of these formats, and TypeError for another kind of source.
     """
     if isinstance(source, str | Path):
         return decode(images.read_limited(source), str(source))
@@ -273,7 +270,8 @@ def crop_face(
 ) -> torch.Tensor:
     """Crop a square around a face of an RGB picture → uint8 [3,size,size].
 
-    The square stays inside the picture: near an edge it is moved, and if it is too large it shrinks.
+    The square stays inside the picture: near an edge it is moved, and if it is too large it shrinks. Raises
+    ValueError for an empty box, or one outside the picture, or a margin or size out of range.
 
     Args:
         box: a face that `find_faces` returned, which gets the frame that `trained_on` asks for; or (left, top,
@@ -281,9 +279,6 @@ def crop_face(
             face crop.
         margin: added on every side, as a share of the square's side; −0.5 < margin.
         trained_on: data set that the model's weights were trained on; see `FRAMES`.
-
-    Raises:
-        ValueError: an empty box, or one outside the picture, or a margin or size out of range.
 
     Example:
         >>> image = open_image("photo.jpg")

@@ -42,19 +42,12 @@ def export_onnx(model: Method, path: str | Path, *, half: bool = False) -> float
 
     The graph takes "images", RGB faces uint8 [B,3,S,S] with any B and the model's own side S. It gives "logits"
     [B,C], and the model's maps over the face under their names, "_" for a space. The metadata "card" has
-    `model_card` as JSON: method, classes in the order of the logits, colour order.
+    `model_card` as JSON: method, classes in the order of the logits, colour order. `half` stores weights as
+    float16; they are computed with in float32.
 
-    Args:
-        half: store weights as float16. They are computed with in float32.
-
-    Returns:
-        The largest difference of any number, as a share of the largest of its output.
-
-    Raises:
-        ValueError: another suffix than .onnx, or a difference above 1e-4 (with `half` 1e-3).
-        FileExistsError: there is something of this name.
-        ImportError: the extra `onnx` is not installed.
-        DiskFullError: no space.
+    Returns the largest difference of any number, as a share of the largest of its output. Raises ValueError for
+    another suffix than .onnx, or a difference above 1e-4 (with `half` 1e-3), FileExistsError,
+    ImportError where the extra `onnx` is not installed, and DiskFullError.
     """
     path = Path(path)
     if path.suffix != ".onnx":

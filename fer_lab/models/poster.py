@@ -205,8 +205,7 @@ class POSTER(Method):
         pretrained: bool = False,
     ):
         size = "paper" if size == "large" else size
-        if size not in SIZES:
-            raise ValueError(f"size must be 'tiny', 'small', 'base', 'large' or 'paper', got {size!r}")
+        check_choice("size", size, (*SIZES, "large"))
         check_choice("tokens", tokens, TOKENS)
         check_choice("landmark_stream", landmark_stream, STREAMS)
         check_choice("landmark_weights", landmark_weights, LANDMARKS)

@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from fer_lab.data.augmentation import MEAN, STD
 from fer_lab.models.layers import Chain, evaluating, fold
 from fer_lab.models.method import IMAGE_SIZES, SIZES
+from fer_lab.models.recipes import check_choice
 
 TIMM = "timm:"
 # What HSE-FaceRes' images are less of, BGR.
@@ -43,11 +44,6 @@ def check_images(images: Tensor, *shape: int, what: str = "images") -> None:
     """Raise ValueError, with both shapes, for anything but images [B,*shape]."""
     if tuple(images.shape[1:]) != shape:
         raise ValueError(f"expected {what} [B,{','.join(map(str, shape))}], got {list(images.shape)}")
-
-
-def _check_size(size: str) -> None:
-    if size not in SIZES:
-        raise ValueError(f"size must be 'tiny' or 'paper', got {size!r}")
 
 
 def _shortcut(channels: int, width: int, stride: int) -> Chain:
@@ -137,7 +133,7 @@ def _stage(channels: int, width: int, blocks: int, stride: int) -> nn.Sequential
 
 def resnet18(size: str = "paper") -> ResNet:
     """ResNet-18's features at size "tiny" or "paper"; ValueError for another."""
-    _check_size(size)
+    check_choice("size", size, SIZES)
     if size == "paper":
         stem = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         return ResNet(widths=(64, 128, 256, 512), blocks=2, stem=stem, image_size=224)
@@ -211,7 +207,7 @@ def _pixels(images: Tensor, size: int) -> Tensor:
 
 def ir50(size: str = "paper") -> IRNet:
     """IR-50 up to its 14×14 grid, at size "tiny" or "paper"; ValueError for another."""
-    _check_size(size)
+    check_choice("size", size, SIZES)
     if size == "paper":
         return IRNet(widths=(64, 128, 256), units=(3, 4, 14), image_size=224)
     return IRNet(widths=(16, 32, 96), units=(1, 1, 2), image_size=56)
@@ -330,7 +326,7 @@ class MobileFaceNet(Trunk):
 
 def mobilefacenet(size: str = "paper") -> MobileFaceNet:
     """MobileFaceNet for 68 landmarks at size "tiny" or "paper"; ValueError for another."""
-    _check_size(size)
+    check_choice("size", size, SIZES)
     if size == "paper":
         stages = ((64, 128, 128, 4), (128, 256, 256, 6), (128, 512, 256, 2))
         return MobileFaceNet(stem=64, stages=stages, out_channels=512, image_size=224)
@@ -450,7 +446,7 @@ def make_trunk(
     Grids and `pretrained` are of `TimmTrunk`; the package's own trunks have fixed grids and start at random.
     Raises ValueError for an unknown name or size, or pre-trained weights for a trunk of the package's own.
     """
-    _check_size(size)
+    check_choice("size", size, SIZES)
     if name.startswith(TIMM):
         return TimmTrunk(name.removeprefix(TIMM), IMAGE_SIZES[size], grids, pretrained)
     if name == "faceres" and not pretrained:

@@ -8,6 +8,7 @@ that is a function of a mean, so these two take their means over all processes h
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -33,17 +34,28 @@ def alone() -> Iterator[None]:
         _alone = before
 
 
+class _Mean(torch.autograd.Function):
+    """Mean over the processes, element by element; its gradient is the mean of their gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        # Not in place: the caller keeps this process's own numbers.
+        total = x.contiguous().clone()
+        dist.all_reduce(total)
+        return total / count_processes()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        return _Mean.forward(ctx, gradient)
+
+
 def mean_over_processes(x: torch.Tensor) -> torch.Tensor:
     """The mean of a tensor over the processes, whose parts of the batch have the same size; x itself for one.
 
     Gradients flow. After the usual averaging of gradients every process has the gradient of the whole batch.
     All processes must call this equally often.
     """
-    if count_processes() == 1:
-        return x
-    from torch.distributed.nn.functional import all_reduce  # not every build of torch has it
-
-    return all_reduce(x, group=dist.group.WORLD) / count_processes()
+    return x if count_processes() == 1 else _Mean.apply(x)
 
 
 class _Shared(_BatchNorm):

@@ -24,8 +24,7 @@ DEVICES = ("auto", "cpu", "cuda", "mps", "tpu")
 def count_devices(device: str = "auto") -> tuple[int, str]:
     """The number of devices here, each for one process, and what they are ("GPUs", "processor cores", …).
 
-    Args:
-        device: "auto" counts GPUs where there are any, else processor cores; "cuda" and "cpu" count one kind.
+    "auto" counts GPUs where there are any, else processor cores; "cuda" and "cpu" count one kind.
     """
     gpus = torch.cuda.device_count()
     if device == "cuda" or (device == "auto" and gpus):
@@ -37,11 +36,7 @@ def count_devices(device: str = "auto") -> tuple[int, str]:
 
 
 def check_devices(devices: int, device: str = "auto") -> None:
-    """Check that this machine has the requested number of devices.
-
-    Raises:
-        ValueError: an unknown kind of device; fewer devices than requested, and the message has their number.
-    """
+    """Raise ValueError for an unknown kind of device, or fewer devices than requested, with their number."""
     if device not in DEVICES:
         raise ValueError(f"unknown device {device!r}; expected one of {', '.join(DEVICES)}")
     there, kind = count_devices(device)
@@ -60,7 +55,8 @@ def launch(
     """Run `python -m ARGUMENTS` in several processes that know of each other, and wait for them.
 
     Each process gets cores ÷ devices threads, and its rank in the environment, where Fabric finds it. Their
-    output is shown only where one fails.
+    output is shown only where one fails. Raises ValueError for more devices than there are, and RuntimeError,
+    with the first failure's message, where a process failed.
 
     Args:
         devices: number of processes.
@@ -70,10 +66,6 @@ def launch(
         device: as in `count_devices`.
         on_poll: called several times a second meanwhile.
         keep: open files that stay open until the last process has ended, such as a lock. Not on Windows.
-
-    Raises:
-        ValueError: more devices than there are.
-        RuntimeError: a process failed; the message is the first failure's.
     """
     check_devices(devices, device)
     threads = str(max(1, count_devices("cpu")[0] // devices))

@@ -148,7 +148,7 @@ def test_soft_targets_are_used():
     ("arguments", "message"),
     [
         (("resnet",), "baseline, dan"),
-        (("baseline", 7, "huge"), "'tiny' or 'paper'"),
+        (("baseline", 7, "huge"), "size must be one of tiny, paper"),
         (("baseline", 1), "at least 2 classes"),
     ],
 )

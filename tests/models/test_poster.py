@@ -310,7 +310,7 @@ def test_official_tokens_are_never_drawn_over_a_face():
         ({"tokens": "flat"}, "tokens must be one of spatial, official"),
         ({"landmark_stream": "cold"}, "landmark_stream must be one of frozen, joint, none"),
         ({"landmark_stream": "none"}, "cross_fusion=False"),
-        ({"size": "huge"}, "'small', 'base', 'large'"),
+        ({"size": "huge"}, "size must be one of tiny, small, base, paper, large"),
         ({"depth": 3}, "depth"),
     ],
 )

@@ -256,7 +256,7 @@ def test_wrong_quadruplets_are_refused():
     for options, message in (
         ({"form": "sds"}, "form must be one of sd, s, d, none, got 'sds'"),
         ({"dropout": 1.0}, r"dropout must lie in \[0, 1\), got 1.0"),
-        ({"size": "large"}, "size must be 'tiny' or 'paper'"),
+        ({"size": "large"}, "size must be one of tiny, paper"),
     ):
         with pytest.raises(ValueError, match=message):
             create_model("qcs", **options)

@@ -496,7 +496,7 @@ def test_paper_size_has_the_papers_embedding():
         ({"loss_weight": 0.0}, "loss_weight must be a finite number above 0, got 0.0"),
         ({"center_lr": 0.0}, "center_lr"),
         ({"embedding_dim": 0}, "embedding_dim must be at least 1"),
-        ({"size": "huge"}, "'tiny' or 'paper'"),
+        ({"size": "huge"}, "size must be one of tiny, paper"),
     ],
 )
 def test_bad_options(options, message):

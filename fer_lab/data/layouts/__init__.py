@@ -38,9 +38,8 @@ def read_layout(
 ) -> Listing:
     """List a data set; the arguments are as of `load_dataset`.
 
-    Raises:
-        DataError: an unknown name or rule, a missing folder or file, a set that is still packed, a wrong label
-            file, no faces at all, or a class without a training face.
+    Raises DataError for an unknown name or rule, a missing folder or file, a set that is still packed, a wrong
+    label file, no faces at all, or a class without a training face.
     """
     if name not in LAYOUTS:
         raise DataError(f"unknown data set {name!r}; expected one of {', '.join(LAYOUTS)}")

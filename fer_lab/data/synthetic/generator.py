@@ -258,14 +258,12 @@ def SyntheticFaces(n: int, seed: int = 0, size: int = 112, num_classes: int = 7,
 
     Besides the result, memory holds a few chunks, whatever n is. The set is named "synthetic". Its splits take
     about 70, 15 and 15 % of the people, and no subject crosses them. Every field is filled but files and votes.
+    Raises ValueError for an unknown knob or one out of its range, n below 1, or a size below 32.
 
     Args:
         size: side in pixels, at least 32.
         num_classes: 2 to 8; the classes are the first canonical expressions.
         knobs: any of `KNOBS`, which holds their defaults, ranges and meanings.
-
-    Raises:
-        ValueError: an unknown knob or one out of its range, n below 1, or a size below 32.
 
     Example:
         >>> faces = SyntheticFaces(200, seed=1, size=56, occlusion=0.3)
