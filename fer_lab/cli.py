@@ -6,12 +6,13 @@ Errors are reported in one line on stderr. The exit code is 2 if the fault lies 
 traceback instead. A command imports the packages that it needs, since some take seconds.
 """
 
+import functools
 import itertools
 import os
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +20,8 @@ import typer
 from typer import Argument, BadParameter, Option
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     import pandas as pd
 
     from fer_lab.book.result import NotebookResult
@@ -685,11 +688,12 @@ def predict(
     network = fuse(model)
     pictures: list[dict[str, Any]] = []
     bad = without = 0
-    for number, path in enumerate(files):
+    work = functools.partial(photo_overlay.predict_picture, network, whole=whole, trained_on=data)
+    for number, (path, answer) in enumerate(zip(files, _ahead(work, files), strict=True)):
         found: list[dict[str, Any]] = []
         pictures.append({"file": str(path), "error": "", "faces": found})
         try:
-            picture, faces = photo_overlay.predict_picture(network, path, whole=whole, trained_on=data)
+            picture, faces = answer.result()
         except ValueError as error:
             _say(str(error), err=True)
             pictures[-1]["error"] = str(error)
@@ -706,7 +710,7 @@ def predict(
             found.append({**dict(zip(SIDES, face.box, strict=True)), **facts})
         target = _unused(out / f"{number:03d}-{path.stem}.png")
         with atomic_path(target) as temporary:
-            photo_overlay.overlay(picture, faces).save(temporary)
+            photo_overlay.overlay(picture, faces).save(temporary, compress_level=1)
         _say(f"overlay: {target}")
     _say(f"answered by {answered}, trained on {data or 'unknown data'}")
     if csv:
@@ -725,6 +729,18 @@ def predict(
         _say(f"{bad} of {len(files)} pictures could not be read", err=True)
     if bad or without == len(files):
         raise typer.Exit(1)
+
+
+def _ahead(work: Callable[[Path], Any], files: Sequence[Path]) -> Iterator["Future[Any]"]:
+    """What the work on each file gives, in order; two files at a time, as large pictures need memory."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(2) as pool:
+        waiting = [pool.submit(work, path) for path in files[:2]]
+        for path in [*files[2:], *[None] * len(waiting)]:
+            yield waiting.pop(0)
+            if path:
+                waiting.append(pool.submit(work, path))
 
 
 def _unused(path: Path) -> Path:

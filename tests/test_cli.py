@@ -8,6 +8,8 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -542,3 +544,28 @@ def test_nothing_is_written_into_an_installed_package(tmp_path):
     assert {path: path.stat().st_mtime_ns for path in package.rglob("*")} == before
     for path in [package, *package.rglob("*")]:  # so that pytest can remove it
         path.chmod(0o755)
+
+
+def test_work_on_files_comes_in_order_and_two_at_a_time():
+    lock, running, most = threading.Lock(), [], []
+
+    def work(path):
+        with lock:
+            running.append(path)
+            most.append(len(running))
+        time.sleep(0.02 * (3 - int(path.name) % 3))
+        with lock:
+            running.remove(path)
+        if path.name == "4":
+            raise ValueError("a bad file")
+        return path
+
+    files = [Path(str(number)) for number in range(7)]
+    for path, answer in zip(files, cli._ahead(work, files), strict=True):
+        if path.name == "4":
+            with pytest.raises(ValueError, match="a bad file"):
+                answer.result()
+        else:
+            assert answer.result() == path
+    assert max(most) == 2
+    assert [answer.result() for answer in cli._ahead(work, files[:1])] == files[:1]

@@ -12,6 +12,7 @@ import glob
 import math
 import os
 import shutil
+import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -179,14 +180,18 @@ def find_faces(image: Source, *, smallest: float = 0.05, largest_first: int = 32
     return sorted(chosen, key=lambda box: (-box.area, box.box))[:largest_first]
 
 
-@functools.cache
+_detectors = threading.local()
+
+
 def _dlib() -> Any:
-    """dlib's detector of faces, or None where dlib is not installed."""
-    try:
-        import dlib
-    except ImportError:
-        return None
-    return dlib.get_frontal_face_detector()
+    """This thread's detector of faces, or None where dlib is not installed."""
+    if not hasattr(_detectors, "own"):
+        try:
+            import dlib
+        except ImportError:
+            return None
+        _detectors.own = dlib.get_frontal_face_detector()
+    return _detectors.own
 
 
 def _shrunk(grey: Image.Image, scale: float) -> np.ndarray:
