@@ -22,19 +22,22 @@ def bench_onnx(
 ) -> pd.DataFrame:
     """Logits of the same random bytes in fp32, with random weights, on one thread; None takes all models.
 
+    A model is left out of the sizes that it does not have.
+
     Returns:
         A row a model and size, with the columns `COLUMNS`. difference is ONNX Runtime's largest one, as a share
         of the largest logit. The others are images a second of processor time, medians of rounds in which the
         ways take turns: PyTorch as it is (plain), as `fuse` makes it for `predict` (folded), and ONNX Runtime.
 
     Raises:
-        ValueError: an unknown model, or a size that it does not have.
+        ValueError: an unknown model, or a size that none of them has.
         ImportError: the extra `onnx` is not installed.
     """
-    jobs, threads = list(itertools.product(models or list_models(), sizes)), torch.get_num_threads()
-    for name, size in jobs:
-        if size not in method_class(name).sizes:
-            raise ValueError(f"{name} has the sizes {', '.join(method_class(name).sizes)}, got {size!r}")
+    sizes_of = {name: method_class(name).sizes for name in models or list_models()}
+    if unknown := set(sizes) - set(itertools.chain(*sizes_of.values())):
+        raise ValueError(f"expected sizes of the models, got {', '.join(map(repr, sorted(unknown)))}")
+    jobs = [(name, size) for name, own in sizes_of.items() for size in sizes if size in own]
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         rows = [(one, size, *_measure(one, size, batch, rounds)) for one, size in progress(jobs, "bench")]

@@ -37,7 +37,8 @@ def test_all_models_and_sizes_are_measured_by_default(monkeypatch):
     monkeypatch.setattr(against, "_measure", lambda name, size, batch, rounds: [0.0, 1.0, 2.0, 3.0])
     table = against.bench_onnx()
     every = itertools.product(("baseline", "dan", "triplet_center", "poster", "dcs", "qcs"), ("tiny", "paper"))
-    assert set(zip(table["model"], table["size"], strict=True)) == set(every)
+    # Other tests may have registered models of their own.
+    assert set(zip(table["model"], table["size"], strict=True)) >= set(every)
 
 
 def test_threads_are_given_back_where_a_model_is_unknown():
