@@ -6,7 +6,8 @@
 # make lab       JupyterLab on the first notebook
 # make notebooks run the notebooks with their defaults and keep the outputs in them
 # make figures   what README and notebooks show, under figures/ (PROFILE=smoke: from the small runs)
-# make site      the book as a site of the committed notebooks, in site/; runs none of them
+# make site      the book as a site of the committed notebooks, in site/; runs none of them (LIVE=page.html: with
+#                the explorer's page, as `fer-lab export page page.html` writes it)
 # make weights   the small weights that ship
 # make clean     remove what the above made, but not .venv
 
@@ -72,7 +73,7 @@ figures: $(STAMP)
 	cp runs/figures/runs/*/figures/*.png figures/
 
 site: $(STAMP)
-	$(BIN)/python docs/site/build.py site
+	$(BIN)/python docs/site/build.py site $(if $(LIVE),--live $(LIVE))
 
 weights: $(STAMP)
 	$(BIN)/fer-lab landmarks --out fer_lab/weights/synthetic/landmarks.safetensors

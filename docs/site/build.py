@@ -1,9 +1,11 @@
 """The book as a site: executed notebooks, the texts of docs/, diagrams and the package's reference.
 
 `python docs/site/build.py FOLDER` collects the pages in a temporary folder, where their links hold, and lets
-Sphinx make HTML of them. It runs no notebook and needs no network.
+Sphinx make HTML of them. It runs no notebook and needs no network. `--live PAGE` takes the explorer's page, as
+`fer-lab export page PAGE` writes it, into the site, and its first page links to it.
 """
 
+import argparse
 import ast
 import base64
 import importlib
@@ -66,8 +68,8 @@ DESCRIPTIONS = {
 }
 
 
-def collect(folder: Path) -> None:
-    """Lay out in `folder` what Sphinx reads."""
+def collect(folder: Path, live: Path | None = None) -> None:
+    """Lay out in `folder` what Sphinx reads; the first page links to the explorer if there is its page."""
     pages = {page: {"description": text} for page, text in DESCRIPTIONS.items()}
     shutil.copytree(ROOT / "figures", folder / "figures")
     for path in [*(ROOT / "docs").glob("*.md"), ROOT / "notebooks" / "README.md"]:
@@ -109,7 +111,9 @@ def collect(folder: Path) -> None:
         for name, chapter in CHAPTERS.items()
     ]
     listed = "\n\n".join(["::::{container} chapters", *cards, "::::", "\n".join([*tree, "```"])])
-    (folder / "index.md").write_text(index.replace("<!-- chapters -->", listed), encoding="utf-8")
+    door = '<p class="live"><a href="live.html">Move a face\'s muscles in this browser</a>: no install.</p>'
+    index = index.replace("<!-- live -->", door if live else "").replace("<!-- chapters -->", listed)
+    (folder / "index.md").write_text(index, encoding="utf-8")
     (folder / "runs.md").write_text(
         "# What the notebooks found when they were last run\n\n"
         "All of them ran from top to bottom, with their defaults, on two CPU cores and rendered faces. `make`\n"
@@ -177,22 +181,34 @@ def module_face(module: ModuleType) -> list[str]:
     return [name for name in names if not inspect.ismodule(getattr(module, name))]
 
 
-def main(out: Path) -> int:
-    if (out / ".buildinfo").exists():
-        shutil.rmtree(out)
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Make the book as a site.")
+    parser.add_argument("out", type=Path, metavar="FOLDER")
+    parser.add_argument("--live", type=Path, metavar="PAGE", help="the explorer's page, copied into the site")
+    asked = parser.parse_args()
+    out, live = asked.out, asked.live
+    if live and not live.is_file():
+        parser.error(f"{live} is not there; fer-lab export page {live} writes it")
     with tempfile.TemporaryDirectory(prefix="fer_lab-site-") as scratch:
         pages = Path(scratch) / "pages"
         pages.mkdir()
         (pages / "notebooks").mkdir()
-        collect(pages)
+        collect(pages, live)
         settings = Path(scratch) / "settings"
         settings.mkdir()
         for name in ("conf.py", "site.css"):
             shutil.copy(HERE / name, settings)
         (settings / "favicon.svg").write_text(FAVICON)
         words = ["-q", "-W", "--keep-going", "-d", str(Path(scratch) / "doctrees"), "-c", str(settings)]
-        return sphinx([*words, str(pages), str(out)])
+        made = Path(scratch) / "site"  # MyST-NB leaves a folder beside what it makes
+        code = sphinx([*words, str(pages), str(made)])
+        if live:
+            shutil.copy(live, made / "live.html")
+        if (out / ".buildinfo").exists():
+            shutil.rmtree(out)
+        shutil.copytree(made, out, dirs_exist_ok=True)
+    return code
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main())

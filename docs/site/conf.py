@@ -4,6 +4,7 @@ import base64
 import hashlib
 import html
 import json
+import re
 from pathlib import Path
 
 import nbformat
@@ -49,6 +50,8 @@ html_theme_options = {
     "top_of_page_buttons": [],
 }
 
+LONG_SIGNATURE = re.compile(r'<dt class="sig .*?</dt>', re.DOTALL)
+
 
 def _inline_math(writer, node):
     writer.body.append(to_mathml(node.astext()))
@@ -83,12 +86,20 @@ def _give_pictures_their_texts(app, doctree):
         image["alt"] = texts.get(Path(image["uri"]).stem, image.get("alt", ""))
 
 
+def _as_lines(signature):
+    """A long signature's parameters as lines; Sphinx makes a list of definitions with no terms of them."""
+    lines = re.sub(r"<(/?)dl>", r"<\1span>", signature[0])
+    return lines.replace("<dd>", '<span class="sig-line">').replace("</dd>", "</span>")
+
+
 def _describe_page(app, pagename, templatename, context, doctree):
     """Title and description as people read them, from `build.py`; what keyboards and screen readers need."""
     if tree := context.get("furo_navigation_tree"):
         context["furo_navigation_tree"] = tree.replace('role="heading"', 'role="heading" aria-level="2"')
     body = context.get("body", "").replace("<pre>", '<pre tabindex="0">')
-    context["body"] = body.replace('<div class="table-wrapper', '<div tabindex="0" class="table-wrapper')
+    for kind in ("table-wrapper", "output text_html"):  # wide tables can be scrolled by keys
+        body = body.replace(f'<div class="{kind}', f'<div tabindex="0" class="{kind}')
+    context["body"] = LONG_SIGNATURE.sub(_as_lines, body)
     page = json.loads((Path(app.srcdir) / "pages.json").read_text(encoding="utf-8")).get(pagename, {})
     context["title"] = page.get("title", context.get("title"))
     if page.get("description"):
