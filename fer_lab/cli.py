@@ -6,7 +6,9 @@ Errors are reported in one line on stderr. The exit code is 2 if the fault lies 
 traceback instead. A command imports the packages that it needs, since some take seconds.
 """
 
+import contextlib
 import functools
+import io
 import itertools
 import os
 import shlex
@@ -350,11 +352,18 @@ def _print_version(asked: bool) -> None:
 
 @app.callback()
 def start(
+    context: typer.Context,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="Print nothing but errors.")] = False,
     _version: Annotated[
         bool, Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """What every command has; its help is that of `app`."""
+    if quiet:
+        context.with_resource(contextlib.redirect_stdout(io.StringIO()))
+        before = os.environ.get("FER_LAB_QUIET")
+        os.environ["FER_LAB_QUIET"] = "1"
+        context.call_on_close(lambda: os.environ.update(FER_LAB_QUIET=before or ""))
 
 
 @app.command()

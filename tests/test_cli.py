@@ -52,6 +52,16 @@ def test_the_version_and_what_to_send_with_a_question(monkeypatch):
     assert {"python", "torch", "device", "cpu", "cores", "threads", "results"} <= set(told)
 
 
+def test_quiet_prints_errors_alone(monkeypatch, tmp_path):
+    monkeypatch.delenv("FER_LAB_QUIET", raising=False)
+    assert run("-q", "models").output == ""
+    assert not os.environ["FER_LAB_QUIET"], "quiet beyond its own command"
+    assert run("models").output
+    refused = run("--quiet", "predict", tmp_path / "none.jpg")
+    assert refused.exit_code != 0
+    assert "no such file" in str(refused.exception)
+
+
 def test_the_package_runs_as_a_module():
     done = subprocess.run(
         [sys.executable, "-m", "fer_lab", "--version"], capture_output=True, text=True, check=True

@@ -31,6 +31,7 @@ MAX_COEFFICIENTS = 400 * 2**20
 MAX_SECONDS, MAX_READS, MAX_EXIF = 10.0, 4, 2**16
 # How files of HEIC photographs begin, after the length of their first part. They need a package of their own.
 HEIC = tuple(b"ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1"))
+MATROSKA = b"\x1aE\xdf\xa3"  # how films in .mkv and .webm begin
 # Numbers of TIFF's tags.
 BITS, COMPRESSION, PHOTOMETRIC, ORIENTATION, SAMPLE_FORMAT = 258, 259, 262, 274, 339
 STRIP_BYTES, TILE_WIDTH, TILE_HEIGHT, TILE_BYTES = 279, 322, 323, 325
@@ -107,6 +108,9 @@ def open_header(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.I
     except Image.UnidentifiedImageError:
         if data.startswith(SIGNATURES):
             raise DataError(f"{name} is truncated or damaged: its header cannot be read") from None
+        if data[4:8] == b"ftyp" or data.startswith(MATROSKA):
+            frames = "take pictures out of it first: ffmpeg -i FILM -vf fps=2 %04d.png"
+            raise DataError(f"{name} is a film, or of a kind that is not known; {frames}") from None
         raise DataError(f"{name} is not a picture in a known format ({', '.join(FORMATS)})") from None
     except Image.DecompressionBombError:
         raise DataError(f"{name} has more than the {max_pixels:,} pixels accepted; shrink it") from None

@@ -38,13 +38,13 @@ MAPS = {
 TRUTHS = {"landmarks": "68 landmarks", "moved": "what the acting muscles move"}
 MEANINGS = {
     "none": "The face in as many pixels as each model takes.",
-    "native": "How much a place counts in the model's attention, which need not be why it answers so.",
+    "native": "The model's attention, or where it has none a class activation map. It need not be the reason.",
     "grad_cam": "Where the last layer's features speak for the class that the model names.",
     "integrated_gradients": "Which pixels, against a plain grey picture, speak for the class that it names.",
     "occlusion": "How far the class that the model names falls when a grey patch hides the place.",
     "landmarks": "The points of the face, as the renderer knows them.",
     "moved": "Where the acting muscles move the skin, as the renderer knows it.",
-    "matches": "A line joins two places that are alike for the model, the brighter the more.",
+    "matches": "A line joins two places that are more alike than either is to all others; brighter: more.",
 }
 SIDES = {"both": "both sides", "left": "own left alone", "right": "own right alone"}
 # What can hide a part of the face: how far below the middle of the upright face, and how large (`Nuisance`).

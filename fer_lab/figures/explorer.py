@@ -21,7 +21,7 @@ def from_relaxed_to_smiling(strengths: np.ndarray, happy: Mapping[str, np.ndarra
     right.plot(strengths, happy[one], color=method_color(one), linewidth=0.8, alpha=0.6)
     people = np.shape(happy[one])[1]
     left.set(ylabel="P(happiness)", ylim=(0, 1.02), title=f"Mean of {people} people")
-    right.set_title(f"Each of them, {method_title(one)}")
+    right.set_title(f"The same {people}, one by one: {method_title(one)}")
     for ax in (left, right):
         ax.set_xlabel("AU12, lip corner puller")
         ax.grid()

@@ -2,27 +2,27 @@
 
 from collections.abc import Mapping
 
-import seaborn as sns
 from matplotlib.figure import Figure
 
-from fer_lab.figures.style import SERIES, chart, plain_rows, styled
+from fer_lab.figures.style import SERIES, SOFT, chart, plain_rows, styled
 
 LEAST = 1e-8
 
 
 @styled
 def gradient_distances(distances: Mapping[str, float], title: str) -> Figure:
-    """Name → relative distance from the gradient of the whole batch, as bars on a logarithmic scale.
+    """Name → relative distance from the gradient of the whole batch: dots with values on a logarithmic scale.
 
-    The bars begin at 1e-8; a smaller distance has no bar.
+    A distance of less than 1e-8 stands at 1e-8.
     """
-    fig, ax = chart(6.5, 0.45 * len(distances) + 0.85)
+    fig, ax = chart(7.5, 0.45 * len(distances) + 0.85)
     ax.set_xscale("log")
-    values = [max(value, LEAST) for value in distances.values()]
-    sns.barplot(
-        x=values, y=list(distances), hue=list(distances), palette=list(SERIES[: len(distances)]),
-        saturation=1, width=0.6, errorbar=None, legend=False, ax=ax,
-    )  # fmt: skip
-    ax.set(xlim=(LEAST, 10), xlabel="distance from the gradient of the whole batch", ylabel="", title=title)
+    for row, (value, color) in enumerate(zip(distances.values(), SERIES, strict=False)):
+        ax.plot(max(value, LEAST), row, "o", color=color, markersize=9, clip_on=False)
+        text = f"{value:.0%}" if value >= 0.01 else f"{value:.0e}"
+        ax.annotate(text, (max(value, LEAST), row), (9, 0), textcoords="offset points", va="center", color=SOFT)
+    ax.set(xlim=(LEAST, 10), ylim=(len(distances) - 0.5, -0.5), title=title)
+    ax.set_yticks(range(len(distances)), list(distances))
+    ax.set_xlabel("distance from the gradient of the whole batch, relative to its length")
     plain_rows(ax)
     return fig

@@ -11,7 +11,7 @@ import torch
 
 from fer_lab import intervals
 from fer_lab.book import check_answer, hide_answer
-from fer_lab.data import CANONICAL, ORDERS, prepare
+from fer_lab.data import CANONICAL, ORDERS, from_canonical, prepare
 from fer_lab.data.synthetic import NUMBERS, Identity, SyntheticFaces, render
 from fer_lab.explorer import FaceState, draw_face
 from fer_lab.intervals import binomial_interval, holm
@@ -44,7 +44,12 @@ SOLUTIONS = {
     "02_dan": [lambda: dan.partition_loss(torch.zeros(1, 4, 8)).item(), 9 / 15],
     "03_triplet_center": [0, 0.25 + 0.5 - 0.25, 7, -0.5],
     "04_poster": [100 * 196 // 1024, 3 / 4],
-    "05_qcs": [3, 1 + torch.tanh(torch.tensor(0.5)).item(), 4000 - 2000, (42 * 1 + 7 * 6) / 49],
+    "05_qcs": [
+        3 / 10**0.5 + 2 / 2,
+        1 + torch.tanh(torch.tensor(0.5)).item(),
+        4000 - 2000,
+        (42 * 1 + 7 * 6) / 49,
+    ],
     "06_compare": [
         100 * (30 - 15) / 800,
         holm([0.01, 0.02, 0.03, 0.04, 0.05])[0],
@@ -95,6 +100,7 @@ WITHIN = {
     "check_answer": check_answer,
     "SyntheticFaces": SyntheticFaces,
     "ORDERS": ORDERS,
+    "from_canonical": from_canonical,
     "intervals": intervals,
     "qcs": qcs,
     "triplet_center": triplet_center,

@@ -152,7 +152,9 @@ def test_flipped_bytes_give_a_picture_or_the_one_error(seed):
         (b"<html>404</html>", r"x\.png is not a picture in a known format \(BMP, GIF, JPEG"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", "not a picture in a known format"),
         (b"\x89PNG\r\n\x1a\n", r"x\.png"),
-        (os.urandom(1000), "not a picture in a known format"),
+        (b"\0" + os.urandom(999), "not a picture in a known format"),
+        (b"\0\0\0\x20ftypisom" + bytes(90), r"x\.png is a film, .* ffmpeg -i FILM"),
+        (b"\x1aE\xdf\xa3" + bytes(90), r"x\.png is a film"),
     ],
 )
 def test_what_is_no_picture_is_refused(data, message):

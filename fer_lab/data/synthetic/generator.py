@@ -62,7 +62,7 @@ KNOBS: dict[str, Knob] = {
     "inter_class_similarity": Knob(0.15, 0, 1, "how faint expressions are, and how near to another class's"),
     "intra_class_variance": Knob(0.3, 0, 1, "how much people, and their ways to show one class, differ"),
     "scale_range": Knob((0.95, 1.12), 0.4, 1.6, "smallest and largest head; 1 nearly fills the height"),
-    "imbalance": Knob(1.0, 0, 3, "power of RAF-DB's class counts: 0 equal classes, 1 as there"),
+    "imbalance": Knob(1.0, 0, 3, "exponent of RAF-DB's class counts: 0 for equal classes, 1 as in RAF-DB"),
     "label_noise": Knob(0.0, 0, 1, "share of training labels swapped; validation and test stay true"),
     "rotation": Knob(8.0, 0, 90, "largest roll of the head, degrees"),
     "head_turn": Knob(10.0, 0, 30, "largest yaw of the head, degrees; pitch goes half as far"),
