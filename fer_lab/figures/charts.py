@@ -1,7 +1,7 @@
 """Charts that two notebooks or more draw, or the command line: training, metrics with intervals, curves."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import PercentFormatter, StrMethodFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
+from matplotlib.transforms import Bbox
 
 from fer_lab.data.expressions import colors
 from fer_lab.data.faces import SPLITS, FaceSet
@@ -29,6 +30,7 @@ METRIC_NAMES = {
     "head_overlap": "overlap of heads (lower is better)",
     "nearest_center_margin": "margin to the nearest wrong class (higher is better)",
     "map_mass": "share of the map on moved places",
+    "recall": "recall of anger, disgust and fear",  # the only classes of which the book claims something
     "accuracy_at_resolution_50": "accuracy at half the resolution",
     "accuracy_at_head_size_75": "accuracy on heads of 75 % of the usual size",
     "accuracy_at_head_size_125": "accuracy on heads of 125 % of the usual size",
@@ -188,11 +190,13 @@ def ablation(
     percent: bool = True,
     reference: str | None = None,
     title: str = "What each part contributes",
+    chance: float | None = None,
 ) -> Figure:
     """A dot and an interval for each row of label, value, low, high, from the top down.
 
     low and high are NaN for a single seed, whose dot is hollow. `percent`: values are shares, shown times 100.
-    `reference`: label of the row that the others are compared with; gets a line through all rows.
+    `reference`: label of the row that the others are compared with; gets a line through all rows. `chance`:
+    what guessing gets, a dotted line.
     """
     style.check_columns(summary, ("label", "value", "low", "high"))
     labels = list(summary["label"])
@@ -204,6 +208,11 @@ def ablation(
     if reference is not None:
         value = summary["value"].iloc[labels.index(reference)]
         ax.axvline(value * (100 if percent else 1), **style.DASHED)
+    if chance is not None:
+        at = chance * (100 if percent else 1)
+        ax.axvline(at, color=style.SOFT, linewidth=1.2, linestyle=":", zorder=1)
+        beside: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
+        ax.annotate("guessing", (at, 1), (4, -11), fontsize=8, color=style.SOFT, **beside)
     ax.set(xlabel=xlabel, title=title, xmargin=0.06)
     return fig
 
@@ -243,11 +252,16 @@ def verdicts(claims: pd.DataFrame, title: str = "What each idea changes, paired 
 
 
 @style.styled
-def learning_curves(curves: pd.DataFrame, before: int = 0, title: str = "Training to a plateau") -> Figure:
+def learning_curves(
+    curves: pd.DataFrame,
+    before: int = 0,
+    title: str = "Training to a plateau",
+    names_at: Literal["lower left", "lower right"] = "lower right",
+) -> Figure:
     """Accuracy on held-out training faces by epoch: the mean over seeds, a line a variant.
 
     `curves`: as `ResultsStore.curves` gives them. `before`: epochs of the first variant, from whose end the
-    others continue.
+    others continue. `names_at`: the corner for the variants' names.
     """
     style.check_columns(curves, ("variant", "seed", "epoch", "holdout_accuracy"))
     names = list(dict.fromkeys(curves["variant"]))
@@ -257,10 +271,12 @@ def learning_curves(curves: pd.DataFrame, before: int = 0, title: str = "Trainin
     look: dict[str, Any] = {"hue": "variant", "palette": shades, "hue_order": names, "legend": False}
     sns.lineplot(drawn, x="epoch", y="holdout_accuracy", errorbar=None, ax=ax, **look)
     ax.set(xlabel="epoch", ylabel="accuracy on held-out faces")
+    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
+    ax.yaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))  # whole percents, as they are written
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.grid(axis="y")
     marks = [style.mark(name, color, linestyle="-", marker="") for name, color in shades.items()]
-    ax.legend(handles=marks, loc="lower right", ncols=2)
+    ax.legend(handles=marks, loc=names_at, ncols=2)
     return style.heading(fig, title)
 
 
@@ -300,7 +316,7 @@ def panels_of_intervals(
         ax.set(xlabel="", xmargin=0.08)
         ax.locator_params(axis="x", nbins=5)
         if percent:
-            ax.xaxis.set_major_formatter(PercentFormatter(100))
+            ax.xaxis.set_major_formatter(lambda x, _: f"{x:g}%")
     return style.heading(fig, title or xlabel, xlabel)
 
 
@@ -312,11 +328,13 @@ def curves_with_intervals(
     chance: float | None = None,
     spans: Mapping[str, tuple[float, float]] | None = None,
     title: str = "One difficulty at a time",
+    lowest: float = 0,
 ) -> Figure:
     """A panel a knob: a share for every model against the knob's level, with intervals as shades.
 
     `table`: as `evaluation.robustness` gives it. `labels`: knob → name of its axis. `chance`: accuracy of the
-    best constant answer, a dashed line. `spans`: knob → ends of a grey band.
+    best constant answer, a dashed line. `spans`: knob → ends of a grey band, where training faces lie.
+    `lowest`: where the axis of shares begins.
     """
     style.check_columns(table, ("knob", "level", "model", "value", "low", "high"))
     knobs, names = (list(dict.fromkeys(table[key])) for key in ("knob", "model"))
@@ -332,10 +350,12 @@ def curves_with_intervals(
             ax.axhline(chance, **style.DASHED)
         if spans is not None:
             ax.axvspan(*spans[knob], color="#eeeeee", linewidth=0, zorder=0)
-        ax.set(xlabel=labels.get(knob, knob), ylabel=ylabel, ylim=(0, 1.02))
+        ax.set(xlabel=labels.get(knob, knob), ylabel=ylabel, ylim=(lowest, 1.02))
         ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         ax.grid(axis="y")
-    style.legend(fig, [style.mark(name, color, linestyle="-") for name, color in shades.items()])
+    marks = [style.mark(name, color, linestyle="-") for name, color in shades.items()]
+    marks += [style.mark("learned from", "#dddddd", "s", markersize=11)] * bool(spans)
+    style.legend(fig, marks)
     return style.heading(fig, title)
 
 
@@ -445,7 +465,10 @@ def embedding_frames(
 def embedding_map(
     xy: np.ndarray, labels: Labels, classes: Names, centers: np.ndarray | None = None, title: str = ""
 ) -> Figure:
-    """Points [N,2] in their classes' colours, class names above most of the points, centers [C,2] as stars."""
+    """Points [N,2] in their classes' colours, class names above most of the points, centers [C,2] as stars.
+
+    Among up to 500 points no name covers a point, where there is room.
+    """
     xy, labels = np.asarray(xy), np.asarray(labels)
     fig, ax = style.chart(6.6, 5.2)
     cloud(ax, Frame(xy, centers), labels, classes, size=float(np.clip(9000 / max(1, len(xy)), 5, 32)))
@@ -461,7 +484,10 @@ def embedding_map(
     # The lowest first, so that names that share a spot rise above it one after another.
     names = [(n, style.INK, np.median(part[:, 0]), np.quantile(part[:, 1], 0.9)) for n, part in members.items()]
     names.sort(key=lambda name: name[3])
-    style.name_points(ax, names, weight="bold", fontsize=9.5, path_effects=style.HALO)
+    fig.draw_without_rendering()
+    seen = xy if len(xy) <= 500 else xy[:0]
+    dots = [Bbox([at, at]).padded(4) for at in ax.transData.transform(seen)]
+    style.name_points(ax, names, dots, weight="bold", fontsize=9.5, path_effects=style.HALO)
     return fig
 
 

@@ -36,7 +36,7 @@ def recall_by_class(recalls: pd.DataFrame, classes: Sequence[str]) -> Figure:
 
 @style.styled
 def confusion_differences(matrices: Mapping[str, np.ndarray], reference: str, classes: Sequence[str]) -> Figure:
-    """Every model's confusion minus the reference's, in points of the row: blue is less, red is more.
+    """Every model's confusion minus the reference's, in points of a row's faces: blue is less, red is more.
 
     Differences below one point carry no number. `matrices`: model → counts int [C,C], rows the truth; all of
     the same faces.
@@ -58,7 +58,7 @@ def confusion_differences(matrices: Mapping[str, np.ndarray], reference: str, cl
         shades: dict[str, Any] = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
         style.heat_table(ax, gap, classes, classes, texts, annot_kws={"fontsize": 8}, **shades)
         ax.set_title(style.method_title(name), color=style.method_color(name))
-    title = f"Confusion minus that of {style.method_title(reference)}, in points of the row"
+    title = f"Confusion: difference to {style.method_title(reference)}, in points of each row's faces"
     return style.heading(fig, title, "predicted", "label")
 
 
@@ -123,12 +123,14 @@ def accuracy_against_cost(table: pd.DataFrame, conditions: Sequence[str] = (), t
         marks = [style.mark(text, "#555555", markersize=7, markerfacecolor=face) for text, face in faces]
         ax.legend(handles=marks, loc="lower right")
     title = title or "What accuracy costs" + ("" if conditions else " (area: parameters)")
-    ax.set(xlabel="images a second at inference, on this machine", ylabel="accuracy", title=title)
+    ax.set(xlabel="images a second at inference", ylabel="accuracy", title=title)
     ax.yaxis.set_major_formatter(PercentFormatter(1))
     ax.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
     ax.grid()
-    ax.margins(x=0.12, y=0.25)
+    ax.margins(x=0.28 if conditions else 0.12, y=0.25)
     ax.set_xlim(left=0)
+    if conditions:
+        ax.set_ylim(top=min(ax.get_ylim()[1], 1.02))
     fig.draw_without_rendering()
     place, scale = ax.transData.transform, fig.dpi / 72
     avoid = [Bbox(place([(x, a), (x, b)])).padded(points * scale + 2) for x, a, b, points in bars]

@@ -117,12 +117,13 @@ def _draw_arrow(ax: Axes, a: Box, b: Box, turn: str, label: str) -> None:
 def dan_diagram(shapes: Shapes) -> Figure:
     """DAN: trunk, K heads, fusion, and where its two losses act."""
     heads = sum(re.fullmatch(r"heads\.\d+", name) is not None for name in shapes)
+    more = f"heads 2 … {heads}\n{{heads.0}} each" if heads > 1 else "no more heads"
     boxes = {
         "image": Box(0, 1, "face\n{image}", "tensor"),
         "trunk": Box(1, 1, "ResNet-18\n{trunk}"),
         "first": Box(2.2, 0, "head 1: where,\nwhich channels\n{heads.0}", width=1.1),
-        "more": Box(2.2, 1, f"heads 2 … {heads}" if heads > 1 else "no more heads", width=1.1),
-        "fuse": Box(3.5, 1, "log-softmax\nover the heads", width=1.1),
+        "more": Box(2.2, 1, more, width=1.1),
+        "fuse": Box(3.5, 1, f"log-softmax\nover the heads\n{heads} × {{heads.0}}", width=1.1),
         "sum": Box(4.65, 1, "sum\n{heads.0}", "tensor"),
         "logits": Box(5.7, 1, "linear\n{fusion.fc} logits", "answer"),
         "mean": Box(1, 2, "mean of places\n{trunk:1}", "tensor", True, 0.98),
@@ -140,6 +141,7 @@ def dan_diagram(shapes: Shapes) -> Figure:
 
 def dan_head_diagram(shapes: Shapes) -> Figure:
     """One head of DAN: a map over the places, then a gate over the channels."""
+    gate = "linear {heads.0.channel.squeeze}, linear {heads.0.channel.excite}\nsigmoid: gate"
     boxes = {
         "features": Box(0, 1, "features F\n{trunk}", "tensor"),
         "reduce": Box(1.05, 1, "conv 1×1\n{heads.0.spatial.reduce}"),
@@ -149,7 +151,7 @@ def dan_head_diagram(shapes: Shapes) -> Figure:
         "map": Box(3.3, 1, "add, ReLU, sum\nof channels: map\n1 × 7 × 7", "learned", width=1.1),
         "where": Box(4.5, 1, "F × map\n{heads.0.spatial}", "tensor"),
         "mean": Box(5.5, 1, "mean of\nplaces: {heads.0:1}", "tensor", width=0.9),
-        "gate": Box(5.5, 2, "{heads.0.channel.squeeze}, then {heads.0.channel.excite}\nsigmoid: gate", width=1),
+        "gate": Box(5.5, 2, gate, width=1.15),
         "head": Box(6.6, 1, "mean × gate\n{heads.0}", "answer", width=0.9),
     }
     arrows = (
@@ -199,7 +201,7 @@ def poster_diagram(shapes: Shapes) -> Figure:
         "mid": Box(5.8, 1.5, f"cross attention\n{steps} steps", width=1.05),
         "thin": Box(5.8, 2.5, f"cross attention\n{steps} steps", width=1.05),
         "token": Box(7.05, 0.5, "image class token\n{gate}", "tensor", width=1.28),
-        "logits": Box(7.05, 1.5, "linear\n{classify} logits", "answer"),
+        "logits": Box(7.05, 1.5, "gate, linear\n{classify} logits", "answer"),
     }
     arrows = (
         *("image ^ trunk > tokens > join > wide > token > logits", "image ^ marks > marktokens > join"),
@@ -231,22 +233,22 @@ def cross_block_diagram(shapes: Shapes) -> Figure:
 def qcs_diagram(shapes: Shapes) -> Figure:
     """QCS: the base branch that answers, and the cross branch that training alone has."""
     boxes = {
-        "image": Box(0, 1, "four faces\n{image}", "tensor", width=0.95),
+        "image": Box(0, 1, "four faces\n{image}", "tensor", width=1.05),
         "trunk": Box(1.1, 1, "IR-50\nthree grids"),
-        "fine": Box(2.2, 0, "fine\n{embed_taps.0}"),
-        "mid": Box(2.2, 1, "middle\n{embed_taps.1}"),
-        "coarse": Box(2.2, 2, "coarse\n{embed_taps.2}"),
-        "tokens": Box(3.3, 1, "tokens\n3 × 49 × {embed_taps.2:1}", "tensor", width=0.95),
-        "base": Box(4.5, 1, "base branch\ntwo ViT blocks", width=1.0),
-        "logits": Box(5.75, 1, "{base.classify} logits\nof each face", "answer", width=0.95),
-        "cross": Box(4.5, 2, "cross similarity\nof the four faces", training=True, width=1.15),
-        "add": Box(4.5, 3, "added to the\nbase's tokens", "tensor", True, 1.0),
-        "branch": Box(5.75, 3, "cross branch\none ViT block", training=True, width=1.0),
-        "cl": Box(5.75, 2, "cross logits\n{cross_branch.classify}", "tensor", True, 0.95),
+        "fine": Box(2.1, 0, "fine\n{embed_taps.0}"),
+        "mid": Box(2.1, 1, "middle\n{embed_taps.1}"),
+        "coarse": Box(2.1, 2, "coarse\n{embed_taps.2}"),
+        "tokens": Box(3.15, 1, "tokens\n3 × 49 × {embed_taps.2:1}", "tensor", width=0.95),
+        "base": Box(4.3, 1, "base branch\ntwo blocks", width=0.95),
+        "logits": Box(5.6, 1, "{base.classify} logits\nof each face", "answer", width=1.0),
+        "cross": Box(5.6, 2, "cross similarity\nof the four faces", training=True, width=1.15),
+        "add": Box(5.6, 3, "refined tokens\n+ base's tokens", "tensor", True, 1.15),
+        "branch": Box(6.9, 3, "cross branch\none block", training=True, width=1.0),
+        "cl": Box(6.9, 2, "{cross_branch.classify} cross logits\nof each face", "tensor", True, 1.0),
     }
     arrows = (
         *("image > trunk > mid > tokens > base > logits", "trunk ^ fine > tokens", "trunk ^ coarse > tokens"),
-        "base > cross > add > branch > cl",
+        *("base ^ cross > add > branch > cl", "base ^ add"),
     )
     note = "In training both logits have a cross-entropy. At inference one face goes along the solid boxes."
     return diagram(boxes, arrows, shapes, "QCS: four faces teach the branch that one face uses", note)
@@ -256,10 +258,10 @@ def quadruplet_diagram(shapes: Shapes) -> Figure:
     """Which face is compared with which, and what its map is made of."""
     boxes = {
         "anchor": Box(0, 0, "anchor\n49 × {embed_taps.2:1}", "tensor"),
-        "positive": Box(2.2, 0, "positive\nsame class", "tensor"),
+        "positive": Box(2.9, 0, "positive\nsame class", "tensor"),
         "negative": Box(0, 2, "negative\nother class", "tensor"),
-        "second": Box(2.2, 2, "second negative\nthat other class", "tensor", width=1.05),
-        "map": Box(4.3, 1, "map = softmax(S + k · D)\nof 49 places, one a scale", width=1.75),
+        "second": Box(2.9, 2, "second negative\nthat other class", "tensor", width=1.05),
+        "map": Box(1.5, 1, "a face's map = softmax(S + k · D)\nof 49 places, one a scale", width=1.75),
     }
     arrows = (
         *("anchor - positive: S: how alike", "negative - second: S: how alike"),

@@ -28,14 +28,18 @@ NAMES = {
     "other": "somebody else's",
 }
 COLORS = dict(zip(("native", "grad_cam", "integrated_gradients", "occlusion"), style.SERIES, strict=False))
-PRIORS: dict[str, Any] = {"chance": (0, (1.2, 1.2)), "centre": "-", "other": (0, (4, 1.5))}
+PRIORS: dict[str, dict[str, Any]] = {
+    "chance": {"color": style.SOFT, "linestyle": (0, (1.2, 1.2))},
+    "centre": {"color": style.INK, "linestyle": "-"},
+    "other": {"color": "#b0711f", "linestyle": (0, (4, 1.5))},
+}
 DOTTED: Any = (0, (1.2, 1.6))
 
 
 def _line(way: str) -> dict[str, Any]:
-    """A way has dots in its colour on its line, a prior grey dashes."""
+    """A way has dots in its colour on its line, a prior a line of its own kind without dots."""
     if way in PRIORS:
-        return {"color": style.SOFT, "linestyle": PRIORS[way], "marker": ""}
+        return {**PRIORS[way], "marker": ""}
     return {"color": COLORS.get(way, style.INK), "linestyle": "-", "marker": "o"}
 
 
@@ -146,14 +150,16 @@ def perturbation_figure(deletion: Maps, insertion: Maps, title: str) -> Figure:
 def randomization_figure(means: pd.DataFrame, between_faces: Mapping[str, Mapping[str, float]]) -> Figure:
     """How much of a map is left while layers become random: a panel a model, a line a way, bars for intervals.
 
-    `means`: `mean_over_faces` of `weight_randomization`'s correlations, by model and share. `between_faces`:
-    model → way → correlation of the maps of different faces, dotted in the way's colour.
+    `means`: `mean_over_faces` of `weight_randomization`'s correlations, by model and share; the title says over
+    how many faces. `between_faces`: model → way → correlation of the maps of different faces, dotted in the
+    way's colour.
     """
-    style.check_columns(means, ("model", "way", "share", "value", "low", "high"))
+    style.check_columns(means, ("model", "way", "share", "faces", "value", "low", "high"))
     models, ways = (list(dict.fromkeys(means[key])) for key in ("model", "way"))
     shades = [_line(way)["color"] for way in ways]
     fig, axes, empty = style.panels(len(models), 3.0, 2.4, 0.8, sharex=True, sharey=True)
     drawn = style.with_ends(means.assign(share=100 * means["share"]))
+    lowest = min(means["low"].min(), *(min(one.values()) for one in between_faces.values()), 0)
     for ax, model in zip(axes, models, strict=True):
         ax.axhline(0, color=style.SOFT, linewidth=0.8)
         sns.lineplot(
@@ -164,11 +170,11 @@ def randomization_figure(means: pd.DataFrame, between_faces: Mapping[str, Mappin
         for way, value in between_faces[model].items():
             ax.axhline(value, color=_line(way)["color"], linestyle=DOTTED, linewidth=1.1)
         ax.set_title(style.method_title(model), fontsize=9.5)
-        ax.set(ylim=(-0.65, 1.08), xlim=(-4, 104), xlabel="", ylabel="")
+        ax.set(ylim=(lowest - 0.05, 1.08), xlim=(-4, 104), xlabel="", ylabel="")
         ax.grid(axis="both")
-    marks = [*_marks(ways), style.mark("maps of two different faces", marker="", linestyle=DOTTED)]
+    marks = [*_marks(ways), style.mark("two different faces, by colour", marker="", linestyle=DOTTED)]
     style.legend(fig, marks, empty, columns=2 if len(models) < 3 else 0)
-    title = "What is left of a map while the layers become random"
+    title = f"What is left of a map while the layers become random, mean over {means['faces'].max()} faces"
     return style.heading(fig, title, "random layers, %", "rank correlation")
 
 
@@ -210,14 +216,15 @@ def mean_maps_figure(
 ) -> Figure:
     """The mean map of each class, a row a model and a block a set of faces; a row of a block has one scale.
 
-    `maps`: set → model → [C,7,7], C at most the number of classes, which name the columns. `titles`: set → what
-    stands below its block.
+    Beside each row of a block stands how far its scale reaches, as a multiple of an even map's value. `maps`:
+    set → model → [C,7,7], C at most the number of classes, which name the columns; a map adds up to 1.
+    `titles`: set → what stands below its block.
     """
     models = list(dict.fromkeys(name for block in maps.values() for name in block))
     counts = [max(len(one) for one in block.values()) for block in maps.values()]
     fig = style.new_figure(style.WIDTH, 0.6 * len(models) + 0.9)
     fig.set_layout_engine("constrained", h_pad=0.02, w_pad=0.03, hspace=0, wspace=0)
-    widths = [size for count in counts for size in ([1.0] * count + [0.5])][:-1]
+    widths = [size for count in counts for size in ([1.0] * count + [0.1])][:-1]
     grid = fig.add_gridspec(len(models), len(widths), width_ratios=widths)
     for r, name in enumerate(models):
         first = 0
@@ -232,8 +239,11 @@ def mean_maps_figure(
                     ax.set_title(classes[c], fontsize=7, loc="center", fontweight="normal")
                 if r == len(models) - 1 and c == count // 2:
                     ax.set_xlabel(titles[key], fontsize=9.5, labelpad=6)
-                if c == 0 and first == 0:
+                if c == 0:
                     beside: dict[str, Any] = {"rotation": 0, "ha": "right", "va": "center", "labelpad": 8}
-                    ax.set_ylabel(style.method_title(name), fontsize=9, **beside)
+                    reach = f"0 to {shown.max() * shown[0].size:.1f}×"
+                    text = f"{style.method_title(name)}\n{reach}" if first == 0 else reach
+                    ax.set_ylabel(text, fontsize=8, **beside)
             first += count + 1
-    return style.heading(fig, "Where each model looks on average, by expression")
+    title = "Where each model looks on average: each row has its own scale, in multiples of an even map\n"
+    return style.heading(fig, title)

@@ -83,7 +83,7 @@ def mosaic(
 
 
 def grid_of_faces(
-    images: Images, titles: Names | None, columns: int, *, cell: float, bottom: float = 0.0
+    images: Images, titles: Names | None, columns: int, *, cell: float, bottom: float = 0.0, title: str = ""
 ) -> tuple[Figure, Axes, np.ndarray]:
     """Faces uint8 [N,3,S,S] in rows of `columns`: the figure, its axis, and each face's corner [N,2]."""
     pictures = list(pictures_of(images))
@@ -92,7 +92,7 @@ def grid_of_faces(
     starts = range(0, len(pictures), columns)
     names = [titles[i : i + columns] for i in starts] if titles is not None else ()
     tiles = [pictures[i : i + columns] for i in starts]
-    fig, ax, tops = mosaic(tiles, captions=names, cell=cell, bottom=bottom)
+    fig, ax, tops = mosaic(tiles, captions=names, cell=cell, bottom=bottom, title=title)
     corners = [(PITCH * (i % columns), tops[i // columns]) for i in range(len(pictures))]
     return fig, ax, np.array(corners)
 
@@ -177,13 +177,18 @@ def landmark_dots(ax: Axes, xy: np.ndarray, size: float = 5.0) -> None:
 
 @styled
 def face_grid(
-    images: Images, titles: Names | None = None, columns: int = 8, cell: float = 1.1, masks: Masks = None
+    images: Images,
+    titles: Names | None = None,
+    columns: int = 8,
+    cell: float = 1.1,
+    masks: Masks = None,
+    title: str = "",
 ) -> Figure:
     """Faces uint8 [N,3,S,S] in rows of `columns`, with a title above each if there are titles.
 
-    `cell`: a face's side in inches, as in `mosaic`. `masks`: a region of each to outline.
+    `cell`: a face's side in inches, as in `mosaic`. `masks`: a region of each to outline. `title`: above all.
     """
-    fig, ax, corners = grid_of_faces(images, titles, columns, cell=cell)
+    fig, ax, corners = grid_of_faces(images, titles, columns, cell=cell, title=title)
     if masks is not None:
         check_masks(masks, pictures_of(images))
         for mask, (left, top) in zip(masks, corners, strict=True):
@@ -241,12 +246,18 @@ def face_rows(
 
 @styled
 def attention_overlay(
-    images: Images, maps: Images, row_titles: Names, column_titles: Names, points: Images | None = None
+    images: Images,
+    maps: Images,
+    row_titles: Names,
+    column_titles: Names,
+    points: Images | None = None,
+    title: str = "",
 ) -> Figure:
     """Maps [B,K,h,w] as heat over faces uint8 [B,3,S,S]: a row a face, the face first and then its K maps.
 
     Every map is scaled to 0…1 on its own, so colours compare places within a map and not two maps. `points`:
-    landmarks [B,68,2] as shares 0…1 of the image's side, drawn on the face and on its maps.
+    landmarks [B,68,2] as shares 0…1 of the image's side, drawn on the face and on its maps. `title`: of the
+    figure.
     """
     pictures, maps = pictures_of(images), as_maps(maps)
     if maps.ndim != 4 or len(maps) != len(pictures):
@@ -257,7 +268,7 @@ def attention_overlay(
     landmarks = None if points is None else landmark_array(points, len(pictures))
     heat = heats(maps, pictures.shape[1])
     tiles = [[face, *(heat_over(face, one) for one in row)] for face, row in zip(pictures, heat, strict=True)]
-    fig, ax, tops = heat_rows(tiles, ["face", *column_titles], row_titles)
+    fig, ax, tops = heat_rows(tiles, ["face", *column_titles], row_titles, title=title)
     for top, marks in zip(tops, () if landmarks is None else landmarks, strict=False):
         for column in range(k + 1):
             landmark_dots(ax, marks + np.array([PITCH * column, top]), size=2.5)
@@ -265,10 +276,10 @@ def attention_overlay(
 
 
 @styled
-def maps_in_rows(images: Images, maps: Mapping[str, Images], captions: Names) -> Figure:
+def maps_in_rows(images: Images, maps: Mapping[str, Images], captions: Names, title: str = "") -> Figure:
     """The same faces in every row, a row a kind of map: uint8 [K,3,S,S] and name → [K,h,w].
 
-    Each map is scaled on its own. The first row is the faces themselves.
+    Each map is scaled on its own. The first row is the faces themselves. `title`: of the figure.
     """
     faces = pictures_of(images)
     rows = [list(faces)]
@@ -277,4 +288,5 @@ def maps_in_rows(images: Images, maps: Mapping[str, Images], captions: Names) ->
             raise ValueError(f"expected maps {name!r} as [{len(faces)},h,w], got {list(one.shape)}")
         heat = heats(as_maps(one)[None], faces.shape[1])[0]
         rows.append([heat_over(face, h) for face, h in zip(faces, heat, strict=True)])
-    return heat_rows(rows, captions, ["", *maps], cell=1.3, least="each map on its own scale: least")[0]
+    least = "each map on its own scale: least"
+    return heat_rows(rows, captions, ["", *maps], cell=1.3, least=least, title=title)[0]

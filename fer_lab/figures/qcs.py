@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from fer_lab.explanation.maps import GRID, cell_centre
-from fer_lab.figures.pictures import Images, as_maps, heat_over, heats, mosaic, name_rows, pictures_of
+from fer_lab.figures.pictures import Images, as_maps, heat_over, heat_rows, heats, mosaic, pictures_of
 from fer_lab.figures.style import PITCH, SERIES, styled
 
 Match = tuple[int, int, float]  # place of the first face, of the second, and strength 0…1
@@ -16,7 +16,10 @@ Match = tuple[int, int, float]  # place of the first face, of the second, and st
 
 @styled
 def matching_lines(
-    pairs: Sequence[tuple[Images, Images]], matches: Sequence[Sequence[Match]], names: Sequence[str]
+    pairs: Sequence[tuple[Images, Images]],
+    matches: Sequence[Sequence[Match]],
+    names: Sequence[str],
+    title: str = "",
 ) -> Figure:
     """Pairs of faces uint8 [3,S,S] next to each other, with lines between places that match: thick is strong.
 
@@ -30,7 +33,7 @@ def matching_lines(
     texts = [text for name in names for text in (name, "")]
     starts = range(0, len(faces), 4)  # two pairs a row
     rows, captions = [faces[i : i + 4] for i in starts], [texts[i : i + 4] for i in starts]
-    fig, ax, tops = mosaic(rows, captions=captions, cell=2.0)
+    fig, ax, tops = mosaic(rows, captions=captions, cell=2.0, title=title)
     for text in ax.texts:
         text.set_x(text.get_position()[0] + PITCH / 2)  # from above the first face to above the pair
     for n, some in enumerate(matches):
@@ -63,11 +66,11 @@ def similarity_over_both(
     face, other = pictures_of(first)[0], pictures_of(second)[0]
     heat = heats(similarity[list(places)].view(1, len(places), grid, grid), other.shape[0])[0]
     tiles = [[face] * len(places), [heat_over(other, one) for one in heat]]
-    fig, ax, tops = mosaic(tiles, left=1.1, cell=1.35, title=title)
+    rows = ("this place\non one face", "is like these\non the other")
+    fig, ax, tops = heat_rows(tiles, (), rows, 1.35, "each map on its own scale: least", title)
     for c, place in enumerate(places):
         row, column = divmod(int(place), grid)
         corner = c * PITCH + column / grid, tops[0] + row / grid
         for color, width in (("white", 3), (SERIES[1], 1.6)):
             ax.add_patch(Rectangle(corner, 1 / grid, 1 / grid, fill=False, edgecolor=color, linewidth=width))
-    name_rows(ax, tops, ("this place\non one face", "is like these\non the other"))
     return fig

@@ -32,7 +32,7 @@ def scatter_against_margin(found: Mapping[str, Separation], classes: Sequence[st
 
 @style.styled
 def nearest_wrong_center(nearest: np.ndarray, classes: Sequence[str]) -> Figure:
-    """Shares [C,C] of each class's faces (row) whose nearest wrong center is that of the column."""
+    """Shares [C,C] of each class's faces (row) whose nearest wrong class mean is that of the column."""
     nearest, c = np.asarray(nearest, dtype=float), len(classes)
     if nearest.shape != (c, c):
         raise ValueError(f"expected shares [{c},{c}] for {c} classes, got {list(nearest.shape)}")
@@ -41,8 +41,8 @@ def nearest_wrong_center(nearest: np.ndarray, classes: Sequence[str]) -> Figure:
     style.heat_table(ax, np.nan_to_num(nearest), classes, classes, texts, norm=PowerNorm(0.6, 0, 1))
     own = np.arange(c) + 0.5
     ax.plot(own, own, linestyle="", marker="x", color="#c8c8c8", markersize=8, markeredgewidth=1)
-    ax.set(xlabel="the nearest wrong center is that of", ylabel="faces of")
-    ax.set_title("Which wrong center is nearest")
+    ax.set(xlabel="the nearest wrong class mean is that of", ylabel="faces of")
+    ax.set_title("Whose class mean is the nearest wrong one")
     return fig
 
 
@@ -66,11 +66,11 @@ def dimension_weights(weights: np.ndarray, labels: style.Labels, classes: Sequen
     top.fill_between(places, *spread, color="#d5d6ea", linewidth=0, label="90 % of the faces")
     top.plot(places, mean[order], color=style.SERIES[0], label="mean over all faces")
     top.set(ylabel="coefficient", ylim=(0, max(1.0, 1.25 * float(spread[1].max()))))
-    top.set(title="Which dimensions the element-wise coefficients keep")
+    top.set(title="Which dimensions the metric loss weighs, by class")
     top.grid(axis="y")
     top.legend(loc="upper right", ncols=2)
     limit = max(float(np.abs(apart).max()), 1e-6)
-    bar = {"label": "above the mean", "aspect": 8}
+    bar = {"label": "difference from\nthe mean over faces", "aspect": 8}
     shades: dict[str, Any] = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit, "cbar": True, "cbar_kws": bar}
     style.heat_table(low, apart, [classes[c] for c in present], ["" for _ in mean], linewidths=0, **shades)
     ticks = range(0, len(mean), 20)
@@ -86,11 +86,12 @@ def negatives_in_plane(
     """A face [2], the centers [C,2], and the negative that each strategy builds in the plane: a panel each.
 
     `chosen`: strategy → int [2], whose center each coordinate comes from (`TripletCenterLoss.choose`); thin
-    lines lead there.
+    lines lead there. The negative is a ring, so that a center under it is seen.
     """
     x, centers, shades = np.asarray(x), np.asarray(centers), colors(classes)
-    fig = style.new_figure(2.25 * len(chosen), 2.9)
+    fig = style.new_figure(2.25 * len(chosen), 3.1)
     axes = fig.subplots(1, len(chosen), sharex=True, sharey=True, squeeze=False)[0]
+    ring: dict[str, Any] = {"color": style.INK, "markerfacecolor": "none", "markeredgewidth": 1.8}
     for ax, (name, sources) in zip(axes, chosen.items(), strict=True):
         negative = centers[np.asarray(sources), [0, 1]]
         for source in sources:
@@ -100,14 +101,16 @@ def negatives_in_plane(
         above: dict[str, Any] = {"xytext": (0, 9), "textcoords": "offset points", "ha": "center"}
         ax.annotate("own", centers[label], path_effects=style.HALO, **above)
         ax.plot(*x, "o", color=style.INK, markersize=8, zorder=5)
-        ax.plot(*negative, "X", color=style.INK, markersize=10, markeredgecolor="white", zorder=5)
+        ax.plot(*negative, marker="o", **ring, markersize=17, zorder=5)
         distance = float(((x - negative) ** 2).sum())
         ax.set_title(f"{name}\nsquared distance {distance:.2f}", fontsize=9, loc="center", weight="normal")
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set(visible=True, color="#c8c8c8")
         ax.margins(0.14)
-    star = style.mark("centers", marker="*", markersize=12)
-    style.legend(fig, [style.mark("the face", style.INK), style.mark("its negative", style.INK, "X"), star])
+    marks = [style.mark("the face", style.INK), style.mark("its negative", **ring, markersize=11)]
+    for name, shade in zip(classes, shades, strict=True):
+        marks.append(style.mark(f"center of {name}", shade, "*", markersize=11))
+    style.legend(fig, marks, columns=5)
     return style.heading(fig, f"What a face of class {classes[label]} is pushed from")
 
 
@@ -117,8 +120,9 @@ def negatives_strip(
 ) -> Figure:
     """The same in D dimensions: a panel a strategy, a column a dimension.
 
-    A dash is the face [D], the grey dash its own center, pale dots the other centers [C,D]. `chosen`: strategy
-    → int [D], whose center each entry comes from (`TripletCenterLoss.choose`): the full dots.
+    The black dash is the face [D], the one in its class's colour its own center, pale dots the other centers
+    [C,D]. `chosen`: strategy → int [D], whose center each entry comes from (`TripletCenterLoss.choose`): the
+    full dots.
     """
     x, centers = np.asarray(x), np.asarray(centers)
     places, shades = np.arange(len(x)), np.array(colors(classes))
@@ -128,16 +132,17 @@ def negatives_strip(
     for ax, (name, source) in zip(axes, chosen.items(), strict=True):
         for other in range(len(centers)):
             if other != label:
-                ax.scatter(places, centers[other], s=9, color=shades[other], alpha=0.28, linewidths=0)
-        ax.scatter(places, centers[label], color="#9a9a9a", **bar)
+                ax.scatter(places, centers[other], s=16, color=shades[other], alpha=0.45, linewidths=0)
+        ax.scatter(places, centers[label], color=shades[label], **bar)
         ax.scatter(places, x, color=style.INK, **bar)
-        ax.scatter(places, centers[source, places], s=26, c=shades[source], linewidths=0, zorder=4)
+        ax.scatter(places, centers[source, places], s=44, c=shades[source], linewidths=0, zorder=4)
         ax.set_ylabel(name, color=style.INK)
         ax.set_yticks([])
         ax.spines["left"].set_visible(False)
     axes[-1].set_xlabel("dimension of the embedding")
-    axes[-1].set_xlim(-1, len(x))
+    axes[-1].set_xlim(-0.7, len(x) - 0.3)
     dash: dict[str, Any] = {"marker": "", "linestyle": "-", "linewidth": 2.2}
-    marks = [style.mark("the face", style.INK, **dash), style.mark("its center", "#9a9a9a", **dash)]
-    style.legend(fig, [*style.class_marks(classes), *marks], columns=9)
+    marks = [style.mark("the face", style.INK, **dash), style.mark("its center", shades[label], **dash)]
+    others = [one for other, one in enumerate(style.class_marks(classes)) if other != label]
+    style.legend(fig, [*others, *marks], columns=9)
     return style.heading(fig, f"A face of class {classes[label]} and the negative of each strategy (full dots)")

@@ -184,6 +184,8 @@ def test_learning_curves_are_means_over_seeds_and_continue_from_the_first():
     plateau, dan = (line.get_xydata() for line in ax.lines[:2])
     np.testing.assert_allclose(plateau, [[1, 0.11], [2, 0.21], [3, 0.31]])
     np.testing.assert_allclose(dan, [[4, 0.51], [5, 0.51]])
+    assert all(abs(100 * tick - round(100 * tick)) < 1e-9 for tick in ax.get_yticks())
+    assert all(tick == round(tick) for tick in ax.get_xticks())
 
 
 def test_the_bar_of_a_share_ends_at_the_ends_of_the_scale():
@@ -191,6 +193,13 @@ def test_the_bar_of_a_share_ends_at_the_ends_of_the_scale():
     for percent, ends in ((True, [0, 100]), (False, [-0.2, 1.3])):
         (ax,) = figures.ablation(summary, percent=percent).axes
         assert list(intervals(ax)[0][1:3]) == pytest.approx(ends)
+
+
+def test_ablation_draws_what_guessing_gets():
+    summary = pd.DataFrame({"label": ["a"], "value": [0.5], "low": [0.4], "high": [0.6]})
+    (ax,) = figures.ablation(summary, chance=0.25).axes
+    assert [line.get_xdata()[0] for line in ax.lines if line.get_linestyle() == ":"] == [25]
+    assert texts(ax) == ["50.0%", "guessing"]
 
 
 def test_ablation_of_a_number_that_is_no_share():
@@ -222,9 +231,11 @@ def test_names_of_classes_that_lie_together_do_not_cover_each_other():
     xy[:20] += 5  # room, so that the first two classes share one small spot
     labels = np.repeat([2, 0, 1], [20, 10, 10])
     fig = figures.embedding_map(xy, labels, CLASSES)
-    boxes = [text.get_window_extent() for text in fig.axes[0].texts]
+    (ax,) = fig.axes
+    boxes = [text.get_window_extent() for text in ax.texts]
     assert len(boxes) == 3
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    assert not any(box.contains(*at) for box in boxes for at in ax.transData.transform(xy))
 
 
 def test_bench_table_figure_compares_the_paths():
@@ -293,6 +304,7 @@ def test_a_panel_a_setting_and_a_row_a_method():
     assert [ax.get_title("left") for ax in axes] == ["1×", "2×"]
     assert [texts(ax) for ax in axes] == [["50.0%", "60.0%"], ["40.0%", "30.0%"]]
     assert [label.get_text() for label in axes[0].get_yticklabels()] == ["CE", "semi"]
+    assert [axes[0].xaxis.get_major_formatter()(x, 0) for x in (40, 42.5)] == ["40%", "42.5%"]
     assert [(row[0], row[3]) for row in intervals(axes[1])] == [(40, INK), (30, SERIES[0])]
     methods = table.replace({"label": {"CE": "baseline", "semi": "dan"}})
     first, _ = figures.panels_of_intervals(methods, reference=0.0, percent=False, number="{:+.1f}").axes
@@ -322,7 +334,8 @@ def test_curves_have_the_colours_of_their_models_and_a_panel_a_knob():
     bands = [np.vstack([path.vertices for path in band.get_paths()]) for band in fig.axes[1].collections]
     np.testing.assert_allclose([(band[:, 1].min(), band[:, 1].max()) for band in bands], [(0.3, 1.0)] * 2)
     assert [(bar.get_x(), bar.get_width()) for bar in fig.axes[1].patches] == [(0, 1)]
-    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["DAN", "QCS"]
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["DAN", "QCS", "learned from"]
+    assert fig.axes[0].get_ylim()[0] == 0
 
 
 def test_groups_say_how_many_faces_they_have():

@@ -29,6 +29,7 @@ def test_confusions_are_compared_in_points_of_their_rows():
     fig = figures.confusion_differences(matrices, "baseline", CLASSES)
     np.testing.assert_allclose(np.ravel(fig.axes[0].collections[0].get_array()), [10, -10, 50, -50])
     assert [text.get_text() for text in fig.axes[0].texts] == ["+10", "-10", "+50", "-50"]
+    assert fig.get_suptitle() == "Confusion: difference to ResNet-18, in points of each row's faces"
     with pytest.raises(ValueError, match="expected 'qcs' and at least one other"):
         figures.confusion_differences(matrices, "qcs", CLASSES)
 
@@ -124,5 +125,6 @@ def test_cost_under_two_conditions():
     assert len(ax.texts) == 4
     assert names_apart(ax)
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["with", "without"]
+    assert ax.get_ylim()[1] <= 1.02
     with pytest.raises(ValueError, match="expected two of with, without"):
         figures.accuracy_against_cost(table, ("with", "never"))

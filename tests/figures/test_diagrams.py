@@ -20,10 +20,10 @@ def shapes_of(name, **options):
 @pytest.mark.parametrize(
     ("draw", "name", "expected"),
     [
-        (figures.dan_diagram, "dan", ["ResNet-18\n128 × 7 × 7", "class centers\n7 × 128", "heads 2 … 4"]),
+        (figures.dan_diagram, "dan", ["ResNet-18\n128 × 7 × 7", "class centers\n7 × 128"]),
         (figures.dan_head_diagram, "dan", ["conv 1×1\n32 × 7 × 7", "conv 3×1\n128 × 7 × 7"]),
         (figures.triplet_center_diagram, "triplet_center", ["pixel-wise map\n1 × 7 × 7"]),
-        (figures.poster_diagram, "poster", ["+ class tokens\n100 × 96", "a quarter\n100 × 24"]),
+        (figures.poster_diagram, "poster", ["+ class tokens\n100 × 96", "gate, linear\n7 logits"]),
         (figures.cross_block_diagram, "poster", ["linear map over\nall 100 tokens", "queries"]),
         (figures.qcs_diagram, "qcs", ["four faces\n4 × 3 × 56 × 56", "tokens\n3 × 49 × 96"]),
         (figures.quadruplet_diagram, "qcs", ["anchor\n49 × 96", "D: how far"]),
@@ -36,7 +36,8 @@ def test_the_boxes_have_the_models_own_shapes(draw, name, expected):
 
 def test_another_model_gives_another_diagram():
     drawn = words(figures.dan_diagram(shapes_of("dan", num_heads=8, num_classes=5)))
-    assert {"heads 2 … 8", "linear\n5 logits", "class centers\n5 × 128"} <= set(drawn)
+    heads = {"heads 2 … 8\n128 each", "log-softmax\nover the heads\n8 × 128"}
+    assert heads | {"linear\n5 logits", "class centers\n5 × 128"} <= set(drawn)
 
 
 def test_no_box_covers_another_or_leaves_the_picture():

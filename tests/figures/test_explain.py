@@ -165,7 +165,7 @@ def test_perturbation_curves_are_means_over_faces():
 
 def test_randomization_has_a_panel_a_model():
     rows = [
-        (model, "native", share, value, value - 0.05, value + 0.05)
+        (model, "native", share, 6, value, value - 0.05, value + 0.05)
         for model, share, value in (
             ("dan", 0.0, 1.0),
             ("dan", 1.0, 0.2),
@@ -173,11 +173,11 @@ def test_randomization_has_a_panel_a_model():
             ("baseline", 1.0, 0.1),
         )
     ]
-    means = pd.DataFrame(rows, columns=["model", "way", "share", "value", "low", "high"])
-    between = {"dan": {"native": 0.77}, "baseline": {"native": 0.55}}
+    means = pd.DataFrame(rows, columns=["model", "way", "share", "faces", "value", "low", "high"])
+    between = {"dan": {"native": 0.77}, "baseline": {"native": -0.25}}
     fig = figures.randomization_figure(means, between)
     assert [ax.get_title(loc="left") for ax in fig.axes] == ["DAN", "ResNet-18"]
-    for ax, values, dotted in zip(fig.axes, ([1.0, 0.2], [0.9, 0.1]), (0.77, 0.55), strict=True):
+    for ax, values, dotted in zip(fig.axes, ([1.0, 0.2], [0.9, 0.1]), (0.77, -0.25), strict=True):
         line = next(line for line in ax.lines if line.get_marker() == "o")
         np.testing.assert_allclose(line.get_xdata(), [0, 100])
         np.testing.assert_allclose(line.get_ydata(), values)
@@ -186,7 +186,10 @@ def test_randomization_has_a_panel_a_model():
             [bar[:, 1] for bar in bars.get_segments()], [[v - 0.05, v + 0.05] for v in values]
         )
         assert dotted in [line.get_ydata()[0] for line in ax.lines]
-    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["native", "maps of two different faces"]
+        assert ax.get_ylim()[0] == pytest.approx(-0.3)  # below everything that is drawn
+    legend = [text.get_text() for text in fig.legends[0].get_texts()]
+    assert legend == ["native", "two different faces, by colour"]
+    assert fig.get_suptitle().endswith("mean over 6 faces")
     with pytest.raises(ValueError, match="model missing"):
         figures.randomization_figure(means.drop(columns="model"), between)
 
@@ -216,3 +219,5 @@ def test_mean_maps_have_a_block_a_set_and_a_row_a_model():
     assert drawn[0].get_clim() == (0, maps["one"]["dan"].max())
     assert [ax.get_title(loc="center") for ax in fig.axes] == ["a", "b", "a", "b", "c"]
     assert {ax.get_xlabel() for ax in fig.axes} == {"drawn", "real", ""}
+    reach = [f"0 to {49 * block['dan'].max():.1f}×" for block in maps.values()]
+    assert [ax.get_ylabel() for ax in fig.axes] == [f"DAN\n{reach[0]}", "", reach[1], "", ""]

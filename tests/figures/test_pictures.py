@@ -52,7 +52,8 @@ def test_face_grid_lays_the_faces_out_in_rows():
 
 
 def test_face_grid_puts_each_title_above_its_face():
-    fig = figures.face_grid(face_images(4), ["a", "b", "c", "d"], columns=2)
+    fig = figures.face_grid(face_images(4), ["a", "b", "c", "d"], columns=2, title="All four")
+    assert [text.get_text() for text in fig.texts] == ["All four"]
     places = list(shown(fig))
     assert texts(fig) == ["a", "b", "c", "d"]
     for text, (left, top) in zip(fig.axes[0].texts, places, strict=True):
@@ -107,7 +108,8 @@ def test_attention_overlay_has_the_face_and_then_its_maps():
     images, maps = face_images(2, size=14), torch.zeros(2, 2, 7, 7)
     maps[0, 1, 0, 0] = 5.0
     maps[1, 0] = 3.0  # constant: nothing to show
-    fig = figures.attention_overlay(images, maps, ["first", "second"], ["head 1", "head 2"])
+    fig = figures.attention_overlay(images, maps, ["first", "second"], ["head 1", "head 2"], title="t")
+    assert [text.get_text() for text in fig.texts] == ["t"]
     tiles = list(shown(fig).values())[:6]
     bare = [heat_over(image.permute(1, 2, 0).numpy(), np.zeros((14, 14))) for image in images]
     for row, image in enumerate(images):
@@ -226,7 +228,8 @@ def test_landmarks_lie_on_the_face_and_on_every_map():
 
 def test_rows_are_the_faces_and_then_each_kind_of_map():
     maps, faces = {"S": torch.rand(2, 7, 7), "D": torch.rand(2, 7, 7)}, face_images(2, size=14)
-    fig = figures.maps_in_rows(faces, maps, captions=["one", "two"])
+    fig = figures.maps_in_rows(faces, maps, ["one", "two"], "Both")
+    assert [text.get_text() for text in fig.texts] == ["Both"]
     pictures = [image for image in fig.axes[0].images if np.asarray(image.get_array()).ndim == 3]
     assert len(pictures) == 6
     assert np.array_equal(pictures[1].get_array(), faces[1].permute(1, 2, 0).numpy())

@@ -47,4 +47,5 @@ def test_a_panel_a_layout():
     left, right, *bars = token_layouts(cells).axes
     assert [ax.get_title(loc="left") for ax in (left, right)] == ["spatial", "official"]
     assert np.ravel(left.collections[0].get_array()).tolist() == [1, 0, 0, 1]
+    assert [label.get_text() for label in left.get_yticklabels()] == ["0", "1"]
     assert len(bars) == 2

@@ -14,7 +14,8 @@ def face(seed, n=None):
 
 def test_lines_join_the_centres_of_matching_places():
     # Row 1, column 1 with row 2, column 6.
-    fig = figures.matching_lines([(face(0), face(1))], [[(8, 20, 1.0)]], ["same class"])
+    fig = figures.matching_lines([(face(0), face(1))], [[(8, 20, 1.0)]], ["same class"], "Matches")
+    assert [text.get_text() for text in fig.texts] == ["Matches"]
     line = next(line for line in fig.axes[0].lines if line.get_marker() == "o")
     (x1, x2), (y1, y2) = line.get_data()
     top = fig.axes[0].images[0].get_extent()[3]
@@ -37,3 +38,5 @@ def test_the_chosen_place_is_framed_and_its_likes_are_hot():
     grey = face(1).permute(1, 2, 0).numpy() @ np.array([0.299, 0.587, 0.114])
     assert abs(heat[-1, -1] - grey[-1, -1]).max() > 40
     assert abs(heat[0, 0] - grey[0, 0]).max() <= 1
+    words = [text.get_text() for text in fig.axes[0].texts]
+    assert words == ["this place\non one face", "is like these\non the other", "least", "most"]

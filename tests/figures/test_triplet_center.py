@@ -34,6 +34,7 @@ def test_a_class_is_a_mark_at_its_margin_and_scatter():
 def test_the_nearest_wrong_center_is_written_as_a_share():
     nearest = np.array([[0, 0.75, 0.25], [1, 0, 0.001], [np.nan] * 3])
     (ax,) = figures.nearest_wrong_center(nearest, CLASSES).axes
+    assert ax.get_title("left") == "Whose class mean is the nearest wrong one"
     written = {text.get_position(): text.get_text() for text in ax.texts if text.get_text()}
     assert written == {(1.5, 0.5): "75%", (2.5, 0.5): "25%", (0.5, 1.5): "100%"}
     assert [label.get_text() for label in ax.get_yticklabels()] == list(CLASSES)
@@ -54,19 +55,27 @@ def test_dimensions_are_sorted_by_their_mean_and_classes_shown_above_it():
 
 def test_the_negative_in_the_plane_is_made_of_the_chosen_coordinates():
     chosen = {"hardest": np.array([1, 1]), "fully": np.array([1, 2])}
-    axes = figures.negatives_in_plane([1.0, 1.0], 0, CENTERS, chosen, CLASSES).axes
+    fig = figures.negatives_in_plane([1.0, 1.0], 0, CENTERS, chosen, CLASSES)
+    named = [text.get_text() for text in fig.legends[0].get_texts()]
+    assert named == ["the face", "its negative", *(f"center of {name}" for name in CLASSES)]
+    axes = fig.axes
     expected = {"hardest": ([2, 3], 5.0), "fully": ([2, 1], 1.0)}
     for ax, (name, (negative, distance)) in zip(axes, expected.items(), strict=True):
-        marks = {line.get_marker(): [line.get_xdata()[0], line.get_ydata()[0]] for line in ax.lines}
-        assert marks["X"] == negative
-        assert marks["o"] == [1, 1]
+        dots = [line for line in ax.lines if line.get_marker() == "o"]
+        ring = [line for line in dots if line.get_markerfacecolor() == "none"]
+        face = [line for line in dots if line not in ring]
+        assert [line.get_xydata().tolist() for line in ring] == [[negative]]
+        assert [line.get_xydata().tolist() for line in face] == [[[1, 1]]]
         assert ax.get_title("center") == f"{name}\nsquared distance {distance:.2f}"
         np.testing.assert_allclose(stars(ax)[0], CENTERS)
 
 
 def test_the_strip_fills_the_entries_that_were_chosen():
     centers = np.array([[0.0, 0.0, 0.0], [1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
-    (ax,) = figures.negatives_strip([0.5] * 3, 0, centers, {"fully": np.array([2, 1, 1])}, CLASSES).axes
+    fig = figures.negatives_strip([0.5] * 3, 0, centers, {"fully": np.array([2, 1, 1])}, CLASSES)
+    # No dot has the own class's colour: its dash does.
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == [*CLASSES[1:], "the face", "its center"]
+    (ax,) = fig.axes
     full = ax.collections[-1]
     assert full.get_offsets().tolist() == [[0, 4], [1, 2], [2, 3]]
     assert [mpl.colors.to_hex(c) for c in full.get_facecolors()] == [SHADES[2], SHADES[1], SHADES[1]]
