@@ -9,8 +9,12 @@ network that starts from the same trunk without the method's idea.
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from fer_lab.data import FaceRequest
 from fer_lab.experiments.request import Training
+from fer_lab.intervals import holm
+from fer_lab.runs import ResultsStore
 
 FROM_RESNET = "from ResNet-18's trunk"
 # For triplet-center's rows, which start from a trained trunk.
@@ -42,6 +46,21 @@ def trainings(root: str | Path | None = None) -> dict[str, Training]:
 def metric_losses(root: str | Path | None = None) -> dict[str, Training]:
     """Those of `trainings` that compare metric losses, all from the bundled ResNet-18's trunk."""
     return {name: one for name, one in trainings(root).items() if one.model == "triplet_center"}
+
+
+def loss_changes(store: ResultsStore, metric: str, name: str = "") -> pd.DataFrame:
+    """A row for each of `METRIC_LOSSES`: a metric's mean over seeds, and its change from cross-entropy.
+
+    `name`: the class that the metric is of; "" for all. Columns label, value, low, high; paired by seed,
+    difference, low_difference, high_difference, p, adjusted_p (Holm's, over the losses), NaN for "CE" itself.
+    """
+    known: dict[str, Any] = {"of": metric_losses(), "classes": [name]}
+    table = store.table(metric, **known).rename(columns={"mean": "value"})
+    plain, *others = table["variant"]
+    found = pd.DataFrame([store.difference(metric, one, plain, **known) for one in others])
+    found = found.assign(variant=others, difference=found.pop("mean"), adjusted_p=holm(list(found["p"])))
+    table = table.assign(label=table["variant"].str.partition(",")[0])
+    return table.merge(found.drop(columns=["seeds", "text"]), "left", "variant", suffixes=("", "_difference"))
 
 
 def _rows(root: str | Path | None, seed: int) -> dict[str, Training]:

@@ -1,11 +1,13 @@
 """The results store has what the experiments of the notebooks describe, and nothing else."""
 
+import numpy as np
 import pytest
 
 from fer_lab.data import FaceRequest
 from fer_lab.experiments import Training, compare, dan, ferplus, train_missing
 from fer_lab.experiments.claims import FAMILIES
 from fer_lab.experiments.study import PILOT_SEEDS, SEEDS
+from fer_lab.intervals import holm
 from fer_lab.runs import ResultsStore, results_folder
 
 # function → how many rows of tables it describes, without the trunks that some of them start from
@@ -80,6 +82,18 @@ def test_one_level_or_condition_is_a_part_of_all():
     assert {one.variant.partition(",")[0] for one in ferplus.metric_losses().values()} == set(
         ferplus.METRIC_LOSSES
     )
+
+
+def test_losses_are_compared_with_cross_entropy_seed_by_seed(store):
+    table = ferplus.loss_changes(store, "recall", "disgust").set_index("label")
+    assert list(table.index) == list(ferplus.METRIC_LOSSES)
+    plain = store.table("recall", of=ferplus.metric_losses(), classes=["disgust"]).set_index("variant")
+    assert list(table["value"]) == list(plain["mean"])
+    np.testing.assert_allclose(table["difference"][1:], (table["value"] - table.loc["CE", "value"])[1:])
+    changes = ["difference", "low_difference", "high_difference", "p", "adjusted_p"]
+    assert table.loc["CE", changes].isna().all()
+    assert list(table["adjusted_p"][1:]) == holm(list(table["p"][1:]))
+    assert not np.allclose(table["value"], ferplus.loss_changes(store, "accuracy")["value"])
 
 
 def test_the_same_experiment_on_another_data_set(tmp_path):
