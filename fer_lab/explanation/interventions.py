@@ -96,7 +96,9 @@ def causal_scores(maps: Mapping[str, Tensor], importance: Tensor, given: Interve
     """Does a map put the causes in their true order? A row a way and face.
 
     Columns: way, face; rank, Spearman's correlation over the face's causes of the map's mass with the true
-    importance, NaN for fewer than three causes or a map without any mass on them; cosine, between the map and
+    importance; top, whether the cause with the most mass is the most important muscle, on either side of the
+    face (1 or 0; if several tie, the share of them); both NaN for fewer than three causes or a map without any
+    mass on them; cosine, between the map and
     the places that all the face's muscles move, both on a 7×7 grid: the field's usual score (Belharbi et al.,
     FG 2024, https://arxiv.org/abs/2402.00281).
 
@@ -104,7 +106,7 @@ def causal_scores(maps: Mapping[str, Tensor], importance: Tensor, given: Interve
         maps: way → [B,1,h,w].
         importance: [M], from `true_importance`.
     """
-    groups = given.table.groupby("face").indices
+    groups, muscles = given.table.groupby("face").indices, given.table["cause"].to_numpy()
     moved = given.faces.region_masks(range(len(given.faces)))[:, [REGIONS.index("moved")]]
     truth = to_grid(moved.float(), GRID).flatten(1)
     rows = []
@@ -112,8 +114,10 @@ def causal_scores(maps: Mapping[str, Tensor], importance: Tensor, given: Interve
         claims = claimed_importance(one, given).numpy()
         cosine = F.cosine_similarity(to_grid(one.clamp(min=0), GRID).flatten(1), truth).tolist()
         for face, causes in groups.items():
-            rank = np.nan
+            rank = top = np.nan
             if len(causes) >= FEWEST and np.ptp(claims[causes]) > 0:
                 rank = float(spearmanr(claims[causes], importance[causes].numpy()).statistic)
-            rows.append({"way": way, "face": face, "rank": rank, "cosine": cosine[face]})
+                most = muscles[causes][claims[causes] == claims[causes].max()]
+                top = float((most == muscles[causes[int(importance[causes].argmax())]]).mean())
+            rows.append({"way": way, "face": face, "rank": rank, "top": top, "cosine": cosine[face]})
     return pd.DataFrame(rows)

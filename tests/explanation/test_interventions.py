@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -110,14 +109,24 @@ def test_maps_are_scored_by_the_order_of_their_causes(faces):
     even = torch.ones(1, 1, 7, 7)
     table = causal_scores({"right": right, "reversed": 1 / right, "even": even}, truth, given)
     assert table["rank"].tolist()[:2] == pytest.approx([1, -1])
-    assert np.isnan(table["rank"][2])  # all causes tie
+    assert table["top"].tolist()[:2] == [1, 0]
+    assert table[["rank", "top"]].loc[2].isna().all()  # all causes tie
     moved = faces.region_masks([0])[:, [-1]].float()
     best = causal_scores({"truth": moved}, truth, given)["cosine"].item()
     assert best == pytest.approx(1, abs=1e-6)
     assert table["cosine"].max() < best
 
 
+def test_a_map_names_the_deciding_muscle_on_either_side_and_by_its_share_of_a_tie(faces):
+    given, truth = made(faces), torch.tensor([3.0, -1.0, 2.0, 0.5])
+    maps = {"other side": torch.tensor([[[[1.0, 8.0], [4.0, 2.0]]]])}
+    maps["tie"] = torch.tensor([[[[8.0, 8.0], [8.0, 2.0]]]])
+    assert causal_scores(maps, truth, given)["top"].tolist() == pytest.approx([0, 1 / 3])
+    given.table.loc[1, ["cause", "side"]] = "c0", "right"
+    assert causal_scores(maps, truth, given)["top"].tolist() == pytest.approx([1, 2 / 3])
+
+
 def test_two_causes_have_no_order_worth_scoring(faces):
     given = made(faces, 2)
     table = causal_scores({"any": torch.rand(1, 1, 7, 7)}, torch.tensor([1.0, 0.0]), given)
-    assert np.isnan(table["rank"].item())
+    assert table[["rank", "top"]].isna().all(axis=None)
