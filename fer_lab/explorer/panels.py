@@ -44,7 +44,7 @@ MEANINGS = {
     "occlusion": "How far the class that the model names falls when a grey patch hides the place.",
     "landmarks": "The points of the face, as the renderer knows them.",
     "moved": "Where the acting muscles move the skin, as the renderer knows it.",
-    "matches": "A line joins two places that are more alike than either is to all others; brighter: more.",
+    "matches": "A line joins two places that are more alike than each is to the other face on average.",
 }
 SIDES = {"both": "both sides", "left": "own left alone", "right": "own right alone"}
 # What can hide a part of the face: how far below the middle of the upright face, and how large (`Nuisance`).

@@ -232,7 +232,7 @@ def verdicts(claims: pd.DataFrame, title: str = "What each idea changes, paired 
         metric = str(part["metric"].iloc[0])
         share = SHARES.fullmatch(metric) is not None
         rows = part.rename(columns={"difference": "value"})
-        rows["label"] = [f"{a}  −  {b}" for a, b in zip(part["a"], part["b"], strict=True)]
+        rows["label"] = [f"{a}  minus  {b}" for a, b in zip(part["a"], part["b"], strict=True)]
         rows[["value", "low", "high"]] *= 100 if share else 1
         shades = [VERDICT_COLORS.get(verdict, style.SOFT) for verdict in part["verdict"]]
         style.interval_rows(ax, rows[["label", "value", "low", "high"]], shades, percent=False, number="")

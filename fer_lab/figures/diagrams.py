@@ -125,7 +125,7 @@ def dan_diagram(shapes: Shapes) -> Figure:
         "more": Box(2.2, 1, more, width=1.1),
         "fuse": Box(3.5, 1, f"log-softmax\nover the heads\n{heads} × {{heads.0}}", width=1.1),
         "sum": Box(4.65, 1, "sum\n{heads.0}", "tensor"),
-        "logits": Box(5.7, 1, "linear\n{fusion.fc} logits", "answer"),
+        "logits": Box(5.7, 1, "linear,\nBatchNorm\n{fusion.fc} logits", "answer"),
         "mean": Box(1, 2, "mean of places\n{trunk:1}", "tensor", True, 0.98),
         "affinity": Box(2.2, 2, "affinity loss", "loss", True, 1.1),
         "centers": Box(2.2, 3, "class centers\n{centers}", "learned", True, 1.1),
@@ -189,23 +189,23 @@ def poster_diagram(shapes: Shapes) -> Figure:
     """POSTER: two streams, three widths of the tokens, and one class token that answers."""
     steps = sum(re.fullmatch(r"steps\.\d+", name) is not None for name in shapes)
     boxes = {
-        "image": Box(0, 0.5, "face\n{image}", "tensor"),
+        "image": Box(0, 0.5, "face\n{image}", "tensor", width=0.86),
         "trunk": Box(1.05, 0, "IR-50\n{trunk}", width=0.98),
-        "tokens": Box(2.25, 0, "image tokens\n{image_embedding}", "tensor", width=1.08),
-        "marks": Box(1.05, 1, "MobileFaceNet\n{landmarks}", width=0.98),
-        "marktokens": Box(2.25, 1, "landmark tokens\n{image_embedding}", "tensor", width=1.18),
+        "tokens": Box(2.31, 0, "image tokens\n{image_embedding}", "tensor", width=1.08),
+        "marks": Box(1.05, 1, "MobileFaceNet\n{landmarks}", width=1.04),
+        "marktokens": Box(2.31, 1, "landmark tokens\n{image_embedding}", "tensor", width=1.18),
         "join": Box(3.45, 0.5, "+ class tokens\n{steps.0}", "tensor", width=1.0),
-        "half": Box(4.6, 1.5, "half as wide\n{narrow.0}", width=0.95),
-        "quarter": Box(4.6, 2.5, "a quarter\n{narrow.1}", width=0.95),
-        "wide": Box(5.8, 0.5, f"cross attention\n{steps} steps", width=1.05),
-        "mid": Box(5.8, 1.5, f"cross attention\n{steps} steps", width=1.05),
-        "thin": Box(5.8, 2.5, f"cross attention\n{steps} steps", width=1.05),
-        "token": Box(7.05, 0.5, "image class token\n{gate}", "tensor", width=1.28),
-        "logits": Box(7.05, 1.5, "gate, linear\n{classify} logits", "answer"),
+        "half": Box(4.85, 1.5, "half as wide\n{narrow.0}", width=0.95),
+        "quarter": Box(4.15, 2.5, "a quarter\n{narrow.1}", width=0.95),
+        "wide": Box(6.05, 0.5, f"cross attention\n{steps} steps", width=1.05),
+        "mid": Box(6.05, 1.5, f"cross attention\n{steps} steps", width=1.05),
+        "thin": Box(6.05, 2.5, f"cross attention\n{steps} steps", width=1.05),
+        "token": Box(7.28, 0.5, "image\nclass token\n{gate}", "tensor", width=1.0),
+        "logits": Box(7.28, 1.5, "gate, linear\n{classify} logits", "answer"),
     }
     arrows = (
         *("image ^ trunk > tokens > join > wide > token > logits", "image ^ marks > marktokens > join"),
-        *("join > half > quarter > thin", "half > mid", "thin > mid > wide: add"),
+        *("join > half > mid", "join > quarter > thin", "thin > mid > wide: add"),
     )
     note = "The landmark stream is frozen. After every step each width is added to the next wider one."
     return diagram(boxes, arrows, shapes, "POSTER: two streams ask each other, at three widths", note)
@@ -261,7 +261,7 @@ def quadruplet_diagram(shapes: Shapes) -> Figure:
         "positive": Box(2.9, 0, "positive\nsame class", "tensor"),
         "negative": Box(0, 2, "negative\nother class", "tensor"),
         "second": Box(2.9, 2, "second negative\nthat other class", "tensor", width=1.05),
-        "map": Box(1.5, 1, "a face's map = softmax(S + k · D)\nof 49 places, one a scale", width=1.75),
+        "map": Box(1.5, 1, "a face's map = softmax(S + k · D)\n49 places, one map for each scale", width=1.9),
     }
     arrows = (
         *("anchor - positive: S: how alike", "negative - second: S: how alike"),

@@ -172,7 +172,7 @@ def randomization_figure(means: pd.DataFrame, between_faces: Mapping[str, Mappin
         ax.set_title(style.method_title(model), fontsize=9.5)
         ax.set(ylim=(lowest - 0.05, 1.08), xlim=(-4, 104), xlabel="", ylabel="")
         ax.grid(axis="both")
-    marks = [*_marks(ways), style.mark("two different faces, by colour", marker="", linestyle=DOTTED)]
+    marks = [*_marks(ways), style.mark("maps of two faces, by colour", marker="", linestyle=DOTTED)]
     style.legend(fig, marks, empty, columns=2 if len(models) < 3 else 0)
     title = f"What is left of a map while the layers become random, mean over {means['faces'].max()} faces"
     return style.heading(fig, title, "random layers, %", "rank correlation")

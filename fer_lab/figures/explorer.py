@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
-from fer_lab.figures.style import method_color, method_title, new_figure, styled
+from fer_lab.figures.style import DASHED, method_color, method_title, new_figure, styled
 
 
 @styled
@@ -24,6 +24,7 @@ def from_relaxed_to_smiling(strengths: np.ndarray, happy: Mapping[str, np.ndarra
     right.set_title(f"The same {people}, one by one: {method_title(one)}")
     for ax in (left, right):
         ax.set_xlabel("AU12, lip corner puller")
+        ax.axhline(0.5, **DASHED)
         ax.grid()
     left.legend(loc="lower right")
     return fig

@@ -98,8 +98,8 @@ def negatives_in_plane(
             ends = np.stack([negative, centers[source]]).T
             ax.plot(*ends, color=shades[source], linewidth=1.1, linestyle=(0, (2, 2)), zorder=2)
         ax.scatter(*centers.T, c=shades, s=190, **STAR)
-        above: dict[str, Any] = {"xytext": (0, 9), "textcoords": "offset points", "ha": "center"}
-        ax.annotate("own", centers[label], path_effects=style.HALO, **above)
+        left: dict[str, Any] = {"xytext": (-8, 0), "textcoords": "offset points", "ha": "right", "va": "center"}
+        ax.annotate("own\ncenter", centers[label], path_effects=style.HALO, **left)
         ax.plot(*x, "o", color=style.INK, markersize=8, zorder=5)
         ax.plot(*negative, marker="o", **ring, markersize=17, zorder=5)
         distance = float(((x - negative) ** 2).sum())

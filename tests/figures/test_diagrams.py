@@ -37,7 +37,14 @@ def test_the_boxes_have_the_models_own_shapes(draw, name, expected):
 def test_another_model_gives_another_diagram():
     drawn = words(figures.dan_diagram(shapes_of("dan", num_heads=8, num_classes=5)))
     heads = {"heads 2 … 8\n128 each", "log-softmax\nover the heads\n8 × 128"}
-    assert heads | {"linear\n5 logits", "class centers\n5 × 128"} <= set(drawn)
+    assert heads | {"linear,\nBatchNorm\n5 logits", "class centers\n5 × 128"} <= set(drawn)
+
+
+def test_posters_narrow_tokens_are_made_from_the_widest_and_not_from_each_other():
+    (ax,) = figures.poster_diagram(shapes_of("poster")).axes
+    x, y = next(text.get_position() for text in ax.texts if text.get_text().startswith("+ class tokens"))
+    starts = [patch.get_path().vertices[0] for patch in ax.patches if not hasattr(patch, "get_height")]
+    assert sum(0 < start[0] - x < 0.6 and abs(start[1] - y) < 0.05 for start in starts) == 3
 
 
 def test_no_box_covers_another_or_leaves_the_picture():

@@ -188,7 +188,7 @@ def test_randomization_has_a_panel_a_model():
         assert dotted in [line.get_ydata()[0] for line in ax.lines]
         assert ax.get_ylim()[0] == pytest.approx(-0.3)  # below everything that is drawn
     legend = [text.get_text() for text in fig.legends[0].get_texts()]
-    assert legend == ["native", "two different faces, by colour"]
+    assert legend == ["native", "maps of two faces, by colour"]
     assert fig.get_suptitle().endswith("mean over 6 faces")
     with pytest.raises(ValueError, match="model missing"):
         figures.randomization_figure(means.drop(columns="model"), between)
