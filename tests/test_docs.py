@@ -1,15 +1,21 @@
 """README, docs/ and the other pages: links lead somewhere, lines run, paths and options exist."""
 
+import json
 import re
 import shlex
+import sys
+import types
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+import torch
 import typer.main
 from PIL import Image
 from skimage.data import astronaut
+from typer.testing import CliRunner
 
+from fer_lab import Recipe, open_model
 from fer_lab.cli import app
 
 ROOT = Path(__file__).parents[1]
@@ -59,6 +65,64 @@ def test_readmes_python_lines_look_at_a_picture_and_train_a_model(tmp_path, monk
     assert re.match(r"\[{'neutral': [\d.e-]+, 'happiness': 0\.9", said)
     assert "mean_class_recall" in said
     assert (tmp_path / "runs" / "first" / "weights.safetensors").exists()
+
+
+class Writer(dict):
+    """TensorBoard's SummaryWriter, as far as the page needs it, into memory."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self.folder = folder
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_error):
+        return None
+
+    def add_scalar(self, name, value, step):
+        self.setdefault(name, {})[step] = value
+
+
+def test_python_lines_for_other_tools_run(tmp_path, monkeypatch, capsys):
+    text = (ROOT / "docs" / "doors.md").read_text(encoding="utf-8")
+    watch, again, probe, hub = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", types.SimpleNamespace(SummaryWriter=Writer))
+    kept = {"short": Recipe(epochs=2, batch_size=32)}
+
+    def run(code):
+        assert "count=2000" in code or "load_faces" not in code
+        code = code.replace("count=2000", "count=150").replace('model.recipes["smoke"]', "short")
+        exec(compile(code, "doors.md", "exec"), kept)
+
+    run(watch)
+    assert list(kept["writer"]["total"]) == list(kept["writer"]["valid_accuracy"]) == [1, 2]
+
+    command = ["train", "baseline", "--faces", "150", "--set", "epochs=1", "--seed", "3", "--out", "runs/mine"]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    run(again)
+    configs = [json.loads(Path(f"runs/{one}/config.json").read_text()) for one in ("mine", "mine-again")]
+    assert [config["recipe"]["seed"] for config in configs] == [3, 4]
+    assert [config["fingerprint"] for config in configs] == [configs[0]["fingerprint"]] * 2
+
+    run(probe)
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert float(said.partition(",")[0]) > 1 / 7
+
+    shelf = {}
+    pretended = types.SimpleNamespace(
+        upload_file=lambda *, path_or_fileobj, path_in_repo, repo_id: shelf.update(
+            {(repo_id, path_in_repo): path_or_fileobj}
+        ),
+        hf_hub_download=lambda *name: shelf[name],
+    )
+    monkeypatch.setitem(sys.modules, "huggingface_hub", pretended)
+    run(hub)
+    weights = kept["model"].state_dict()
+    assert all(
+        torch.equal(value, weights[name]) for name, value in open_model("runs/mine").state_dict().items()
+    )
 
 
 def commands() -> list[str]:
