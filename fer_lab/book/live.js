@@ -340,7 +340,7 @@ function refresh() {
   const overlay = networks.find((network) => network.name === find("overlay").value);
   find("meaning").innerHTML = overlay ? `${overlay.title}'s own map: least <canvas id="scale" width="96" height="10"></canvas> most.` : "";
   if (overlay) heatScale(find("scale"));
-  if (state.source === "drawn") state.face = drawn();
+  if (state.source === "drawn") (state.face = drawn()), writeLink();
   else if (state.source === "photo" && state.picture) state.face = cut(state.picture, state.picture.width, state.picture.height, state.boxes[state.box]);
   return answer();
 }
@@ -364,6 +364,26 @@ function reset() {
   find("file").value = "";
   choose("drawn");
   return refresh();
+}
+
+// ---- a link to a drawn face: its controls stand behind the # of the address
+
+const LINKED = ["expression", "upper", "lower", "step", "side", "roll", "cover", "overlay"];
+
+function writeLink() {
+  const words = new URLSearchParams(LINKED.map((id) => [id, find(id).value]).filter(([, value]) => value));
+  words.set("person", state.person + 1);
+  history.replaceState(null, "", `#${words}`);
+}
+
+function readLink(link) {
+  const words = new URLSearchParams(link.slice(1)), person = Number(words.get("person")) - 1;
+  if (!words.size) return;
+  if (about.people[person]) state.person = person;
+  for (const id of LINKED) {
+    const control = find(id), value = words.get(id) || "";
+    if (control.options ? [...control.options].some((one) => one.value === value) : value) control.value = value;
+  }
 }
 
 function controls() {
@@ -423,7 +443,7 @@ function cards() {
 }
 
 async function start() {
-  const from = performance.now();
+  const from = performance.now(), link = location.hash; // `reset` writes its own
   const code = new Blob([await unpack("ort.wasm.bundle.min.mjs")], { type: "text/javascript" });
   ort = await import(URL.createObjectURL(code));
   ort.env.wasm.wasmBinary = (await unpack("ort-wasm-simd-threaded.wasm")).buffer;
@@ -436,7 +456,9 @@ async function start() {
   controls();
   for (const name of ["jsfeat-min.js", "bbf_face.js"]) (0, eval)(asText(await unpack(name)));
   jsfeat.bbf.prepare_cascade(jsfeat.bbf.face_cascade);
-  await reset();
+  readLink(link);
+  await refresh();
+  window.onhashchange = () => (choose("drawn"), readLink(location.hash), refresh());
   find("count").textContent = `Ready after ${((performance.now() - from) / 1000).toFixed(1)} s.`;
   window.ferLab = { about, state, networks, refresh, show, facesIn, alike }; // what tests, and the curious, look into
 }

@@ -73,14 +73,12 @@ class Separation(NamedTuple):
         scatter: [C] root mean squared distance of a class's faces to its center, in `unit`s.
         margin: [C] how much nearer a class's faces are to their own center than to the nearest wrong one,
             mean over the faces, in `unit`s; below 0 the typical face is nearer to another class.
-        nearest: [C,C] share of a class's faces (row) whose nearest wrong center is the column's class.
         centers: [C,D] as given, or the means of the classes; NaN for a class without faces.
         unit: root mean squared distance of all faces to their mean; it removes the embedding's scale.
     """
 
     scatter: np.ndarray
     margin: np.ndarray
-    nearest: np.ndarray
     centers: np.ndarray
     unit: float
 
@@ -118,13 +116,10 @@ def separation(
     own = distances[faces, y]
     wrong = distances.copy()
     wrong[faces, y] = np.inf
-    nearest = np.zeros((num_classes, num_classes))
-    np.add.at(nearest, (y, wrong.argmin(1)), 1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        nearest /= counts[:, None]
         scatter = np.sqrt(np.bincount(y, own**2, num_classes) / counts) / unit
         margin = np.bincount(y, wrong.min(1) - own, num_classes) / counts / unit
-    return Separation(scatter, margin, nearest, centers, unit)
+    return Separation(scatter, margin, centers, unit)
 
 
 def silhouette(embeddings: np.ndarray, labels: np.ndarray) -> float:

@@ -15,9 +15,6 @@ from fer_lab.data.synthetic import SyntheticFaces
 from fer_lab.evaluation.metrics import accuracy_row, evaluate, predict
 from fer_lab.models.method import Method
 
-# Percent of the side, as in the book's figures.
-RESOLUTIONS = (100, 75, 50, 35)
-
 
 def shrunk(faces: FaceSet, percent: int) -> FaceSet:
     """The same faces shrunk to `percent` of their side and enlarged again to the old size.
@@ -48,10 +45,8 @@ def _resize(images: torch.Tensor, size: int) -> torch.Tensor:
     return F.interpolate(images, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
 
 
-def accuracy_by_resolution(
-    model: Method, faces: FaceSet, percents: Sequence[int] = RESOLUTIONS
-) -> pd.DataFrame:
-    """Accuracy on `shrunk` faces, a row a resolution, in the columns of `evaluate`.
+def accuracy_by_resolution(model: Method, faces: FaceSet, percents: Sequence[int]) -> pd.DataFrame:
+    """Accuracy on `shrunk` faces, a row a percentage of the side, in the columns of `evaluate`.
 
     The metric is named "accuracy_at_resolution_75" and so on. Raises ValueError as `shrunk` and `predict` do.
     """

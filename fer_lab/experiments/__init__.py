@@ -8,5 +8,4 @@ what the book claims.
 from fer_lab.experiments import compare, dan, explain, ferplus, landmarks, poster, qcs, triplet_center
 from fer_lab.experiments.claims import judge, of_family
 from fer_lab.experiments.request import Training
-from fer_lab.experiments.study import resnet_trunk
 from fer_lab.experiments.training import Trained, train, train_missing

@@ -11,7 +11,6 @@ Images and targets are as in attribution.py.
 """
 
 import functools
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -30,13 +29,18 @@ from fer_lab.models.method import Method
 CHUNK = 256
 
 
-def priors(faces: int, grid: int = GRID) -> dict[str, Tensor]:
-    """Maps that do not depend on the face: {"chance": an even map, "centre": `centre_prior`}, each [B,1,g,g].
+def priors(faces: int, masks: Tensor | None = None) -> dict[str, Tensor]:
+    """Maps that have not seen the face, each [B,1,7,7]: "chance", an even map; "centre", `centre_prior`.
 
-    All cells of the even map tie, so the probing scores replace them in a random order.
+    All cells of the even map tie, so the probing scores replace them in a random order. With the faces' known
+    places, bool [B,S,S], there is "other", for each face the mean of all others' places.
     """
-    even, centre = torch.ones(1, 1, grid, grid), centre_prior(grid)
-    return {name: one.expand(faces, -1, -1, -1) for name, one in (("chance", even), ("centre", centre))}
+    even, centre = torch.ones(1, 1, GRID, GRID), centre_prior()
+    maps = {name: one.expand(faces, -1, -1, -1) for name, one in (("chance", even), ("centre", centre))}
+    if masks is None:
+        return maps
+    places = to_grid(masks[:, None].float(), GRID)
+    return maps | {"other": (places.sum(0) - places) / (faces - 1)}
 
 
 def place_scores(maps: Mapping[str, Tensor], masks: Tensor) -> pd.DataFrame:
@@ -138,59 +142,20 @@ def area(curves: Tensor) -> Tensor:
     return torch.trapezoid(curves, dx=1 / (curves.shape[-1] - 1))
 
 
-@torch.no_grad()
-def infidelity(
-    model: Method, images: Tensor, maps: Tensor, *, target: Target = None, window: int = 3
-) -> Tensor:
-    """How poorly the map's sum over a window predicts the drop of the logit when that window is replaced.
-
-    Infidelity (Yeh et al., arXiv 1901.09392) is E[(β·Σ_window map − (logit(x) − logit(x with the window
-    replaced)))²], here over all windows, `window` cells wide. β ≥ 0 is chosen to minimise it, because a map's
-    scale is arbitrary. The result is divided by E[drop²]: 0 is a perfect map and 1 no better than zeros.
-    Before the division, and where the best β is not negative, this equals `captum.metrics.infidelity` with
-    normalize=True, which runs the model again for each map. Maps [B,K,h,w] of any sign → float32 [B,K], 0…1;
-    NaN for a face whose logit no window changes. Raises ValueError for another number of maps than images, a
-    window beyond the grid.
-    """
-    h, w = _check_maps(images, maps)[2:]
-    if not 1 <= window <= min(h, w):
-        raise ValueError(f"window must lie in 1…{min(h, w)} cells, got {window}")
-    target = classes_to_explain(model, images, target)
-    replacement = blurred(images)
-    logit = answers(model, images).gather(1, target[:, None])[:, 0]
-    drops, sums = [], []
-    for top, left in itertools.product(range(h - window + 1), range(w - window + 1)):
-        mask = torch.zeros(1, 1, h, w, device=images.device)
-        mask[:, :, top : top + window, left : left + window] = 1
-        covered = torch.lerp(images, replacement, to_grid(mask, images.shape[2], images.shape[3]))
-        drops.append((logit - answers(model, covered).gather(1, target[:, None])[:, 0]).cpu())
-        sums.append((maps * mask).sum((2, 3)).cpu())
-    drop, total = torch.stack(drops, -1).double()[:, None], torch.stack(sums, -1).double()
-    product = (drop * total).sum(2).clamp(min=0)
-    explained = product.square() / total.square().sum(2)
-    # A map of zeros explains nothing.
-    explained = torch.where(total.abs().sum(2) > 0, explained, 0.0)
-    return (1 - explained / drop.square().sum(2)).float()
-
-
 def probing_scores(
     model: Method, images: Tensor, maps: Mapping[str, Tensor], *, target: Target = None, steps: int = 7
 ) -> pd.DataFrame:
-    """Areas under the deletion and insertion curves, and infidelity, of several maps of the same faces.
+    """Areas under the deletion and insertion curves of several maps of the same faces.
 
-    Maps [B,1,g,g] by way, all on one grid, of any sign → a row a way and face: way, face, deletion, insertion,
-    infidelity; all 0…1, and only for insertion higher is better.
+    Maps [B,1,g,g] by way, all on one grid, of any sign → a row a way and face: way, face, deletion (0…1, lower
+    is better), insertion (0…1, higher is better).
     """
     for way, one in maps.items():
         _check_single(way, one, len(images))
     together = torch.cat(list(maps.values()), dim=1)
     target = classes_to_explain(model, images, target)
     curves = functools.partial(perturbation_curves, model, images, together, target=target, steps=steps)
-    scores = {
-        "deletion": area(curves()),
-        "insertion": area(curves(insertion=True)),
-        "infidelity": infidelity(model, images, together, target=target),
-    }
+    scores = {"deletion": area(curves()), "insertion": area(curves(insertion=True))}
     tables = [_rows(way, {name: s[:, i] for name, s in scores.items()}) for i, way in enumerate(maps)]
     return pd.concat(tables, ignore_index=True)
 
@@ -237,3 +202,28 @@ def mean_over_faces(
                 row["difference"], row["difference_low"], row["difference_high"] = gap
             rows.append(row)
     return pd.DataFrame(rows)
+
+
+def better_than(
+    rivals: Mapping[str, str],
+    scores: pd.DataFrame,
+    metrics: Sequence[str],
+    *,
+    rows: Sequence[str] = ("metric",),
+    lower: Sequence[str] = (),
+    seed: int = 0,
+) -> pd.DataFrame:
+    """How many maps score better than a rival, face by face, by more than the interval of the difference.
+
+    `rivals`: title of a column → way. All other ways are counted, each once a model. `lower`: the metrics of
+    which less is better. Returns "3 of 20" for each rival, and for all of them at once; `rows`: for what there
+    is a row each, the metric, the way or both.
+    """
+    above = {}
+    for title, rival in rivals.items():
+        table = mean_over_faces(scores, metrics, by=["model"], reference=rival, seed=seed)
+        table = table[~table["way"].isin(rivals.values())].set_index(["metric", "model", "way"])
+        less = table.index.get_level_values("metric").isin(lower)
+        above[title] = (table["difference_high"] < 0).where(less, table["difference_low"] > 0)
+    every = pd.DataFrame(above).assign(**{"all of them": pd.DataFrame(above).all(axis=1)})
+    return every.groupby(list(rows), sort=False).agg(lambda one: f"{one.sum()} of {len(one)}")

@@ -20,15 +20,15 @@ from fer_lab.data.expressions import COLORS
 from fer_lab.data.faces import REGIONS
 from fer_lab.data.synthetic import Rendering
 from fer_lab.figures.pictures import STROKES
-from fer_lab.figures.style import HEAT, SERIES, with_palette
+from fer_lab.figures.style import HEAT, LEARNED, SERIES, with_palette
+from fer_lab.models.method import TITLES
 
 TILE = 112  # side of the picture of what a model receives
 ROWS = 8  # most classes in a table
 TRUTH = "#7fe3ff"
-# What the models of each set of weights learned from; any other model is the reader's own.
-LEARNED = {"synthetic": "drawings", "ferplus": "photographs"}
 # Black would be lost on a dark page.
-LOOK = {"learned": LEARNED, "bars": {**COLORS, "contempt": "currentcolor"}, "other": SERIES[0]}
+BARS = {**COLORS, "contempt": "currentcolor"}
+LOOK = {"learned": LEARNED, "titles": TITLES, "bars": BARS, "other": SERIES[0]}
 SHADES = ",".join(to_hex(HEAT(i / 5)) for i in range(6))
 BAR = f"display:inline-block;width:90px;height:9px;margin:0 5px;background:linear-gradient(to right,{SHADES})"
 SCALE = f'least<span style="{BAR}"></span>most'
@@ -39,7 +39,7 @@ left:0;background:var(--jp-layout-color0,inherit)" %}
 <table style="border-collapse:collapse;font-size:11px;line-height:13px;margin:0">
 <tr><td style="{{ label }}"></td>{% for name in names %}{% set kind, _, title = name.rpartition("/") %}
 <th scope="col" title="{{ name }}" style="{{ cell }}">{{ pictures[name] | safe }}
-<div style="width:76px;height:39px;overflow:hidden;overflow-wrap:anywhere"><b>{{ title.replace("_", " ") }}</b>
+<div style="width:76px;height:39px;overflow:hidden;overflow-wrap:anywhere"><b>{{ titles.get(title, title) }}</b>
 <br>{{ learned.get(kind, "your own") }}</div></th>{% endfor %}</tr>{% for one in classes %}
 <tr><th scope="row" title="{{ one }}" style="{{ label }}">{{ one }}</th>{% for row in rows %}
 <td style="{{ cell }}">{% if one in row %}{% set share = "%.0f%%" | format(100 * row[one]) %}

@@ -113,8 +113,9 @@ class View:
         return as_html(self.png, self.words.partition("\n")[0]) if self.png else ""
 
     def _repr_mimebundle_(self, **_options: Any) -> dict[str, str]:
-        """For a notebook."""
-        right = f'<div style="margin-left:14px">{self.text}<br>{self.legend}{self.table}</div>'
+        """For a notebook, where there is room for the maps in their full size."""
+        table = self.table.replace("76px", f"{TILE}px")
+        right = f'<div style="margin-left:14px">{self.text}<br>{self.legend}{table}</div>'
         page = f'<div style="display:flex;flex-wrap:wrap;line-height:1.3">{self.picture}{right}</div>'
         return {"text/html": shrink(page), "text/plain": self.words}
 

@@ -1,4 +1,4 @@
-"""The three explorers (a rendered face, a photograph, two faces that are matched), and how quick they are.
+"""The three explorers: a rendered face, a photograph, two faces that are matched.
 
 panels.py makes what they show, controls.py what they share. Uploaded files stay in the kernel's memory and are
 written nowhere.
@@ -6,15 +6,12 @@ written nowhere.
 
 import html
 import random
-import statistics
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
 import ipywidgets as widgets
-import pandas as pd
 import torch
 from PIL import Image
 from skimage.data import astronaut
@@ -35,8 +32,8 @@ NO_MATCHER = (
 )
 SAMPLE = "Eileen Collins, photographed by NASA, in the public domain"
 PRIVACY = (
-    "The picture stays in this kernel's memory. PNG, JPEG, WebP, GIF or BMP, at most 8 MB. ipywidgets has "
-    "nothing to drop or paste a file into, and no camera. Choose a face by its picture:"
+    "The picture goes to this kernel's memory and nowhere else; on Colab or Codespaces that is a computer of "
+    "Google's or GitHub's. PNG, JPEG, WebP, GIF or BMP, at most 8 MB. Choose a face by its picture:"
 )
 
 
@@ -260,27 +257,3 @@ class PairExplorer(Explorer):
             kind = (self.model.value or "").partition("/")[0]
             pick.image = crop_face(image, boxes[0] if boxes else None, trained_on=kind)
             self.update()
-
-
-def latency(explorer: FaceExplorer, *, overlays: Sequence[str] | None = None, moves: int = 15) -> pd.DataFrame:
-    """Milliseconds in the kernel from a slider's move to a new picture and text; the browser adds its part.
-
-    A row an overlay of `MAPS` and `TRUTHS`, all if None: overlay, models (how many answer), median_ms,
-    slowest_ms. The lip corner puller is moved `moves` times, after one that is not counted, and put back.
-    """
-    mouth, before = explorer.units[12], (explorer.units[12].value, explorer.overlay.value)
-    table: list[tuple[str, int, float, float]] = []
-    try:
-        for overlay in overlays or (*panels.MAPS, *panels.TRUTHS):
-            with explorer.at_once():
-                explorer.overlay.value, mouth.value = overlay, 0.0
-            durations = []
-            for i in range(moves):
-                start = time.perf_counter()
-                mouth.value = 1.0 if i % 2 == 0 else 0.05 * (1 + i % 19)
-                durations.append(1000 * (time.perf_counter() - start))
-            table.append((overlay, len(explorer.at_hand()), statistics.median(durations), max(durations)))
-    finally:
-        with explorer.at_once():
-            mouth.value, explorer.overlay.value = before
-    return pd.DataFrame(table, columns=["overlay", "models", "median_ms", "slowest_ms"])

@@ -17,19 +17,12 @@ from fer_lab.figures.charts import (
     embedding_frames,
     embedding_map,
     group_accuracy,
-    learning_curves,
     panels_of_intervals,
     per_class_recall,
     training_curves,
     verdicts,
 )
-from fer_lab.figures.compare import (
-    accuracy_against_cost,
-    confusion_differences,
-    embedding_panels,
-    recall_by_class,
-)
-from fer_lab.figures.dan import feature_maps, head_overlap_figure
+from fer_lab.figures.compare import accuracy_against_cost, learning_curves, recall_by_class
 from fer_lab.figures.diagrams import (
     cross_block_diagram,
     dan_diagram,
@@ -51,13 +44,7 @@ from fer_lab.figures.explorer import from_relaxed_to_smiling
 from fer_lab.figures.faces import landmarks_on_face, two_colourings
 from fer_lab.figures.pictures import attention_overlay, face_grid, face_rows, faces_by_class, maps_in_rows
 from fer_lab.figures.poster import landmark_predictions, token_layouts
-from fer_lab.figures.qcs import matching_lines, similarity_over_both
-from fer_lab.figures.scale_out import gradient_distances
+from fer_lab.figures.qcs import matching_lines, votes_on_a_face
+from fer_lab.figures.scale_out import gradient_distances, ring_rounds
 from fer_lab.figures.style import png, save, show
-from fer_lab.figures.triplet_center import (
-    dimension_weights,
-    nearest_wrong_center,
-    negatives_in_plane,
-    negatives_strip,
-    scatter_against_margin,
-)
+from fer_lab.figures.triplet_center import negatives_in_plane, negatives_strip

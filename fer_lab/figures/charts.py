@@ -1,7 +1,7 @@
 """Charts that two notebooks or more draw, or the command line: training, metrics with intervals, curves."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
+from matplotlib.ticker import PercentFormatter, StrMethodFormatter
 from matplotlib.transforms import Bbox
 
 from fer_lab.data.expressions import colors
@@ -28,7 +28,7 @@ VERDICT_COLORS = {"better": "#117733", "worse": "#aa3355", "equivalent": "#33228
 METRIC_NAMES = {
     "within_between": "scatter within ÷ between classes (lower is better)",
     "head_overlap": "overlap of heads (lower is better)",
-    "nearest_center_margin": "margin to the nearest wrong class (higher is better)",
+    "nearest_center_margin": "gap to the nearest wrong class (higher is better)",
     "map_mass": "share of the map on moved places",
     "recall": "recall of anger, disgust and fear",  # the only classes of which the book claims something
     "accuracy_at_resolution_50": "accuracy at half the resolution",
@@ -91,7 +91,7 @@ def training_curves(history: pd.DataFrame) -> Figure:
     if 0 < losses.min(axis=None) < losses.max(axis=None) / 30:
         axes["loss"].set_yscale("log")
     for color, name in zip(style.SERIES, reversed(rates), strict=False):
-        title = name.removesuffix("_accuracy").replace("_", " ")
+        title = name.removesuffix("_accuracy").replace("valid", "held-out faces").replace("_", " ")
         curve("accuracy", name, f"{title} (last {history[name].iloc[-1]:.1%})", color)
     if "lr" in history:
         curve("lr", "lr", "", style.SOFT)
@@ -190,13 +190,12 @@ def ablation(
     percent: bool = True,
     reference: str | None = None,
     title: str = "What each part contributes",
-    chance: float | None = None,
 ) -> Figure:
     """A dot and an interval for each row of label, value, low, high, from the top down.
 
-    low and high are NaN for a single seed, whose dot is hollow. `percent`: values are shares, shown times 100.
-    `reference`: label of the row that the others are compared with; gets a line through all rows. `chance`:
-    what guessing gets, a dotted line.
+    low and high are NaN for a single seed, whose dot is hollow. A column "model" gives rows their methods'
+    colours. `percent`: values are shares, shown times 100. `reference`: label of the row that the others are
+    compared with; gets a line through all rows.
     """
     style.check_columns(summary, ("label", "value", "low", "high"))
     labels = list(summary["label"])
@@ -204,15 +203,11 @@ def ablation(
         raise ValueError(f"no row {reference!r}; labels are {', '.join(map(str, labels))}")
     fig, ax = style.chart(7.2, 0.36 * len(labels) + 1.05)
     shades = [style.INK if label == reference else style.SERIES[0] for label in labels]
+    shades = list(map(style.method_color, summary["model"])) if "model" in summary else shades
     style.interval_rows(ax, summary, shades, percent, "{:.1f}%" if percent else "{:.3f}")
     if reference is not None:
         value = summary["value"].iloc[labels.index(reference)]
         ax.axvline(value * (100 if percent else 1), **style.DASHED)
-    if chance is not None:
-        at = chance * (100 if percent else 1)
-        ax.axvline(at, color=style.SOFT, linewidth=1.2, linestyle=":", zorder=1)
-        beside: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
-        ax.annotate("guessing", (at, 1), (4, -11), fontsize=8, color=style.SOFT, **beside)
     ax.set(xlabel=xlabel, title=title, xmargin=0.06)
     return fig
 
@@ -248,35 +243,6 @@ def verdicts(claims: pd.DataFrame, title: str = "What each idea changes, paired 
         name = METRIC_NAMES.get(metric, metric.replace("_", " "))
         unit = ", points (grey: less than one)" if share else ""
         ax.set(xlabel=f"difference of {name}{unit}", xmargin=0.08)
-    return style.heading(fig, title)
-
-
-@style.styled
-def learning_curves(
-    curves: pd.DataFrame,
-    before: int = 0,
-    title: str = "Training to a plateau",
-    names_at: Literal["lower left", "lower right"] = "lower right",
-) -> Figure:
-    """Accuracy on held-out training faces by epoch: the mean over seeds, a line a variant.
-
-    `curves`: as `ResultsStore.curves` gives them. `before`: epochs of the first variant, from whose end the
-    others continue. `names_at`: the corner for the variants' names.
-    """
-    style.check_columns(curves, ("variant", "seed", "epoch", "holdout_accuracy"))
-    names = list(dict.fromkeys(curves["variant"]))
-    shades = dict(zip(names, (style.INK, *style.SERIES), strict=False))
-    drawn = curves.assign(epoch=curves["epoch"] + before * (curves["variant"] != names[0]))
-    fig, ax = style.chart(7.6, 3.4)
-    look: dict[str, Any] = {"hue": "variant", "palette": shades, "hue_order": names, "legend": False}
-    sns.lineplot(drawn, x="epoch", y="holdout_accuracy", errorbar=None, ax=ax, **look)
-    ax.set(xlabel="epoch", ylabel="accuracy on held-out faces")
-    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
-    ax.yaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))  # whole percents, as they are written
-    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    ax.grid(axis="y")
-    marks = [style.mark(name, color, linestyle="-", marker="") for name, color in shades.items()]
-    ax.legend(handles=marks, loc=names_at, ncols=2)
     return style.heading(fig, title)
 
 
@@ -333,7 +299,7 @@ def curves_with_intervals(
     """A panel a knob: a share for every model against the knob's level, with intervals as shades.
 
     `table`: as `evaluation.robustness` gives it. `labels`: knob → name of its axis. `chance`: accuracy of the
-    best constant answer, a dashed line. `spans`: knob → ends of a grey band, where training faces lie.
+    best constant answer, a dashed line. `spans`: knob → ends of a grey bar, where training faces lie.
     `lowest`: where the axis of shares begins.
     """
     style.check_columns(table, ("knob", "level", "model", "value", "low", "high"))
@@ -349,12 +315,12 @@ def curves_with_intervals(
         if chance is not None:
             ax.axhline(chance, **style.DASHED)
         if spans is not None:
-            ax.axvspan(*spans[knob], color="#eeeeee", linewidth=0, zorder=0)
+            ax.axvspan(*spans[knob], ymax=0.03, color="#b5b5b5", linewidth=0, zorder=0)
         ax.set(xlabel=labels.get(knob, knob), ylabel=ylabel, ylim=(lowest, 1.02))
         ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         ax.grid(axis="y")
     marks = [style.mark(name, color, linestyle="-") for name, color in shades.items()]
-    marks += [style.mark("learned from", "#dddddd", "s", markersize=11)] * bool(spans)
+    marks += [style.mark("learned from", "#b5b5b5", "", linestyle="-", linewidth=5)] * bool(spans)
     style.legend(fig, marks)
     return style.heading(fig, title)
 
@@ -462,22 +428,18 @@ def embedding_frames(
 
 
 @style.styled
-def embedding_map(
-    xy: np.ndarray, labels: Labels, classes: Names, centers: np.ndarray | None = None, title: str = ""
-) -> Figure:
-    """Points [N,2] in their classes' colours, class names above most of the points, centers [C,2] as stars.
+def embedding_map(xy: np.ndarray, labels: Labels, classes: Names, title: str = "") -> Figure:
+    """Points [N,2] in their classes' colours, class names above most of the points.
 
     Among up to 500 points no name covers a point, where there is room.
     """
     xy, labels = np.asarray(xy), np.asarray(labels)
     fig, ax = style.chart(6.6, 5.2)
-    cloud(ax, Frame(xy, centers), labels, classes, size=float(np.clip(9000 / max(1, len(xy)), 5, 32)))
+    cloud(ax, Frame(xy), labels, classes, size=float(np.clip(9000 / max(1, len(xy)), 5, 32)))
     members = {name: xy[labels == label] for label, name in enumerate(classes) if (labels == label).any()}
     marks = style.class_marks(list(members))
     for line, (name, part) in zip(marks, members.items(), strict=True):
         line.set_label(f"{name}, {len(part):,}")
-    if centers is not None:
-        marks.append(style.mark("class center", marker="*", markersize=12))
     ax.legend(handles=marks, loc="center left", bbox_to_anchor=(1, 0.5), handletextpad=0.2)
     title = title or f"Embeddings of {len(xy):,} faces, laid out by neighbourhood"
     ax.set(xlabel="UMAP 1 (no unit)", ylabel="UMAP 2 (no unit)", title=title)

@@ -22,10 +22,9 @@ NAMES = {
     "grad_cam": "GradCAM",
     "integrated_gradients": "integrated\ngradients",
     "occlusion": "occlusion",
-    "without_outliers": "without\nlong tokens",
     "chance": "chance",
-    "centre": "centre prior",
-    "other": "somebody else's",
+    "centre": "blob",
+    "other": "other faces' muscles",
 }
 COLORS = dict(zip(("native", "grad_cam", "integrated_gradients", "occlusion"), style.SERIES, strict=False))
 PRIORS: dict[str, dict[str, Any]] = {
@@ -56,8 +55,7 @@ def explanation_grid(
 
     Only what speaks for the class is shown (values below zero are cut), and every map is scaled to 0…1 on its
     own: colours compare places within a map and not two maps. `images`: uint8 [B,3,S,S], the same face several
-    times to compare models on it. `maps`: way → [B,1,h,w], NaN where a model has no such map. `masks`: bool
-    [B,S,S]. `cell`: as in `mosaic`.
+    times to compare models on it. `maps`: way → [B,1,h,w]. `masks`: bool [B,S,S]. `cell`: as in `mosaic`.
     """
     pictures = pictures_of(images)
     n, size = len(pictures), pictures.shape[1]
@@ -68,22 +66,16 @@ def explanation_grid(
         check_masks(masks, pictures)
     if len(row_titles) != n:
         raise ValueError(f"{len(row_titles)} row titles for {n} faces")
-    tiles, blank = [[face] for face in pictures], set()
-    for c, one in enumerate(maps.values(), 1):
-        for r, hot in enumerate(heats(one.nan_to_num(0).clamp(min=0), size)[:, 0]):
-            tiles[r].append(heat_over(pictures[r], hot))
-            if one[r].isnan().all():
-                tiles[r][c] = np.full_like(pictures[r], 255)
-                blank.add((r, c))
+    tiles = [[face] for face in pictures]
+    for one in maps.values():
+        for row, face, hot in zip(tiles, pictures, heats(one.clamp(min=0), size)[:, 0], strict=True):
+            row.append(heat_over(face, hot))
     columns = ["face", *(NAMES.get(way, way) for way in maps)]
     least = "each on its own scale: least"
     fig, ax, tops = heat_rows(tiles, columns, row_titles, cell, least, title)
-    for r, c in blank:
-        ax.text(c * style.PITCH + 0.5, tops[r] + 0.5, "no such map", ha="center", color=style.SOFT)
     if masks is not None:
         for r, c in np.ndindex(n, len(columns)):
-            if (r, c) not in blank:
-                outline(ax, masks[r], c * style.PITCH, tops[r])
+            outline(ax, masks[r], c * style.PITCH, tops[r])
         y = tops[-1] + 1 + 0.2 / cell
         ax.plot([0.02, 0.18], [y, y], color="#1f9fc4", linewidth=1.6)
         ax.text(0.22, y, "moved by the muscles", ha="left", va="center", fontsize=8, color=style.SOFT)

@@ -48,7 +48,6 @@ def mosaic(
     bottom: float = 0.0,
     cell: float = 1.1,
     title: str = "",
-    interpolation: str = "bicubic",
 ) -> tuple[Figure, Axes, list[float]]:
     """Pictures on one axis whose unit is a picture's side.
 
@@ -72,7 +71,7 @@ def mosaic(
     ax = fig.add_axes((0.05 / w, 0.05 / h, width * cell / w, height * cell / h))
     for top, row, texts in zip(tops, tiles, captions, strict=True):
         for c, tile in enumerate(row):
-            ax.imshow(tile, extent=(c * PITCH, c * PITCH + 1, top + 1, top), interpolation=interpolation)
+            ax.imshow(tile, extent=(c * PITCH, c * PITCH + 1, top + 1, top), interpolation="bicubic")
         for c, text in enumerate(texts):
             ax.text(c * PITCH + 0.5, top - 0.04, text, ha="center", va="bottom", fontsize=8)
     ax.set(xlim=(-left, width - left), ylim=(height, 0), aspect="auto")
@@ -256,8 +255,7 @@ def attention_overlay(
     """Maps [B,K,h,w] as heat over faces uint8 [B,3,S,S]: a row a face, the face first and then its K maps.
 
     Every map is scaled to 0…1 on its own, so colours compare places within a map and not two maps. `points`:
-    landmarks [B,68,2] as shares 0…1 of the image's side, drawn on the face and on its maps. `title`: of the
-    figure.
+    landmarks [B,68,2] as shares 0…1 of the image's side, drawn on the face. `title`: of the figure.
     """
     pictures, maps = pictures_of(images), as_maps(maps)
     if maps.ndim != 4 or len(maps) != len(pictures):
@@ -270,8 +268,7 @@ def attention_overlay(
     tiles = [[face, *(heat_over(face, one) for one in row)] for face, row in zip(pictures, heat, strict=True)]
     fig, ax, tops = heat_rows(tiles, ["face", *column_titles], row_titles, title=title)
     for top, marks in zip(tops, () if landmarks is None else landmarks, strict=False):
-        for column in range(k + 1):
-            landmark_dots(ax, marks + np.array([PITCH * column, top]), size=2.5)
+        landmark_dots(ax, marks + np.array([0, top]), size=2.5)
     return fig
 
 

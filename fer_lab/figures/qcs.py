@@ -1,8 +1,9 @@
-"""What notebook 05 draws of what two faces share: matching lines, and similarity as heat."""
+"""What notebook 05 draws of what two faces share: matching lines, and votes as heat."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
@@ -53,24 +54,24 @@ def matching_lines(
 
 
 @styled
-def similarity_over_both(
-    first: Images, second: Images, table: Images, places: Sequence[int], title: str
+def votes_on_a_face(
+    other: Images, own: Images, votes: Mapping[str, Images], places: Sequence[int], title: str
 ) -> Figure:
-    """For chosen places of one face (framed), how similar every place of the other is, as heat over it.
+    """Maps [7,7] over one's own face, uint8 [3,S,S], and above each the other face that voted for it.
 
-    Faces are uint8 [3,S,S]. `table`: similarity [G·G,G·G], rows the first face's places. `places`: row-major
-    numbers of places on the first face.
+    `votes`: name → map. `places`: row-major numbers of the other face's places that cast the first of them, one
+    each; they are framed. All places cast the maps after these.
     """
-    similarity = as_maps(table)
-    grid = round(len(similarity) ** 0.5)
-    face, other = pictures_of(first)[0], pictures_of(second)[0]
-    heat = heats(similarity[list(places)].view(1, len(places), grid, grid), other.shape[0])[0]
-    tiles = [[face] * len(places), [heat_over(other, one) for one in heat]]
-    rows = ("this place\non one face", "is like these\non the other")
-    fig, ax, tops = heat_rows(tiles, (), rows, 1.35, "each map on its own scale: least", title)
-    for c, place in enumerate(places):
-        row, column = divmod(int(place), grid)
-        corner = c * PITCH + column / grid, tops[0] + row / grid
+    face, mine = pictures_of(other)[0], pictures_of(own)[0]
+    maps = torch.stack([as_maps(one) for one in votes.values()])
+    heat = heats(maps[None], mine.shape[0])[0]
+    tiles = [[face] * len(maps), [heat_over(mine, one) for one in heat]]
+    rows = ("who votes,\non the other face", "for what,\non one's own")
+    fig, ax, tops = heat_rows(tiles, list(votes), rows, 1.35, "each map on its own scale: least", title)
+    for c in range(len(maps)):
+        (row, column), side = (divmod(places[c], GRID), 1) if c < len(places) else ((0, 0), GRID)
+        corner = c * PITCH + column / GRID, tops[0] + row / GRID
         for color, width in (("white", 3), (SERIES[1], 1.6)):
-            ax.add_patch(Rectangle(corner, 1 / grid, 1 / grid, fill=False, edgecolor=color, linewidth=width))
+            frame = Rectangle(corner, side / GRID, side / GRID, fill=False, edgecolor=color, linewidth=width)
+            ax.add_patch(frame)
     return fig

@@ -1,10 +1,11 @@
-"""What notebook 09 draws: distances between gradients over several powers of ten."""
+"""What notebook 09 draws: distances between gradients over several powers of ten, and the rounds of a ring."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 from matplotlib.figure import Figure
 
-from fer_lab.figures.style import SERIES, SOFT, chart, plain_rows, styled
+from fer_lab.figures.style import SERIES, SOFT, chart, heading, heat_table, new_figure, plain_rows, styled
 
 LEAST = 1e-8
 
@@ -26,3 +27,15 @@ def gradient_distances(distances: Mapping[str, float], title: str) -> Figure:
     ax.set_xlabel("distance from the gradient of the whole batch, relative to its length")
     plain_rows(ax)
     return fig
+
+
+@styled
+def ring_rounds(rounds: Sequence[np.ndarray]) -> Figure:
+    """How many devices' parts each piece holds, [devices,pieces], at the start and after each round."""
+    fig = new_figure(9.0, 1.9)
+    names = [str(i + 1) for i in range(len(rounds[0]))]
+    for i, (ax, held) in enumerate(zip(fig.subplots(1, len(rounds)), rounds, strict=True)):
+        heat_table(ax, held, names, names, held, slant=0, vmin=0, vmax=len(held), square=True)
+        ax.tick_params(labelleft=i == 0)
+        ax.set_title(f"round {i}" if i else "start", fontsize=9)
+    return heading(fig, f"A ring of {len(names)}: how many devices' parts a piece holds", "piece", "device")

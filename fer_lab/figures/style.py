@@ -42,10 +42,15 @@ SHADES = LinearSegmentedColormap.from_list("fer_lab.shades", ["#ffffff", "#c9cce
 HEAT = mpl.colormaps["inferno"]
 # One colour a method throughout the book, whatever else is in the figure.
 METHOD_COLORS = dict(zip(TITLES, (INK, *SERIES), strict=False))
+# What the models of each set of weights learned from; any other model is the reader's own.
+LEARNED = {"synthetic": "drawings", "ferplus": "photographs"}
 WIDTH = 9.0  # inches, the widest figure
 DPI = 120
 PITCH = 1.06  # from one picture of a mosaic to the next, in pictures' sides
 FLAT = 32  # colours that stay exact in a picture of many
+# Added to a shaded picture before its colours are counted down. It is equal in all channels, so it hides bands
+# and sprinkles no red dots over a face, as error diffusion does.
+LATTICE = np.array([[-2, 0, -1, 1], [1, -1, 2, 0], [-1, 1, -2, 0], [2, 0, 1, -1]])
 DASHED: dict[str, Any] = {"color": SOFT, "linewidth": 0.9, "linestyle": (0, (4, 3)), "zorder": 1}
 HALO = [patheffects.withStroke(linewidth=3, foreground="white")]
 TITLE = {"titlesize": 10.5, "titleweight": "bold", "titlelocation": "left", "titlepad": 8}
@@ -96,7 +101,7 @@ def png(fig: Figure) -> bytes:
 def with_palette(picture: Image.Image, *, soft: bool) -> Image.Image:
     """An RGB picture → the same with a palette. Colours of flat areas (paper, lines, bars) stay exact.
 
-    `soft`: the picture has photographs or shades: mix neighbouring colours, or they would show bands.
+    `soft`: the picture has photographs or shades: mix neighbouring shades by `LATTICE`, or they show bands.
     """
     counts: Any = picture.getcolors(picture.width * picture.height)
     # Ties are broken by the colour itself, so that the palette does not depend on an internal order.
@@ -108,14 +113,17 @@ def with_palette(picture: Image.Image, *, soft: bool) -> Image.Image:
     if len(common) > 256:
         # A quarter of the pixels gives the same palette in a quarter of the time.
         half = picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.NEAREST)
-        rest = half.quantize(256 - len(flat), method=Image.Quantize.MEDIANCUT, kmeans=1)
+        rest = half.quantize(256 - len(flat), method=Image.Quantize.MAXCOVERAGE, kmeans=1)
         palette += rest.getpalette() or []
     table = Image.new("P", (1, 1))
     table.putpalette(palette[: 3 * 256])
-    dither = Image.Dither.FLOYDSTEINBERG if soft and len(common) > 256 else Image.Dither.NONE
-    mixed = np.array(picture.quantize(palette=table, dither=dither))
-    # Mixing also spills into flat areas; there every pixel has its own colour in the table.
-    codes = np.array(picture, dtype=np.int64) @ np.array([65536, 256, 1])
+    pixels = np.array(picture, dtype=np.int64)
+    if soft and len(common) > 256:
+        lattice = np.resize(LATTICE, (4, picture.width))[np.arange(picture.height) % 4]
+        picture = Image.fromarray((pixels + lattice[..., None]).clip(0, 255).astype(np.uint8))
+    mixed = np.array(picture.quantize(palette=table, dither=Image.Dither.NONE))
+    # The lattice also lies on flat areas; there every pixel has its own colour in the table.
+    codes = pixels @ np.array([65536, 256, 1])
     for i, (r, g, b) in enumerate(flat):
         mixed[codes == r * 65536 + g * 256 + b] = i
     result = Image.fromarray(mixed, mode="P")
@@ -148,11 +156,11 @@ def show(fig: Figure, alt: str) -> None:
 
 
 def method_title(name: str) -> str:
-    """How a figure writes a model: "dan" → "DAN", "ferplus/dan" → "DAN, ferplus"."""
+    """How a figure writes a model: "dan" → "DAN", "ferplus/dan" → "DAN · photographs"."""
     folder, _, method = name.rpartition("/")
     if method not in TITLES:
         return name
-    return f"{TITLES[method]}, {folder}" if folder else TITLES[method]
+    return f"{TITLES[method]} · {LEARNED.get(folder, folder)}" if folder else TITLES[method]
 
 
 def method_color(name: str) -> str:
@@ -300,27 +308,24 @@ def interval_rows(
     plain_rows(ax)
 
 
-# Where `name_points` tries to put a name, in points from what it names: near before far, above before below.
+# Where `name_points` tries to put a name, in points from what it names: near before far, above before below,
+# left before right.
 PLACES = [
     (reach * np.cos(turn), reach * np.sin(turn))
     for reach in range(10, 110, 8)
-    for turn in np.radians([90, 270, 45, 135, 315, 225, 0, 180])
+    for turn in np.radians([90, 270, 135, 45, 225, 315, 180, 0])
 ]
 
 
-def name_points(
-    ax: Axes, names: Iterable[Place], avoid: Iterable[Bbox] = (), line: bool = False, **text: Any
-) -> None:
+def name_points(ax: Axes, names: Iterable[Place], avoid: Iterable[Bbox] = (), **text: Any) -> None:
     """Write names near points, so that none covers another or leaves the axes.
 
-    Limits and scales of the axes must be final. `avoid`: boxes in pixels that no name may cover. `line`: draw a
-    thin line from each name to its point.
+    Limits and scales of the axes must be final. `avoid`: boxes in pixels that no name may cover.
     """
     figure: Any = ax.figure
     figure.draw_without_rendering()
     taken = list(avoid)
     text = {"textcoords": "offset points", "ha": "center", "va": "center", "zorder": 6, **text}
-    leader = {"arrowstyle": "-", "color": SOFT, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 2}
     for name, color, x, y in names:
         note = ax.annotate(name, (x, y), (0, 0), color=color, **text)
         for place in PLACES:
@@ -330,8 +335,6 @@ def name_points(
             if inside and not any(box.overlaps(other) for other in taken):
                 break
         taken.append(box)
-        if line:
-            ax.annotate("", (x, y), place, textcoords="offset points", arrowprops=leader)
 
 
 def check_columns(table: pd.DataFrame, needed: Sequence[str]) -> None:

@@ -1,82 +1,14 @@
-"""What notebook 03 draws: margins, nearest centers, negatives, coefficients by dimension."""
+"""What notebook 03 draws: the negatives of each strategy."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
 from fer_lab.data.expressions import colors
-from fer_lab.evaluation.embeddings import Separation
 from fer_lab.figures import style
 from fer_lab.figures.charts import STAR
-
-
-@style.styled
-def scatter_against_margin(found: Mapping[str, Separation], classes: Sequence[str]) -> Figure:
-    """How wide each class is against how far it lies from the nearest wrong center: a panel a method.
-
-    `found`: name → `separation`; all of the same faces, or the panels cannot be compared.
-    """
-    fig, axes, empty = style.panels(len(found), 3.0, 2.6, 0.7, sharex=True, sharey=True)
-    for ax, (name, one) in zip(axes, found.items(), strict=True):
-        ax.scatter(one.margin, one.scatter, s=52, c=colors(classes), zorder=3)
-        ax.axvline(0, **style.DASHED)
-        ax.grid()
-        ax.set_title(name, fontsize=9.5)
-    style.legend(fig, style.class_marks(classes), empty)
-    title = "Tight (low) and apart (right): one mark a class, in units of the whole spread"
-    return style.heading(fig, title, "nearest-center margin", "scatter within the class")
-
-
-@style.styled
-def nearest_wrong_center(nearest: np.ndarray, classes: Sequence[str]) -> Figure:
-    """Shares [C,C] of each class's faces (row) whose nearest wrong class mean is that of the column."""
-    nearest, c = np.asarray(nearest, dtype=float), len(classes)
-    if nearest.shape != (c, c):
-        raise ValueError(f"expected shares [{c},{c}] for {c} classes, got {list(nearest.shape)}")
-    fig, ax = style.chart(0.62 * c + 1.6, 0.5 * c + 1.6)
-    texts = [[f"{share:.0%}" if share >= 0.005 else "" for share in row] for row in nearest]
-    style.heat_table(ax, np.nan_to_num(nearest), classes, classes, texts, norm=PowerNorm(0.6, 0, 1))
-    own = np.arange(c) + 0.5
-    ax.plot(own, own, linestyle="", marker="x", color="#c8c8c8", markersize=8, markeredgewidth=1)
-    ax.set(xlabel="the nearest wrong class mean is that of", ylabel="faces of")
-    ax.set_title("Whose class mean is the nearest wrong one")
-    return fig
-
-
-@style.styled
-def dimension_weights(weights: np.ndarray, labels: style.Labels, classes: Sequence[str]) -> Figure:
-    """Element-wise coefficients [N,D], ≥ 0: mean over all faces, and each class's difference from it.
-
-    Dimensions are sorted by the mean over all faces.
-    """
-    weights, labels = np.asarray(weights, dtype=float), np.asarray(labels)
-    if weights.ndim != 2 or len(weights) != len(labels):
-        raise ValueError(f"expected coefficients [{len(labels)},D], got {list(weights.shape)}")
-    mean = weights.mean(0)
-    order = np.argsort(-mean, kind="stable")
-    present = np.unique(labels)
-    apart = np.stack([weights[labels == c].mean(0) - mean for c in present])[:, order]
-    fig = style.new_figure(8.4, 0.24 * len(present) + 2.9)
-    top, low = fig.subplots(2, 1, sharex=True, height_ratios=(1.5, 0.17 * len(present) + 0.6))
-    spread = np.quantile(weights[:, order], [0.05, 0.95], axis=0)
-    places = np.arange(len(mean)) + 0.5
-    top.fill_between(places, *spread, color="#d5d6ea", linewidth=0, label="90 % of the faces")
-    top.plot(places, mean[order], color=style.SERIES[0], label="mean over all faces")
-    top.set(ylabel="coefficient", ylim=(0, max(1.0, 1.25 * float(spread[1].max()))))
-    top.set(title="Which dimensions the metric loss weighs, by class")
-    top.grid(axis="y")
-    top.legend(loc="upper right", ncols=2)
-    limit = max(float(np.abs(apart).max()), 1e-6)
-    bar = {"label": "difference from\nthe mean over faces", "aspect": 8}
-    shades: dict[str, Any] = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit, "cbar": True, "cbar_kws": bar}
-    style.heat_table(low, apart, [classes[c] for c in present], ["" for _ in mean], linewidths=0, **shades)
-    ticks = range(0, len(mean), 20)
-    low.set_xticks([at + 0.5 for at in ticks], [str(at) for at in ticks])
-    low.set_xlabel("dimension of the embedding, sorted by its mean coefficient")
-    return fig
 
 
 @style.styled

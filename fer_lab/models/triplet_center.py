@@ -334,12 +334,6 @@ class TripletCenter(Method):
         """[B,D] → [B,C]."""
         return self.classify(self.gain * embedding)
 
-    def element_weights(self, images: Tensor) -> Tensor:
-        """Element-wise coefficients of each face, [B,D], of `ElementAttention`; ValueError without any."""
-        if self.elements is None:
-            raise ValueError("no element-wise coefficients here; create the model with element_attention=True")
-        return self.elements(self.features(images).mean((2, 3)))
-
     def training_losses(self, batch: FaceBatch) -> dict[str, Tensor]:
         """Cross-entropy, the metric loss under its name, and CE + λ times that."""
         features = self.features(batch.images)

@@ -77,6 +77,26 @@ def test_a_muscle_changes_the_answer_and_everything_lies_on_one_screen(page):
     page.wait_for_function("document.getElementById('said').textContent.includes('neutral')")
 
 
+def test_a_link_holds_the_drawn_face_and_rubbish_in_it_is_left_out(page):
+    page.select_option("#expression", "surprise")
+    page.click("#people button:nth-child(2)")
+    page.wait_for_function("document.getElementById('said').textContent.includes('surprise')")
+    link, face = page.url, page.evaluate("ferLab.state.face.toDataURL()")
+
+    def opened(link):
+        page.goto("about:blank")
+        page.goto(link)
+        page.wait_for_function("window.ferLab", timeout=240_000)
+        return page.evaluate("ferLab.state.face.toDataURL()")
+
+    assert opened(link) == face
+    plain = opened(link.partition("#")[0])
+    assert plain != face
+    assert opened(link.partition("#")[0] + "#person=99&expression=<img>&upper=AU99&lower=AU12&x=1") == plain
+    page.evaluate(f"location.hash = {link.partition('#')[2]!r}")
+    page.wait_for_function("document.getElementById('said').textContent.includes('surprise')")
+
+
 def test_two_faces_are_matched_as_python_matches_them(page):
     page.click("#keep")
     first = page.evaluate("Array.from(ferLab.state.kept.places.data)")

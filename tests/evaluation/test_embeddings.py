@@ -69,7 +69,6 @@ def test_separation_by_hand():
     np.testing.assert_allclose(found.scatter * found.unit, [1, np.nan, 1])
     # Margins of 11 − 1 and 9 − 1.
     np.testing.assert_allclose(found.margin * found.unit, [9, np.nan, 9])
-    np.testing.assert_allclose(found.nearest, [[0, 0, 1], [np.nan] * 3, [1, 0, 0]])
 
 
 def test_separation_from_given_centers_may_be_negative():
@@ -84,17 +83,15 @@ def test_separation_agrees_with_a_slow_loop_and_knows_no_scale():
     x, y, centers = rng.normal(size=(50, 4)), rng.integers(3, size=50), rng.normal(size=(3, 4))
     found = separation(x, y, 3, centers)
     for label in range(3):
-        margins, squares, nearest = [], [], [0, 0, 0]
+        margins, squares = [], []
         for face in x[y == label]:
             distances = [math.dist(face, center) for center in centers]
             own = distances[label]
             wrong = {j: distances[j] for j in range(3) if j != label}
             margins.append(min(wrong.values()) - own)
             squares.append(own**2)
-            nearest[min(wrong, key=wrong.get)] += 1
         assert found.margin[label] == pytest.approx(np.mean(margins) / found.unit)
         assert found.scatter[label] == pytest.approx(np.mean(squares) ** 0.5 / found.unit)
-        assert found.nearest[label].tolist() == pytest.approx(np.array(nearest) / len(margins))
     larger = separation(9 * x, y, 3, 9 * centers)
     np.testing.assert_allclose(larger.margin, found.margin)
     np.testing.assert_allclose(larger.scatter, found.scatter)

@@ -1,4 +1,4 @@
-"""Scores of hand-made maps on models whose answer is known, and captum's infidelity as an oracle."""
+"""Scores of hand-made maps on models whose answer is known."""
 
 import math
 
@@ -11,8 +11,8 @@ from torch import nn
 from fer_lab.explanation import scores as scores_module
 from fer_lab.explanation.scores import (
     area,
+    better_than,
     blurred,
-    infidelity,
     mean_over_faces,
     perturbation_curves,
     place_scores,
@@ -50,11 +50,17 @@ def sigmoid(x):
 
 
 def test_priors_know_nothing_of_the_face():
-    known = priors(3, grid=5)
+    known = priors(3)
     assert list(known) == ["chance", "centre"]
-    assert known["chance"].shape == known["centre"].shape == (3, 1, 5, 5)
-    assert torch.equal(known["chance"], torch.ones(3, 1, 5, 5))
-    assert known["centre"][2].argmax() == 12
+    assert known["chance"].shape == known["centre"].shape == (3, 1, 7, 7)
+    assert torch.equal(known["chance"], torch.ones(3, 1, 7, 7))
+    assert known["centre"][2].argmax() == 24
+    masks = torch.zeros(3, 7, 7, dtype=torch.bool)
+    masks[0, 0, 0] = masks[1, 0, 0] = masks[1, 6, 6] = True
+    other = priors(3, masks)["other"]
+    assert other[:, 0, 0, 0].tolist() == [0.5, 0.5, 1]  # of each face's two others
+    assert other[:, 0, 6, 6].tolist() == [0.5, 0, 0.5]
+    assert other.sum() == 3
 
 
 def test_place_scores_by_hand():
@@ -118,7 +124,7 @@ def test_ties_go_in_a_random_order_that_is_the_same_each_time(black):
     assert counts.min() > 30  # each cell is the first about 50 times
 
 
-def test_curves_and_infidelity_run_in_eval_mode_and_put_it_back():
+def test_curves_run_in_eval_mode_and_put_it_back():
     model = Sums(WEIGHT).train()
     probing_scores(model, ONES, {"mine": torch.rand(1, 1, 3, 3)}, target=0, steps=2)
     assert set(model.seen) == {False}
@@ -143,50 +149,6 @@ def test_area_is_the_mean_height():
     assert area(torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.5, 0.0], [1.0, 0.0, 0.0]])).tolist() == [1, 0.5, 0.25]
 
 
-def test_infidelity_of_the_true_map_is_zero_whatever_its_scale(black):
-    model = Sums(WEIGHT)
-    truth = WEIGHT[None, None]
-    even = torch.ones(1, 1, 2, 2)
-    maps = torch.cat([truth, 50 * truth, even, torch.zeros_like(even), -truth], 1)
-    found = infidelity(model, ONES, maps, target=0, window=1)
-    # Even: 1 − (Σ fall)² / (4 Σ fall²) = 1 − 7² / (4 · 21).
-    # The opposite of the truth is no better than nothing.
-    by_hand = torch.tensor([[0, 0, 1 - 49 / 84, 1, 1]])
-    torch.testing.assert_close(found, by_hand, atol=1e-6, rtol=0)
-
-
-def test_infidelity_is_captums_over_all_windows(monkeypatch):
-    from captum.metrics import infidelity as captums
-
-    g = torch.Generator().manual_seed(0)
-    images = torch.rand(3, 1, 4, 4, generator=g)
-    model = Sums(torch.rand(4, 4, generator=g), power=3).eval()
-    maps = torch.rand(3, 1, 4, 4, generator=g)
-    replacement = images / 4  # darker, so every window makes the logit fall
-    monkeypatch.setattr(scores_module, "blurred", lambda images: images / 4)
-    windows = [(top, left) for top in range(3) for left in range(3)]
-
-    def replace(inputs):
-        """captum repeats every face once for each window."""
-        mask = torch.zeros_like(inputs)
-        for i in range(len(inputs)):
-            top, left = windows[i % len(windows)]
-            mask[i, :, top : top + 2, left : left + 2] = 1
-        return mask, torch.lerp(inputs, replacement.repeat_interleave(len(windows), 0), mask)
-
-    theirs = captums(model, replace, images, maps, target=0, n_perturb_samples=len(windows), normalize=True)
-    nothing = captums(model, replace, images, 0 * maps, target=0, n_perturb_samples=len(windows))
-    ours = infidelity(model, images, maps, target=0, window=2)
-    torch.testing.assert_close(ours[:, 0], theirs / nothing, rtol=1e-4, atol=1e-6)
-    assert 0.001 < ours.min() < ours.max() < 0.9
-
-
-def test_infidelity_of_a_face_that_no_window_moves_is_unknown():
-    assert infidelity(Sums(0 * WEIGHT), ONES, torch.ones(1, 1, 2, 2), target=0, window=1).isnan().all()
-    with pytest.raises(ValueError, match="window must lie in 1…2"):
-        infidelity(Sums(WEIGHT), ONES, torch.ones(1, 1, 2, 2))
-
-
 def test_probing_scores_are_the_functions_scores():
     g = torch.Generator().manual_seed(0)
     images = torch.rand(4, 1, 6, 6, generator=g)
@@ -199,7 +161,6 @@ def test_probing_scores_are_the_functions_scores():
     for name, insertion in (("deletion", False), ("insertion", True)):
         curve = perturbation_curves(model, images, maps["other"], target=0, steps=3, insertion=insertion)
         np.testing.assert_allclose(other[name], area(curve)[:, 0], rtol=1e-6)
-    np.testing.assert_allclose(other["infidelity"], infidelity(model, images, maps["other"], target=0)[:, 0])
     with pytest.raises(ValueError, match="expected map 'flat'"):
         probing_scores(model, images, {"flat": torch.ones(4, 9)})
 
@@ -233,6 +194,21 @@ def test_differences_are_paired_by_face_within_a_group():
         )
         assert row["high"] - row["low"] > 0.3
         assert table.loc[(model, "chance"), "difference"] == 0
+
+
+def test_maps_are_counted_that_beat_a_rival_face_by_face():
+    noise = np.random.default_rng(0).normal(size=50)
+    far, near = noise + 0.3, noise + 0.01 * np.random.default_rng(1).normal(size=50)
+    one = scores(mine=far, other=near, chance=noise, blob=noise + 0.6).assign(model="a")
+    two = scores(mine=far, other=noise - 0.3, chance=noise, blob=noise - 0.6).assign(model="b")
+    both = pd.concat([one, two]).assign(fall=lambda t: -t["hit"])
+    table = better_than({"luck": "chance", "blob": "blob"}, both, ["hit", "fall"], lower=["fall"])
+    # Against chance `mine` in both models; against the blob both maps of model b.
+    assert table.loc["hit"].tolist() == ["2 of 4", "2 of 4", "1 of 4"]
+    assert table.loc["fall"].tolist() == table.loc["hit"].tolist()
+    assert table.columns.tolist() == ["luck", "blob", "all of them"]
+    by_way = better_than({"luck": "chance", "blob": "blob"}, both, ["hit"], rows=["way"])
+    assert by_way["blob"].to_dict() == {"mine": "1 of 2", "other": "1 of 2"}
 
 
 def test_unknown_scores_are_left_out_and_equal_ones_have_no_width():

@@ -36,7 +36,7 @@ def test_bars_are_as_long_as_the_probabilities_and_the_likeliest_is_bold():
     assert bars(table) == {"happiness": ["75.0%", "12.5%"], "fear": ["25.0%", "87.5%"]}
     assert [one.get_text() for one in table.select("td b")] == ["75%", "88%"]
     heads = [" ".join(one.get_text().split()) for one in table.find_all("th", scope="col")]
-    assert heads == ["dan drawings", "mine your own"]
+    assert heads == ["DAN drawings", "mine your own"]
     assert not table.find_all("img")
 
 

@@ -18,7 +18,6 @@ from fer_lab.explorer.widgets import (
     FaceExplorer,
     PairExplorer,
     PhotoExplorer,
-    latency,
 )
 from fer_lab.models import create_model
 from fer_lab.models.weights import save_model
@@ -164,16 +163,6 @@ def test_it_opens_on_a_state_that_is_given(models):
         assert getattr(opened.state, name) == getattr(state, name)
     assert (opened.state.age, opened.state.skin_tone) == pytest.approx((0.9, 0.5))
     assert opened.state.units[1] == 0.8
-
-
-def test_latency_measures_and_puts_everything_back(face):
-    table = latency(face, overlays=("none", "native"), moves=3)
-    assert table.overlay.tolist() == ["none", "native"]
-    assert table.models.tolist() == [1, 1]
-    assert (table.median_ms > 1).all()
-    assert (table.slowest_ms >= table.median_ms).all()
-    assert (face.units[12].value, face.overlay.value) == (1.0, "native")
-    assert face.last.answers["synthetic/dan"]["happiness"] > 0.5
 
 
 # ---------------------------------------------------------------------------------------------------------

@@ -54,19 +54,6 @@ def test_the_grid_has_a_row_a_face_and_a_column_a_way():
     assert (tiles[2.12, tops[1]] == grey).all()
 
 
-def test_a_model_without_such_a_map_has_an_empty_place_there():
-    maps = {**MAPS, "rollout": torch.stack([MAPS["native"][0], torch.full((1, 2, 2), torch.nan)])}
-    masks = torch.ones(2, 8, 8, dtype=torch.bool)
-    masks[:, 0] = False
-    fig = figures.explanation_grid(FACES, maps, masks, ROWS)
-    tiles = shown(fig)
-    first, second = sorted({top for left, top in tiles if left == 0})[:2]
-    assert (tiles[3.18, second] == 255).all()
-    assert (tiles[3.18, first] == tiles[1.06, first]).all()
-    assert texts(fig).count("no such map") == 1
-    assert len(outlines(fig)) == 7
-
-
 MASKS = torch.zeros(2, 8, 8, dtype=torch.bool)
 MASKS[0, 2:6, 3:5] = True
 
@@ -140,8 +127,8 @@ def test_scores_stand_in_their_models_row_with_their_interval():
 
 
 def test_scores_that_are_not_there_are_refused():
-    with pytest.raises(ValueError, match="no metric infidelity; there are hit, mass"):
-        figures.explanation_scores(SUMMARY, {"infidelity": "x"}, "Scores")
+    with pytest.raises(ValueError, match="no metric rank; there are hit, mass"):
+        figures.explanation_scores(SUMMARY, {"rank": "x"}, "Scores")
     with pytest.raises(ValueError, match="way missing"):
         figures.explanation_scores(SUMMARY.drop(columns="way"), {"hit": "x"}, "Scores")
 

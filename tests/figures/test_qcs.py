@@ -27,16 +27,18 @@ def test_lines_join_the_centres_of_matching_places():
         figures.matching_lines([(face(0), face(1))], [[(8, 49, 1.0)]], ["a"])
 
 
-def test_the_chosen_place_is_framed_and_its_likes_are_hot():
-    table = torch.zeros(49, 49)
-    table[10, 48] = 1.0
-    fig = figures.similarity_over_both(face(0), face(1), table, [10], "Alike")
-    frame = fig.axes[0].patches[-1]
+def test_who_votes_is_framed_and_what_it_votes_for_is_hot():
+    vote = torch.zeros(7, 7)
+    vote[6, 6] = 1.0
+    fig = figures.votes_on_a_face(face(0), face(1), {"one": vote, "all": vote}, [10], "Votes")
+    one, everybody = fig.axes[0].patches[1::2]
     top = fig.axes[0].images[0].get_extent()[3]
-    assert (frame.get_x(), frame.get_y() - top) == pytest.approx((3 / 7, 1 / 7))
-    heat = np.asarray(fig.axes[0].images[1].get_array()).astype(int)
+    assert (one.get_x(), one.get_y() - top, one.get_width()) == pytest.approx((3 / 7, 1 / 7, 1 / 7))
+    assert (everybody.get_x(), everybody.get_y() - top, everybody.get_width()) == pytest.approx((1.06, 0, 1))
+    heat = np.asarray(fig.axes[0].images[2].get_array()).astype(int)
     grey = face(1).permute(1, 2, 0).numpy() @ np.array([0.299, 0.587, 0.114])
     assert abs(heat[-1, -1] - grey[-1, -1]).max() > 40
     assert abs(heat[0, 0] - grey[0, 0]).max() <= 1
     words = [text.get_text() for text in fig.axes[0].texts]
-    assert words == ["this place\non one face", "is like these\non the other", "least", "most"]
+    assert words[:2] == ["one", "all"]
+    assert words[2].startswith("who votes")

@@ -60,6 +60,16 @@ def test_flat_colours_stay_exact_beside_faces():
     assert np.abs(drawn[40:].astype(int) - shades[40:]).mean() < 30
 
 
+def test_shades_of_skin_have_no_dots_of_another_hue():
+    light, hue = np.mgrid[0:1:90j, 0:1:120j]
+    colors = np.array([150.0, 100, 75]) + hue[..., None] * np.array([70, 60, 55])
+    pixels = ((0.4 + 0.6 * light)[..., None] * colors).astype(np.uint8)
+    drawn = np.asarray(style.with_palette(Image.fromarray(pixels), soft=True).convert("RGB"))
+    apart = drawn.astype(int) - pixels
+    assert np.ptp(apart, axis=2).max() < 16  # red against green; error diffusion reaches twice that
+    assert np.abs(apart.reshape(9, 10, 12, 10, 3).mean((1, 3))).max() < 3  # and no bands
+
+
 def test_few_colours_are_kept_as_they_are():
     pixels = np.zeros((10, 10, 3), dtype=np.uint8)
     pixels[:5] = (204, 121, 167)
@@ -110,7 +120,7 @@ def test_a_thin_line_keeps_its_classs_colour_beside_a_photograph():
 def test_methods_have_titles_and_colours_of_their_own():
     assert len(set(style.METHOD_COLORS.values())) == len(style.METHOD_COLORS) == 6
     assert style.method_title("triplet_center") == "triplet-center"
-    assert style.method_title("ferplus/dan") == "DAN, ferplus"
+    assert style.method_title("ferplus/dan") == "DAN · photographs"
     assert style.method_title("100 GB/s") == "100 GB/s"
     assert style.method_color("ferplus/dan") == style.METHOD_COLORS["dan"]
     assert style.method_color("nobody's") == "#999999"

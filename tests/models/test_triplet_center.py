@@ -368,12 +368,10 @@ def test_element_weights_weigh_the_loss_and_not_the_answer():
     answers = [one.eval()(faces.images) for one in (model, without)]
     torch.testing.assert_close(*answers, rtol=0, atol=0)
     model.train()
-    weights = model.element_weights(faces.images)
+    weights = model.elements(model.features(faces.images).mean((2, 3)))
     assert weights.shape == (4, 128)
     expected = model.triplet_center(model.embed(faces.images), faces.labels, weights=weights)
     torch.testing.assert_close(model.training_losses(faces)["triplet_center"], expected)
-    with pytest.raises(ValueError, match="element_attention=True"):
-        without.element_weights(faces.images)
 
 
 def test_center_loss_and_cross_entropy_alone():
@@ -418,7 +416,7 @@ def test_the_embedding_has_the_size_asked_for(dim):
     assert model.gain == pytest.approx((128 / (dim or 128)) ** 0.5)
     assert model.centers.shape == (7, dim or 128)
     torch.testing.assert_close(model(batch().images), model.logits(x))
-    assert model.element_weights(batch().images).shape == x.shape
+    assert model.elements(model.features(batch().images).mean((2, 3))).shape == x.shape
 
 
 @pytest.mark.parametrize("trunk", ["resnet18", "ir50", "mobilefacenet"])
