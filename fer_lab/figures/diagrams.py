@@ -260,7 +260,7 @@ def quadruplet_diagram(shapes: Shapes) -> Figure:
         "anchor": Box(0, 0, "anchor\n49 × {embed_taps.2:1}", "tensor"),
         "positive": Box(2.9, 0, "positive\nsame class", "tensor"),
         "negative": Box(0, 2, "negative\nother class", "tensor"),
-        "second": Box(2.9, 2, "second negative\nthe same other class", "tensor", width=1.05),
+        "second": Box(2.9, 2, "second negative\nthe same other class", "tensor", width=1.2),
         "map": Box(1.5, 1, "a face's map = softmax(S + k · D)\n49 places, one map for each scale", width=1.9),
     }
     arrows = (
