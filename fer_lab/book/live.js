@@ -456,6 +456,7 @@ async function start() {
   controls();
   for (const name of ["jsfeat-min.js", "bbf_face.js"]) (0, eval)(asText(await unpack(name)));
   jsfeat.bbf.prepare_cascade(jsfeat.bbf.face_cascade);
+  await reset();
   readLink(link);
   await refresh();
   window.onhashchange = () => (choose("drawn"), readLink(location.hash), refresh());

@@ -81,7 +81,7 @@ def test_a_link_holds_the_drawn_face_and_rubbish_in_it_is_left_out(page):
     page.select_option("#expression", "surprise")
     page.click("#people button:nth-child(2)")
     page.wait_for_function("document.getElementById('said').textContent.includes('surprise')")
-    link, face = page.url, page.evaluate("ferLab.state.face.toDataURL()")
+    link, face = page.evaluate("[location.href, ferLab.state.face.toDataURL()]")
 
     def opened(link):
         page.goto("about:blank")
@@ -92,6 +92,7 @@ def test_a_link_holds_the_drawn_face_and_rubbish_in_it_is_left_out(page):
     assert opened(link) == face
     plain = opened(link.partition("#")[0])
     assert plain != face
+    assert page.input_value("#lower") == "AU12"  # the page opens with a smile
     assert opened(link.partition("#")[0] + "#person=99&expression=<img>&upper=AU99&lower=AU12&x=1") == plain
     page.evaluate(f"location.hash = {link.partition('#')[2]!r}")
     page.wait_for_function("document.getElementById('said').textContent.includes('surprise')")
