@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fer_lab.explanation.attention import ATTENTION_WAYS
 from fer_lab.explanation.maps import GRID, scaled_to_mass, to_grid
 from fer_lab.models.layers import evaluating
 from fer_lab.models.method import Method
@@ -52,14 +53,21 @@ def classes_to_explain(model: Method, images: Tensor, target: Target = None) -> 
     return chosen
 
 
+def ways_of(model: Method) -> tuple[str, ...]:
+    """The ways that `explain` has for a model: `WAYS`, and behind them those of attention.py that apply."""
+    if not model.attention_path:
+        return WAYS
+    return (*WAYS, *(way for way in ATTENTION_WAYS if way != "rollout" or len(model.attention_path) > 1))
+
+
 def explain(
     model: Method, images: Tensor, way: str, *, target: Target = None, grid: int = GRID, **options: Any
 ) -> Tensor:
-    """One map a face, in one of `WAYS`, on a common grid so that no way wins by finer pixels.
+    """One map a face, by one of `ways_of(model)`, on a common grid so that no way wins by finer pixels.
 
     "native" is the first entry of the model's own maps. If a way gives several maps (heads), each is cut at
     zero and scaled to the same sum, and their mean is returned. The other ways are the functions of that name
-    here. Returns float32 [B,1,grid,grid] in the way's own units; values above 0 speak for
+    here and in attention.py. Returns float32 [B,1,grid,grid] in the way's own units; values above 0 speak for
     the class. GradCAM and attention maps have no values below 0, and an attention map is the same for every
     target. All zeros for a face where the way finds nothing. Options are those of the function behind the way.
     Raises ValueError for an unknown way, or as that function does.
@@ -72,6 +80,7 @@ def explain(
         "grad_cam": partial(grad_cam, allow_zero=True),
         "integrated_gradients": integrated_gradients,
         "occlusion": occlusion,
+        **ATTENTION_WAYS,
     }
     if way not in functions:
         raise ValueError(f"unknown way {way!r}; there are {', '.join(functions)}")

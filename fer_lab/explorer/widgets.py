@@ -33,7 +33,8 @@ NO_MATCHER = (
 SAMPLE = "Eileen Collins, photographed by NASA, in the public domain"
 PRIVACY = (
     "The picture goes to this kernel's memory and nowhere else; on Colab or Codespaces that is a computer of "
-    "Google's or GitHub's. PNG, JPEG, WebP, GIF or BMP, at most 8 MB. Choose a face by its picture:"
+    "Google's or GitHub's. PNG, JPEG, WebP, GIF or BMP, at most 8 MB; ipywidgets can take no dropped or pasted "
+    "picture and no camera. Choose a face by its picture:"
 )
 
 

@@ -22,6 +22,7 @@ NAMES = {
     "grad_cam": "GradCAM",
     "integrated_gradients": "integrated\ngradients",
     "occlusion": "occlusion",
+    "without_outliers": "without\nlong tokens",
     "chance": "chance",
     "centre": "blob",
     "other": "other faces' muscles",

@@ -49,6 +49,10 @@ class Method(nn.Module):
     class_maps: ClassVar[bool] = False
     backbone: ClassVar[tuple[str, ...]] = ("trunk",)  # what a trained model hands over, see `start_from_trunk`
     has_face_maps: bool = True  # whether it has attention maps that may be drawn over the face
+    # Names of the softmax attention layers in which every token is still a place, the first layer first. Token
+    # 0 is the class token, then come the places of `attention_grids` grids of 7×7.
+    attention_path: tuple[str, ...] = ()
+    attention_grids: int = 1
 
     def __init__(self, num_classes: int, size: str):
         super().__init__()

@@ -218,6 +218,8 @@ class POSTER(Method):
         self.cross_fusion = cross_fusion
         self.token_mix = token_mix
         self.has_face_maps = tokens == "spatial"
+        if self.has_face_maps:  # behind the first block, linear maps over the tokens mix the places
+            self.attention_path = (f"steps.0.blocks.0.{'image_' if cross_fusion else ''}attention",)
         dim, heads, ratio, depth = SIZES[size]
         count = 50 if landmark_stream == "none" else 100
         side = "tiny" if size == "tiny" else "paper"

@@ -244,6 +244,8 @@ class QCS(Method):
     batch_kind = "quadruplet"
     backbone = ("trunk", "reduce", "embed_taps", "base")
     branches = 4
+    attention_path = ("base.blocks.0.attention", "base.blocks.1.attention")
+    attention_grids = 3
     paper = "Wang et al., AAAI 2025, https://arxiv.org/abs/2411.01988"
 
     def __init__(
