@@ -3,4 +3,4 @@
 This face is for notebooks; `fer_lab.book.run` runs them. Importing it loads neither torch nor papermill.
 """
 
-from fer_lab.book.notebook import check_answer, headline, hide_answer, run_folder
+from fer_lab.book.notebook import check_answer, frame_player, headline, hide_answer, run_folder

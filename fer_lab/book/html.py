@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 # A cell that shows a widget, and what a page shows in its place.
-LIVE = re.compile(r"^(?:\w+\.)?\w+Explorer\(", re.MULTILINE)
+LIVE = re.compile(r"^(?:\w+\.)?(?:\w+Explorer|frame_player)\(", re.MULTILINE)
 NOTE = {
     "text/html": '<p class="live">Runs live in JupyterLab: <code>make lab</code></p>',
     "text/plain": "Runs live in JupyterLab: make lab",

@@ -5,9 +5,14 @@ import os
 import secrets
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fer_lab.book.result import HEADLINE, format_numbers
+
+if TYPE_CHECKING:
+    import ipywidgets as widgets
 
 
 def headline(**numbers: float | int | str) -> None:
@@ -62,6 +67,18 @@ def hide_answer(answer: float, *, tolerance: float = 1e-3, salt: str = "") -> st
     salt = salt or secrets.token_hex(2)
     steps = round(answer / tolerance)
     return f"{salt}:{hashlib.sha256(f'{salt} {steps}'.encode()).hexdigest()[:10]}"
+
+
+def frame_player(draw: Callable[[int], bytes], count: int, what: str = "epoch") -> "widgets.VBox":
+    """A picture with a play button and a slider; `draw(i)` gives the PNG of frame i = 1…count."""
+    import ipywidgets as widgets
+
+    play = widgets.Play(min=1, max=count, interval=700)
+    slide = widgets.IntSlider(min=1, max=count, description=what)
+    widgets.jslink((play, "value"), (slide, "value"))
+    picture = widgets.Image(value=draw(1), layout={"max_width": "100%"})
+    slide.observe(lambda change: setattr(picture, "value", draw(change["new"])), "value")
+    return widgets.VBox([widgets.HBox([play, slide]), picture])
 
 
 def run_folder(run_dir: str | os.PathLike = "") -> Path:

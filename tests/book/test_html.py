@@ -91,7 +91,7 @@ def test_code_of_a_solution_stays_folded_with_it(tmp_path):
     assert "after" not in page.details.get_text()
 
 
-@pytest.mark.parametrize("source", ["FaceExplorer(models)", "x = 1\nexplorer.PairExplorer(models)"])
+@pytest.mark.parametrize("source", ["FaceExplorer(models)", "x = 1\nexplorer.frame_player(draw, 3)"])
 def test_a_note_stands_for_a_widget(source):
     widget = v4.new_output("display_data", {WIDGET: {}, "text/plain": "FaceExplorer()"})
     cells = [v4.new_code_cell(source, outputs=[widget]), v4.new_code_cell("from a import FaceExplorer")]

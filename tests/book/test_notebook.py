@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from fer_lab.book import check_answer, headline, run_folder
+from fer_lab.book import check_answer, frame_player, headline, run_folder
 from fer_lab.book.result import format_numbers
 
 
@@ -45,3 +45,18 @@ def test_calling_the_book_from_a_notebook_waits_for_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_a_player_draws_a_frame_when_it_is_asked_for():
+    asked = []
+
+    def draw(i):
+        asked.append(i)
+        return f"frame {i}".encode()
+
+    box = frame_player(draw, 12)
+    (play, slide), picture = box.children[0].children, box.children[1]
+    assert (play.min, play.max, slide.min, slide.max) == (1, 12, 1, 12)
+    assert asked == [1]
+    slide.value = 7
+    assert (picture.value, asked) == (b"frame 7", [1, 7])
