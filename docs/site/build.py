@@ -59,6 +59,7 @@ DESCRIPTIONS = {
     "docs/results": "What the methods of fer_lab reach, which differences hold over seeds, what is not known.",
     "docs/speed": "How fast each network of fer_lab trains and answers, and how that was measured.",
     "docs/data": "Data sets of photographs and published checkpoints that fer_lab reads, and their layouts.",
+    "docs/cluster": "fer_lab on several GPUs, on a cluster with Slurm, and many runs at once with Ray.",
     "docs/doors": "Other ways into fer_lab: the explorer as one page, networks as ONNX files, a container.",
     "figures/README": "Every picture of fer_lab, which notebook makes it, and what it shows.",
     "notebooks/README": "For teachers: minutes a section, exercises with solutions, marking with nbgrader.",
