@@ -13,7 +13,7 @@ from typing import Any, Union
 from fer_lab.data import FaceRequest, FaceSet
 from fer_lab.data.expressions import order_of
 from fer_lab.data.synthetic import KNOBS
-from fer_lab.models.authors.faceres import is_trunk
+from fer_lab.models.authors.faceres import trunk_digest
 from fer_lab.models.authors.loading import read_state_dict
 from fer_lab.models.method import IMAGE_SIZES, create_model, default_recipe, method_class
 from fer_lab.models.recipes import Recipe
@@ -130,7 +130,7 @@ class Training:
                 if not (Path(start).exists() or is_shipped_name(Path(start))):
                     raise FileNotFoundError(f"no weights at {start}")
                 file = weights_file(start)
-                if start is self.weights and (file.suffix != ".safetensors" or is_trunk(file)):
+                if start is self.weights and (file.suffix != ".safetensors" or trunk_digest(file)):
                     read_state_dict(file)
                 else:
                     read_card(file)
@@ -244,6 +244,8 @@ def _origin(start: Start) -> Any:
         name = f"runs/{path.relative_to(folder.parent).as_posix()}"
     if not (file := weights_file(path)).is_file():
         return name
+    if digest := trunk_digest(file):
+        return name + DIGEST + digest
     with open(file, "rb") as content:
         return name + DIGEST + hashlib.file_digest(content, "sha256").hexdigest()[:16]
 

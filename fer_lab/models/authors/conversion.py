@@ -11,7 +11,7 @@ from torch import nn
 from fer_lab._device import best_device
 from fer_lab.data.expressions import CANONICAL, ORDERS, order_of, to_canonical
 from fer_lab.data.faces import FaceSet
-from fer_lab.models.authors.faceres import is_trunk
+from fer_lab.models.authors.faceres import trunk_digest
 from fer_lab.models.authors.loading import LoadReport, load_official
 from fer_lab.models.inference import fuse, in_order
 from fer_lab.models.method import Method, create_model
@@ -27,7 +27,7 @@ def start_from_weights(model: Method, path: Path, order: str = "") -> str:
     sentence on what was filled. Raises FileNotFoundError, or ValueError for a file that does not fit, or an
     order for a file of ours, whose head is canonical.
     """
-    if path.suffix != ".safetensors" or is_trunk(path):
+    if path.suffix != ".safetensors" or trunk_digest(path):
         return str(load_official(model, path, order or None))
     if order:
         raise ValueError(f"{path.name} is in the canonical label order already; leave order={order!r} out")

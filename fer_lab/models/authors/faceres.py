@@ -5,6 +5,7 @@ The graph is the reader's own download (docs/data.md has the line, the licence a
 """
 
 import base64
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -75,17 +76,25 @@ def write_trunk(graph: str | Path, out: str | Path, *, force: bool = False) -> N
     if out.exists() and not force:
         raise FileExistsError(f"{out} is there already; write it over with --force (force=True), or rename it")
     tensors = {name: tensor.contiguous() for name, tensor in read_graph(graph).items()}
+    numbers = hashlib.sha256()
+    for group in json.loads(Path(graph).read_bytes())["weightsManifest"]:
+        for name in group["paths"]:
+            numbers.update((Path(graph).parent / name).read_bytes())
+    card = {**CARD, "numbers": numbers.hexdigest()[:16]}
     with atomic_path(out, needed=sum(tensor.nbytes for tensor in tensors.values())) as temporary:
-        safetensors.torch.save_file(tensors, temporary, metadata={KEY: json.dumps(CARD)})
+        safetensors.torch.save_file(tensors, temporary, metadata={KEY: json.dumps(card)})
 
 
-def is_trunk(path: Path) -> bool:
-    """Whether `write_trunk` wrote a file."""
+def trunk_digest(path: Path) -> str:
+    """Of the download that `write_trunk` made a file from; "" for a file that it did not write.
+
+    The file's own digest differs between machines, in the last bits of the BatchNorms' statistics.
+    """
     try:
         with safetensors.safe_open(path, "pt") as file:
-            return KEY in (file.metadata() or {})
-    except (safetensors.SafetensorError, OSError):
-        return False
+            return json.loads((file.metadata() or {}).get(KEY, "{}")).get("numbers", "")
+    except (safetensors.SafetensorError, OSError, ValueError, AttributeError):
+        return ""
 
 
 def _numbers(manifest: list[dict[str, Any]], folder: Path) -> dict[str, np.ndarray]:

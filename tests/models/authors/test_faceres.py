@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 from typer.testing import CliRunner
@@ -15,6 +17,7 @@ from typer.testing import CliRunner
 from fer_lab import cli
 from fer_lab.data.augmentation import prepare
 from fer_lab.data.synthetic import SyntheticFaces
+from fer_lab.experiments import Training, ferplus
 from fer_lab.models import create_model
 from fer_lab.models.authors import start_from_weights
 from fer_lab.models.authors.faceres import END, read_graph, write_trunk
@@ -198,6 +201,37 @@ def test_the_command_writes_a_file_that_training_takes(file, tmp_path, monkeypat
     assert run(cli.app, words, catch_exceptions=False).exit_code == 0
     again = run(cli.app, ["trunk", "faceres", str(file), "faceres.safetensors"])
     assert isinstance(again.exception, FileExistsError)
+
+
+def test_a_training_knows_the_trunk_by_its_download(file, tmp_path):
+    here, there, other = (tmp_path / name / "faceres.safetensors" for name in ("here", "there", "other"))
+    for out in (here, there, other):
+        out.parent.mkdir()
+    write_trunk(file, here)
+    # On another machine the statistics' last bits differ.
+    with safetensors.safe_open(here, "pt") as content:
+        card = content.metadata()
+    tensors = {name: tensor + 1e-7 for name, tensor in safetensors.torch.load_file(here).items()}
+    safetensors.torch.save_file(tensors, there, metadata=card)
+    write_trunk(Graph(stored="float16").write(tmp_path / "graph"), other)
+    asked = [
+        Training(model="baseline", options={"trunk": "faceres"}, weights=one) for one in (here, there, other)
+    ]
+    first, second, third = (one.to_json() for one in asked)
+    assert first == second != third
+    again = Training.from_json(first)
+    assert again.to_json() == first
+    assert "--weights faceres.safetensors" in again.command()
+
+
+def test_the_rows_of_photographs_name_the_same_trunk(tmp_path):
+    assert ferplus.face_trunk().keys() == ferplus.face_trunk(tmp_path / "faceres.safetensors").keys()
+    with_it = [one for one in ferplus.face_trunk().values() if one.weights]
+    assert len(with_it) == len(ferplus.face_trunk()) / 2
+    for one in with_it:
+        assert f'"weights": "{ferplus.FACE_TRUNK}"' in one.to_json()
+        with pytest.raises(FileNotFoundError, match="no weights at faceres"):
+            one.check()
 
 
 def _without_numbers(graph):
