@@ -361,9 +361,9 @@ def start(
     """What every command has; its help is that of `app`."""
     if quiet:
         context.with_resource(contextlib.redirect_stdout(io.StringIO()))
-        before = os.environ.get("FER_LAB_QUIET")
+        before = {name: value for name, value in os.environ.items() if name == "FER_LAB_QUIET"}
         os.environ["FER_LAB_QUIET"] = "1"
-        context.call_on_close(lambda: os.environ.update(FER_LAB_QUIET=before or ""))
+        context.call_on_close(lambda: (os.environ.pop("FER_LAB_QUIET"), os.environ.update(before)))
 
 
 @app.command()

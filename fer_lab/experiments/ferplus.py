@@ -59,7 +59,7 @@ def face_trunk(file: str | Path = FACE_TRUNK, root: str | Path | None = None) ->
     starts: dict[str, Path | None] = {"from VGGFace2's trunk": Path(file), "the same trunk at random": None}
     found = {}
     for (variant, weights), seed, (model, lr) in product(starts.items(), SEEDS, FACE_TRUNK_RATES.items()):
-        asked = {"options": {"trunk": "faceres"}, "changes": {**FACE_TRUNK_CHANGES, "lr": lr}}
+        asked: dict[str, Any] = {"options": {"trunk": "faceres"}, "changes": {**FACE_TRUNK_CHANGES, "lr": lr}}
         one = Training(model=model, faces=faces, seed=seed, variant=variant, weights=weights, **asked)
         found[f"{model}, {variant}-{seed}"] = one
     return found

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from fer_lab.experiments.claims import judge
+from fer_lab.experiments.ferplus import face_trunk
 from fer_lab.experiments.request import Training
 from fer_lab.intervals import crossed_interval
 from fer_lab.models.method import TITLES, create_model, list_models
@@ -75,7 +76,11 @@ def comparison(store: ResultsStore, dataset: str, split: str, num_classes: int, 
             cells.append(in_percent(*ends))
         minutes = f"{part['minutes'].mean():.1f}"
         epochs = f"{recipe.epochs * recipe.epoch_fraction:g}"
-        rows.append([f"{TITLES[method]} `{size}`", variant, parameters, epochs, len(part), *cells, minutes])
+        trunk = asked.options.get("trunk")
+        title = TITLES[method] if trunk is None else f"{TITLES[method]} on {trunk}"
+        if trunk and method == "baseline":
+            title = f"{trunk} and one linear layer"
+        rows.append([f"{title} `{size}`", variant, parameters, epochs, len(part), *cells, minutes])
     heads = ["method", "variant", "parameters", "epochs", "seeds", *SHARES_SHOWN.values(), "minutes a run"]
     return markdown(heads, rows)
 
@@ -185,7 +190,10 @@ def _rate(images_per_s: float) -> str:
 
 def tables(store: ResultsStore) -> dict[str, str]:
     """All tables that a text can name, by name."""
-    made = {"ferplus": comparison(store, "ferplus", "valid", 8)}
+    starts = {one.variant for one in face_trunk().values()}
+    others = set(store.rows(dataset="ferplus")["variant"]) - starts
+    made = {"ferplus": comparison(store, "ferplus", "valid", 8, variant=others)}
+    made["face_trunk"] = comparison(store, "ferplus", "valid", 8, variant=starts)
     made["ferplus_recipes"] = comparison(store, "ferplus", "valid", 8, variant=RECIPES)
     judged = judge(store)
     made["verdicts"] = verdicts(judged)

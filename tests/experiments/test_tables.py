@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fer_lab.experiments import Training, tables
+from fer_lab.evaluation import evaluate
+from fer_lab.experiments import Training, ferplus, tables
 from fer_lab.intervals import crossed_interval
 from fer_lab.models import create_model
 from fer_lab.runs import Predictions, ResultsStore
@@ -77,6 +78,22 @@ def test_a_row_a_variant_in_the_books_order(store):
     assert lines[2].split(" | ")[5] == "75.0 [70.0, 79.0]"
     assert lines[3].split(" | ")[1:7] == ["two heads", f"{count:.2f} M", epochs, "2", accuracy, recall]
     assert lines[3].endswith("| 1.5 |")
+
+
+def test_a_network_on_another_trunk_is_named_by_it_and_has_its_own_table(store):
+    tables_before = tables.tables(store)
+    assert len(tables_before["face_trunk"].splitlines()) == 2
+    for asked in ferplus.face_trunk().values():
+        if asked.seed == 0:
+            answers = answered(range(26, 34))
+            key = {"method": asked.model, "size": "tiny", "variant": asked.variant, "seed": 0, "split": "valid"}
+            facts = {"dataset": "ferplus", "fingerprint": "f", "device": "cpu", "minutes": 1.0}
+            facts |= {"command": asked.command(), "request": asked.to_json()}
+            store.record(**key, **facts, metrics=evaluate(answers), predictions=answers)
+    made = tables.tables(store)
+    assert made["ferplus"] == tables_before["ferplus"]
+    names = [line.split(" | ")[0] for line in made["face_trunk"].splitlines()[2:]]
+    assert names == ["| faceres and one linear layer `tiny`"] * 2 + ["| DAN on faceres `tiny`"] * 2
 
 
 def test_only_blocks_are_filled():
