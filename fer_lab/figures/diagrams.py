@@ -148,11 +148,11 @@ def dan_head_diagram(shapes: Shapes) -> Figure:
         "row": Box(2.1, 0, "conv 1×3\n{heads.0.spatial.row}"),
         "square": Box(2.1, 1, "conv 3×3\n{heads.0.spatial.square}"),
         "column": Box(2.1, 2, "conv 3×1\n{heads.0.spatial.column}"),
-        "map": Box(3.3, 1, "add, ReLU, sum\nof channels: map\n1 × 7 × 7", "learned", width=1.1),
+        "map": Box(3.3, 1, "add, ReLU, sum\nof channels: map\n1 × 7 × 7", width=1.1),
         "where": Box(4.5, 1, "F × map\n{heads.0.spatial}", "tensor"),
         "mean": Box(5.5, 1, "mean of\nplaces: {heads.0:1}", "tensor", width=0.9),
         "gate": Box(5.5, 2, gate, width=1.15),
-        "head": Box(6.6, 1, "mean × gate\n{heads.0}", "answer", width=0.9),
+        "head": Box(6.6, 1, "mean × gate\n{heads.0}", "tensor", width=0.9),
     }
     arrows = (
         *("features > reduce > square > map > where > mean > head", "mean > gate > head"),
@@ -221,7 +221,7 @@ def cross_block_diagram(shapes: Shapes) -> Figure:
         "imagemlp": Box(3.3, 0, "+ image tokens,\nMLP", width=1.1),
         "marksmlp": Box(3.3, 2, "+ landmark\ntokens, MLP", width=1.1),
         "mix": Box(4.6, 1, "linear map over\nall {steps.0:1} tokens", width=1.1),
-        "out": Box(5.9, 1, "{steps.0}\nno longer places", "tensor", width=1.1),
+        "out": Box(5.9, 1, "{steps.0}\nto the next step", "tensor", width=1.1),
     }
     arrows = (
         *("image > onimage: keys, values", "marks > onmarks: keys, values", "image / onmarks: queries"),

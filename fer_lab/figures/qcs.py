@@ -1,4 +1,4 @@
-"""What notebook 05 draws of what two faces share: matching lines, and votes as heat."""
+"""What notebooks 04 and 05 draw: matching lines between two faces, and votes of places as heat."""
 
 from collections.abc import Mapping, Sequence
 
@@ -22,7 +22,7 @@ def matching_lines(
     names: Sequence[str],
     title: str = "",
 ) -> Figure:
-    """Pairs of faces uint8 [3,S,S] next to each other, with lines between places that match: thick is strong.
+    """Pairs of faces uint8 [3,S,S], with numbered lines between places that match: thick is strong.
 
     `matches`: of each pair, as `strongest_matches` gives them; places are row-major numbers in the 7×7 grid.
     """
@@ -49,25 +49,31 @@ def matching_lines(
             arc = (np.interp(share, (0, 1), xs), np.interp(share, (0, 1), ys) + bend)
             ax.add_line(Line2D(*arc, color="white", linewidth=1.2 + 2.4 * strength, alpha=0.7))
             ax.add_line(Line2D(*arc, color=color, linewidth=0.5 + 2.2 * strength, alpha=0.95))
-            ax.plot(xs, ys, "o", color=color, markersize=3.5, markeredgecolor="white", markeredgewidth=0.6)
+            ax.plot(xs, ys, "o", color="white", markersize=9, markeredgecolor=color, zorder=4)
+            for x, y in zip(xs, ys, strict=True):
+                ax.text(x, y, str(k + 1), ha="center", va="center_baseline", fontsize=6, zorder=5)
     return fig
 
 
 @styled
 def votes_on_a_face(
-    other: Images, own: Images, votes: Mapping[str, Images], places: Sequence[int], title: str
+    other: Images,
+    own: Images,
+    votes: Mapping[str, Images],
+    places: Sequence[int],
+    title: str,
+    names: Sequence[str] = ("who votes,\non the other face", "for what,\non one's own"),
 ) -> Figure:
     """Maps [7,7] over one's own face, uint8 [3,S,S], and above each the other face that voted for it.
 
     `votes`: name → map. `places`: row-major numbers of the other face's places that cast the first of them, one
-    each; they are framed. All places cast the maps after these.
+    each; they are framed. All places cast the maps after these. `names`: of the two rows.
     """
     face, mine = pictures_of(other)[0], pictures_of(own)[0]
     maps = torch.stack([as_maps(one) for one in votes.values()])
     heat = heats(maps[None], mine.shape[0])[0]
     tiles = [[face] * len(maps), [heat_over(mine, one) for one in heat]]
-    rows = ("who votes,\non the other face", "for what,\non one's own")
-    fig, ax, tops = heat_rows(tiles, list(votes), rows, 1.35, "each map on its own scale: least", title)
+    fig, ax, tops = heat_rows(tiles, list(votes), names, 1.35, "each map on its own scale: least", title)
     for c in range(len(maps)):
         (row, column), side = (divmod(places[c], GRID), 1) if c < len(places) else ((0, 0), GRID)
         corner = c * PITCH + column / GRID, tops[0] + row / GRID

@@ -20,6 +20,8 @@ def test_lines_join_the_centres_of_matching_places():
     (x1, x2), (y1, y2) = line.get_data()
     top = fig.axes[0].images[0].get_extent()[3]
     assert (x1, y1 - top) == pytest.approx((1.5 / 7, 1.5 / 7))
+    numbers = [text.get_position() for text in fig.axes[0].texts if text.get_text() == "1"]
+    assert numbers == [(x1, y1), (x2, y2)]
     assert (x2, y2 - top) == pytest.approx((1.06 + 6.5 / 7, 2.5 / 7))
     with pytest.raises(ValueError, match="1 pairs, 1 lists of matches and 2 names"):
         figures.matching_lines([(face(0), face(1))], [[(8, 20, 1.0)]], ["a", "b"])
@@ -42,3 +44,5 @@ def test_who_votes_is_framed_and_what_it_votes_for_is_hot():
     words = [text.get_text() for text in fig.axes[0].texts]
     assert words[:2] == ["one", "all"]
     assert words[2].startswith("who votes")
+    asked = figures.votes_on_a_face(face(0), face(0), {"one": vote}, [10], "", ("who asks", "where it looks"))
+    assert [text.get_text() for text in asked.axes[0].texts][:3] == ["one", "who asks", "where it looks"]
