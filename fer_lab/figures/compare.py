@@ -69,7 +69,8 @@ def learning_curves(curves: pd.DataFrame, title: str) -> Figure:
     """Accuracy on held-out faces by epoch: a panel a study, black the start of its variants.
 
     `curves`: columns panel, variant, epoch, holdout_accuracy, several seeds, of which the mean is drawn. The
-    first variant of a panel is the start, after whose last epoch the others go on.
+    first variant of a panel is the start, after whose last epoch the others go on, and the second the one
+    without an addition, drawn over the others.
     """
     style.check_columns(curves, ("panel", "variant", "epoch", "holdout_accuracy"))
     studies = dict(list(curves.groupby("panel", sort=False)))
@@ -78,14 +79,16 @@ def learning_curves(curves: pd.DataFrame, title: str) -> Figure:
         start, *variants = dict.fromkeys(study["variant"])
         before = study.loc[study["variant"] == start, "epoch"].max()
         moved = study.assign(epoch=study["epoch"] + before * (study["variant"] != start))
-        shades = {start: style.INK, **dict.fromkeys(variants, style.SERIES[0])}
-        look: dict[str, Any] = {"hue": "variant", "palette": shades, "legend": False, "errorbar": None}
-        sns.lineplot(moved, x="epoch", y="holdout_accuracy", ax=ax, linewidth=1.2, **look)
+        order = [start, *variants[1:], *variants[:1]]
+        shades = dict.fromkeys(order, style.SERIES[0]) | dict.fromkeys(variants[:1], style.SERIES[1])
+        shades[start] = style.INK
+        look: dict[str, Any] = {"hue": "variant", "hue_order": order, "palette": shades, "legend": False}
+        sns.lineplot(moved, x="epoch", y="holdout_accuracy", ax=ax, linewidth=1.2, errorbar=None, **look)
         ax.set(title=name, xlabel="epoch", ylabel="")
         ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
         ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         ax.grid(axis="y")
-    words = {"the start": style.INK, "its variants": style.SERIES[0]}
+    words = {"the start": style.INK, "its variants": style.SERIES[0], "without an addition": style.SERIES[1]}
     marks = [style.mark(name, color, linestyle="-", marker="") for name, color in words.items()]
     axes[0].legend(handles=marks, loc="lower right")
     return style.heading(fig, title, ylabel="accuracy on held-out faces")

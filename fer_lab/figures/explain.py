@@ -40,12 +40,14 @@ def _line(way: str) -> dict[str, Any]:
     """A way has dots in its colour on its line, a prior a line of its own kind without dots."""
     if way in PRIORS:
         return {**PRIORS[way], "marker": ""}
-    return {"color": COLORS.get(way, style.INK), "linestyle": "-", "marker": "o"}
+    width = 3.8 if way == "native" else 1.8  # to be seen below GradCAM, where both are one map
+    return {"color": COLORS.get(way, style.INK), "linestyle": "-", "marker": "o", "linewidth": width}
 
 
 def _marks(ways: Names) -> list[Artist]:
     """Entries of a legend."""
-    return [style.mark(NAMES.get(way, way).replace("\n", " "), markersize=4, **_line(way)) for way in ways]
+    looks = {way: _line(way) | {"linewidth": 1.8, "markersize": 4} for way in ways}
+    return [style.mark(NAMES.get(way, way).replace("\n", " "), **look) for way, look in looks.items()]
 
 
 @style.styled
@@ -149,16 +151,16 @@ def randomization_figure(means: pd.DataFrame, between_faces: Mapping[str, Mappin
     """
     style.check_columns(means, ("model", "way", "share", "faces", "value", "low", "high"))
     models, ways = (list(dict.fromkeys(means[key])) for key in ("model", "way"))
-    shades = [_line(way)["color"] for way in ways]
+    shades, widths = ([_line(way)[key] for way in ways] for key in ("color", "linewidth"))
     fig, axes, empty = style.panels(len(models), 3.0, 2.4, 0.8, sharex=True, sharey=True)
     drawn = style.with_ends(means.assign(share=100 * means["share"]))
     lowest = min(means["low"].min(), *(min(one.values()) for one in between_faces.values()), 0)
     for ax, model in zip(axes, models, strict=True):
         ax.axhline(0, color=style.SOFT, linewidth=0.8)
         sns.lineplot(
-            drawn[drawn["model"] == model], x="share", y="estimate", hue="way", hue_order=ways,
-            palette=shades, err_style="bars", err_kws={"elinewidth": 1.2}, marker="o",
-            markersize=4, markeredgewidth=0, sort=False, legend=False, ax=ax, **style.KNOWN_ENDS,
+            drawn[drawn["model"] == model], x="share", y="estimate", hue="way", hue_order=ways, palette=shades,
+            size="way", size_order=ways, sizes=widths, err_style="bars", err_kws={"elinewidth": 1.2},
+            marker="o", markersize=4, markeredgewidth=0, sort=False, legend=False, ax=ax, **style.KNOWN_ENDS,
         )  # fmt: skip
         for way, value in between_faces[model].items():
             ax.axhline(value, color=_line(way)["color"], linestyle=DOTTED, linewidth=1.1)
@@ -238,5 +240,5 @@ def mean_maps_figure(
                     text = f"{style.method_title(name)}\n{reach}" if first == 0 else reach
                     ax.set_ylabel(text, fontsize=8, **beside)
             first += count + 1
-    title = "Where each model looks on average: each row has its own scale, in multiples of an even map\n"
+    title = "Mean native maps: each row has its own scale, in multiples of an even map\n"
     return style.heading(fig, title)

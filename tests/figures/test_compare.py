@@ -80,14 +80,16 @@ def test_names_of_models_alike_in_speed_are_apart(speeds):
 
 def test_learning_curves_are_means_over_seeds_and_variants_go_on_from_their_start():
     rows = [("A", "plateau", seed, e, 0.1 * e + 0.02 * seed) for seed in (0, 1) for e in (1, 2, 3)]
-    rows += [("A", "dan", seed, e, 0.5 + 0.02 * seed) for seed in (0, 1) for e in (1, 2)]
+    rows += [
+        ("A", name, seed, e, 0.5 + 0.02 * seed) for name in ("dan", "K") for seed in (0, 1) for e in (1, 2)
+    ]
     rows += [("B", "plateau", 0, e, 0.2 * e) for e in (1, 2)]
     curves = pd.DataFrame(rows, columns=["panel", "variant", "seed", "epoch", "holdout_accuracy"])
     first, second = figures.learning_curves(curves, "t").axes
-    plateau, dan = first.lines[:2]
+    plateau, other, dan = first.lines[:3]  # the one without an addition lies over the others
     np.testing.assert_allclose(plateau.get_xydata(), [[1, 0.11], [2, 0.21], [3, 0.31]])
     np.testing.assert_allclose(dan.get_xydata(), [[4, 0.51], [5, 0.51]])
-    assert plateau.get_color() != dan.get_color()
+    assert len({line.get_color() for line in (plateau, other, dan)}) == 3
     np.testing.assert_allclose(second.lines[0].get_xydata(), [[1, 0.2], [2, 0.4]])
     assert [ax.get_title("left") for ax in (first, second)] == ["A", "B"]
     with pytest.raises(ValueError, match="epoch missing"):

@@ -145,6 +145,7 @@ def test_perturbation_curves_are_means_over_faces():
     np.testing.assert_allclose(left.lines[0].get_xdata(), [0, 50, 100])
     np.testing.assert_allclose(left.lines[1].get_ydata(), [100, 100, 0])
     np.testing.assert_allclose(right.lines[0].get_ydata(), [0, 25, 100])
+    assert left.lines[0].get_linewidth() > 2 * left.lines[1].get_linewidth()  # seen below another map's
     assert [text.get_text() for text in fig.legends[0].get_texts()] == ["native", "chance"]
     with pytest.raises(ValueError, match="no curves"):
         figures.perturbation_figure({}, rises, "Curves")
