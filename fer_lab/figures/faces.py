@@ -13,7 +13,7 @@ from fer_lab.figures.style import HALO, SERIES, Labels, chart, class_marks, new_
 
 @styled
 def landmarks_on_face(image: Images, points: Images) -> Figure:
-    """68 landmarks [68,2] (x, y in pixels, iBUG order) on a face uint8 [3,S,S], joined by facial part."""
+    """68 landmarks [68,2] (x, y in pixels, iBUG order) on a face uint8 [3,S,S], joined by part."""
     picture, points = pictures_of(image)[0], np.asarray(points, dtype=float)
     if points.shape != (68, 2):
         raise ValueError(f"expected 68 landmarks [68,2], got {list(points.shape)}")
@@ -25,6 +25,10 @@ def landmarks_on_face(image: Images, points: Images) -> Figure:
         for i, (first, last, closed) in enumerate(strokes):
             chosen = [*range(first, last + 1), *([first] if closed else [])]
             ax.plot(*points[chosen].T, color=color, label=name if i == 0 else None, **line)
+    note: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 8, "path_effects": HALO}
+    for left, right in ((0, 16), (36, 45), (48, 54)):
+        ax.annotate(str(left), points[left], (-5, 0), ha="right", **note)
+        ax.annotate(str(right), points[right], (5, 0), ha="left", **note)
     ax.set(xlim=(0, size), ylim=(size, 0), xticks=[], yticks=[], title="68 landmarks, iBUG order")
     ax.spines[:].set_visible(False)
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
