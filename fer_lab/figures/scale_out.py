@@ -18,8 +18,8 @@ def gradient_distances(distances: Mapping[str, float], title: str) -> Figure:
     """
     fig, ax = chart(7.5, 0.45 * len(distances) + 0.85)
     ax.set_xscale("log")
-    for row, (value, color) in enumerate(zip(distances.values(), SERIES, strict=False)):
-        ax.plot(max(value, LEAST), row, "o", color=color, markersize=9, clip_on=False)
+    for row, value in enumerate(distances.values()):
+        ax.plot(max(value, LEAST), row, "o", color=SERIES[0], markersize=9, clip_on=False)
         text = f"{value:.0%}" if value >= 0.01 else f"{value:.0e}"
         ax.annotate(text, (max(value, LEAST), row), (9, 0), textcoords="offset points", va="center", color=SOFT)
     ax.set(xlim=(LEAST, 10), ylim=(len(distances) - 0.5, -0.5), title=title)
