@@ -225,6 +225,14 @@ def try_lock(file: IO[Any]) -> bool:
     return True
 
 
+def stamp(path: Path) -> tuple[int, int, int] | None:
+    """What changes with a file that is written as above: its number, size and time; None if absent."""
+    with contextlib.suppress(OSError):
+        status = path.stat()
+        return status.st_ino, status.st_size, status.st_mtime_ns
+    return None
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text, whole or not at all. Half a character, as file names have it, becomes JSON's own escape."""
     data = text.encode("utf-8", "backslashreplace")

@@ -209,12 +209,12 @@ def _measure(
         return row
     found = paired_difference(both["a"], both["b"])
     row |= {"difference": found.difference, "low": found.low, "high": found.high, "p": found.p}
-    right = {side: np.array([store.answers(one).correct for one in both[f"id_{side}"]], float) for side in "ab"}
-    row["faces"] = right["a"].shape[1]
+    row["faces"] = len(store.answers(both["id_a"].iloc[0]).correct)
     if SHARES.fullmatch(claim.metric):
         row["equivalence_p"] = equivalence_p(both["a"], both["b"], MARGIN)
     if claim.metric == "accuracy" and len(both) > 1:  # the one metric that is a mean of one number a face
-        _, row["crossed_low"], row["crossed_high"] = crossed_interval(right["a"] - right["b"])
+        a, b = (np.array([store.answers(one).correct for one in both[f"id_{side}"]], float) for side in "ab")
+        _, row["crossed_low"], row["crossed_high"] = crossed_interval(a - b)
     return row
 
 

@@ -5,6 +5,7 @@ leaves their range: on normal data its nominal 95 % interval (BCa) holds the mea
 3 seeds, 83 % for 5, 90 % for 10 and 92 % for 20; t in 95 % of them (a test repeats it for 3 seeds).
 """
 
+import functools
 import math
 import os
 import re
@@ -16,7 +17,7 @@ from typing import Any, Protocol
 
 import pandas as pd
 
-from fer_lab._files import is_file, locked, read_csv, remove_leftovers, write_csv
+from fer_lab._files import is_file, locked, read_csv, remove_leftovers, stamp, write_csv
 from fer_lab.intervals import paired_difference, seed_interval
 from fer_lab.models.method import TITLES
 from fer_lab.runs.environment import environment, portable_command
@@ -61,6 +62,19 @@ class Difference:
         return self.text
 
 
+@functools.lru_cache(maxsize=8)
+def _table(
+    path: Path, _stamp: object, columns: tuple[tuple[str, str], ...], keys: tuple[str, ...]
+) -> pd.DataFrame:
+    """A table of a store, read once as long as its file does not change."""
+    # Git's merge may double a row.
+    table = read_csv(path, dict(columns)).drop_duplicates(ignore_index=True)
+    if (twice := table.duplicated(list(keys))).any():
+        row = ", ".join(str(table.loc[twice.idxmax(), key]) for key in keys)
+        raise ValueError(f"{path} has two rows of {row}, which differ; delete one of them")
+    return table
+
+
 class ResultsStore:
     """Results of finished runs.
 
@@ -100,12 +114,8 @@ class ResultsStore:
         return self.rows(of)[["id", "variant", "seed"]].merge(table, on="id").drop(columns="id")
 
     def _read(self, name: str, columns: dict[str, str], keys: Sequence[str]) -> pd.DataFrame:
-        # Git's merge may double a row.
-        table = read_csv(self.folder / name, columns).drop_duplicates(ignore_index=True)
-        if (twice := table.duplicated(list(keys))).any():
-            row = ", ".join(str(table.loc[twice.idxmax(), key]) for key in keys)
-            raise ValueError(f"{self.folder / name} has two rows of {row}, which differ; delete one of them")
-        return table
+        path = self.folder / name
+        return _table(path, stamp(path), tuple(columns.items()), tuple(keys)).copy()
 
     def answers(self, run_id: str) -> Answers:
         """The class that a run named for each face; FileNotFoundError for a run recorded without."""

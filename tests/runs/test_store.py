@@ -80,6 +80,20 @@ def test_the_same_run_replaces_itself(store):
         store.answers(first)
 
 
+def test_a_table_is_read_again_only_when_its_file_changes(store, monkeypatch):
+    store.record(**RUN, metrics=metrics(0.5))
+    first = store.metrics()
+    read = []
+    monkeypatch.setattr("fer_lab.runs.store.read_csv", lambda path, columns: read.append(path) or first.head(1))
+    first.loc[0, "value"] = 0.9  # of the caller's own copy
+    assert store.metrics()["value"][0] == 0.5
+    assert read == []
+    text = (store.folder / "metrics.csv").read_text()
+    (store.folder / "metrics.csv").write_text(text.replace(",0.5,", ",0.75,"))
+    assert len(store.metrics()) == 1
+    assert [path.name for path in read] == ["metrics.csv"]
+
+
 def test_the_accuracy_on_held_out_faces_is_kept_by_epoch(store):
     @dataclass
     class Asked:
