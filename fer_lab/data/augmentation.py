@@ -137,6 +137,7 @@ def augment(
 
     The generator is on the CPU, so that the draws do not depend on the device. With several processes, `images`
     are the faces `part` of a global batch of `total` faces; every process draws for all, so that they agree.
+    A fourth channel, such as a mask, moves with its face, 0…1, and nothing else changes it.
     """
     n, device, a = total if total is not None else len(images), images.device, augmentation
 
@@ -146,7 +147,9 @@ def augment(
     def signed(limit: float) -> Tensor:
         return (draw() * 2 - 1) * limit
 
-    images = (to_grey(images) if color_order == "GREY" else images).float() / 255
+    if color_order == "GREY":
+        images = torch.cat([to_grey(images[:, :3]), images[:, 3:]], 1)
+    images = images.float() / 255
     if (factor := images.shape[-1] // size) >= 2:
         # The warp reads four pixels per point: without this it would skip the pixels in between.
         images = F.avg_pool2d(images, factor)
@@ -163,6 +166,7 @@ def augment(
     )
     grid = F.affine_grid(theta, [len(images), 3, size, size], align_corners=False)
     images = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    images, mask = images[:, :3], images[:, 3:]
 
     bright, contrast = 1 + signed(a.brightness), 1 + signed(a.contrast)
     saturation, turn = 1 + signed(a.saturation), signed(2 * math.pi * a.hue)
@@ -176,7 +180,9 @@ def augment(
         noise = torch.randn(n, 3, size, size, generator=generator)[part].to(device)
         images = (images + strength[:, None, None, None] * noise).clamp(0, 1)
     images = normalize(images, color_order)
-    return images.masked_fill(_rectangles(draw, size, a), 0.0) if a.erasing_p else images
+    if a.erasing_p:
+        images = images.masked_fill(_rectangles(draw, size, a), 0.0)
+    return torch.cat([images, mask], 1) if mask.shape[1] else images
 
 
 def _recolor(images: Tensor, bright: Tensor, contrast: Tensor, saturation: Tensor, turn: Tensor) -> Tensor:

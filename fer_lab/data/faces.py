@@ -183,6 +183,8 @@ class FaceBatch:
     labels: torch.Tensor  # int64 [B]
     indices: torch.Tensor  # int64 [B], positions in the FaceSet that the batch came from
     targets: torch.Tensor | None = None  # float [B,C], soft targets, rows sum to 1; None for hard labels
+    # float [B,1,H,W], 0…1, the skin that active units move, augmented as the images; None unless asked for.
+    moved: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

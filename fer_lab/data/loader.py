@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from fer_lab.data.augmentation import Augmentation, augment, prepare
-from fer_lab.data.faces import FaceBatch, FaceSet
+from fer_lab.data.faces import REGIONS, FaceBatch, FaceSet
 
 # Kind of example → faces in one.
 KINDS = {"single": 1, "pair": 2, "quadruplet": 4}
@@ -79,8 +79,8 @@ class Loader:
     """Iterate over a FaceSet as `FaceBatch`es on a device.
 
     `epoch` is the one that the next iteration draws for; `examples` and `steps` are those of one epoch. Raises
-    ValueError for an unknown kind or sampler, an empty set, soft targets without votes, or a batch that does
-    not divide among the processes.
+    ValueError for an unknown kind or sampler, an empty set, soft targets without votes, `moved` of photographs,
+    or a batch that does not divide among the processes.
 
     Example:
         >>> for batch in Loader(faces, batch_size=64, size=56):
@@ -103,6 +103,7 @@ class Loader:
     label_smoothing: float = 0.0  # share of every target that is spread evenly over the classes
     drop_last: bool = False  # drop an incomplete last batch, unless it is the only one
     epoch_fraction: float = 1.0  # share of the faces that makes up one epoch
+    moved: bool = False  # augment the places that moved along with the faces, for a loss on maps
     rank: int = 0  # this process's number; each process gets its part of every batch
     world_size: int = 1  # number of processes
 
@@ -115,6 +116,10 @@ class Loader:
             raise ValueError(f"{self.faces.name} has no faces to load")
         if self.soft_targets and self.faces.votes is None:
             raise ValueError(f"{self.faces.name} has no annotators' votes; train with soft_targets=False")
+        if self.moved and self.faces.regions is None:
+            raise ValueError(
+                f"nobody knows which places of {self.faces.name} moved; only rendered faces can teach a map"
+            )
         if self.batch_size % self.world_size:
             raise ValueError(f"a batch of {self.batch_size} does not divide among {self.world_size} processes")
         self.epoch = 0
@@ -165,12 +170,18 @@ class Loader:
         group = KINDS[self.kind]
         chosen = indices[mine]
         images = self.faces.take(chosen.flatten()).to(self.device, non_blocking=True)
-        if self.augmentation is None:
+        moved = None
+        if self.moved:
+            masks = self.faces.region_masks(chosen.flatten())[:, [REGIONS.index("moved")]]
+            images = torch.cat([images, masks.to(self.device, torch.uint8) * 255], 1)
+        if self.augmentation is None and not self.moved:
             images = prepare(images, self.size, self.color_order)
         else:
             part, total = slice(mine.start * group, mine.stop * group), len(indices) * group
-            settings = (self.size, self.augmentation, self._generator(step))
+            settings = (self.size, self.augmentation or Augmentation(), self._generator(step))
             images = augment(images, *settings, color_order=self.color_order, part=part, total=total)
+        if self.moved:
+            images, moved = images[:, :3], images[:, 3:].unflatten(0, chosen.shape)
         labels = self.faces.labels[chosen]
         targets = None
         if self.soft_targets and self.faces.votes is not None:
@@ -180,4 +191,5 @@ class Loader:
         if targets is not None:
             targets = targets * (1 - self.label_smoothing) + self.label_smoothing / self.faces.num_classes
             targets = targets.to(self.device)
-        return FaceBatch(images.view(*chosen.shape, *images.shape[1:]), labels.to(self.device), chosen, targets)
+        images, labels = images.unflatten(0, chosen.shape), labels.to(self.device)
+        return FaceBatch(images, labels, chosen, targets, moved)

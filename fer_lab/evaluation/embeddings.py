@@ -8,6 +8,7 @@ import math
 import os
 import tempfile
 import warnings
+from collections import defaultdict
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 
 from fer_lab.data.faces import REGIONS, FaceSet
 from fer_lab.data.loader import Loader
-from fer_lab.explanation.maps import mass_in_regions, mean_pairwise_cosine
+from fer_lab.explanation.maps import mass_in_regions, mean_pairwise_cosine, scaled_to_mass
 from fer_lab.models.inference import in_order
 from fer_lab.models.layers import evaluating
 from fer_lab.models.method import Method
@@ -150,6 +151,8 @@ def embedding_metrics(
       as the mean over classes.
     - "head_overlap", for a model with several attention maps over the face: the mean over faces of
       `mean_pairwise_cosine`.
+    - "attention_mass", on rendered faces: the share of the model's own map (the mean over its heads) on the
+      places that the acting units moved. "attention_mass_chance": the share that an even map would have.
     - "map_mass", for a model that compares faces, on rendered faces: the share of its cross similarity maps
       on the places that the acting units moved. "map_mass_chance": the share that an even map would have.
 
@@ -164,25 +167,33 @@ def embedding_metrics(
         rows += [(name, label, float(value)) for label, value in zip(faces.classes, values, strict=True)]
     if len(faces) > len(np.unique(labels)):
         rows.append(("silhouette", "", silhouette(embeddings, labels)))
-    if (overlap := _head_overlap(model, faces, batch_size)) is not None:
-        rows.append(("head_overlap", "", overlap))
+    rows += [(name, "", value) for name, value in _of_own_maps(model, faces, batch_size).items()]
     if (mass := _map_mass(model, faces)) is not None:
         rows += [("map_mass", "", mass[0]), ("map_mass_chance", "", mass[1])]
     return pd.DataFrame(rows, columns=["metric", "class", "value"]).assign(low=math.nan, high=math.nan)
 
 
-def _head_overlap(model: Method, faces: FaceSet, batch_size: int) -> float | None:
+def _of_own_maps(model: Method, faces: FaceSet, batch_size: int) -> dict[str, float]:
+    """Those of head_overlap, attention_mass and attention_mass_chance that this model and these faces have."""
     if not model.has_face_maps:
-        return None
+        return {}
     loader = in_order(model, faces, device=next(model.parameters()).device, batch_size=batch_size)
-    overlaps = []
+    found = defaultdict(list)
     with evaluating(model), torch.no_grad():
         for batch in loader:
             maps = next(iter(model.attention_maps(batch.images).values()))
-            if maps.shape[1] < 2:
-                break
-            overlaps.append(mean_pairwise_cosine(maps).cpu())
-    return float(torch.cat(overlaps).mean()) if overlaps else None
+            if maps.shape[1] > 1:
+                found["head_overlap"].append(mean_pairwise_cosine(maps).cpu())
+            if faces.regions is not None:
+                moved = faces.region_masks(batch.indices)[:, [REGIONS.index("moved")]].to(maps.device)
+                acting = moved.flatten(1).any(1)
+                one = scaled_to_mass(maps.clamp(min=0)).mean(1, keepdim=True)
+                share, chance = mass_in_regions(one[acting], moved[acting])
+                found["attention_mass"].append(share.flatten().cpu())
+                found["attention_mass_chance"].append(chance.flatten().cpu())
+    joined = {name: torch.cat(values) for name, values in found.items()}
+    # A map without any mass has no share of it.
+    return {name: values.nanmean().item() for name, values in joined.items() if len(values)}
 
 
 def _map_mass(model: Method, faces: FaceSet) -> tuple[float, float] | None:

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from fer_lab.experiments import dan, poster, qcs, triplet_center
+from fer_lab.experiments import dan, explain, poster, qcs, triplet_center
 from fer_lab.experiments.request import Training
 from fer_lab.experiments.study import PILOT_SEEDS
 from fer_lab.intervals import crossed_interval, equivalence_p, holm, paired_difference, smallest_effect
@@ -59,6 +59,7 @@ FAMILIES: dict[str, Callable[..., Mapping[str, Training]]] = {
     "rare classes": triplet_center.study_of_rare_classes,
     "POSTER": poster.study,
     "QCS": qcs.study,
+    "taught maps": explain.study,
 }
 
 LOSSES = {
@@ -103,6 +104,9 @@ CE, DCS, S, D, SD = qcs.VARIANTS
 COMPARED = "makes the base network more accurate than cross-entropy on as many images."
 QUADRUPLETS = "Quadruplets make the base network more accurate than pairs do."
 MOVED = "Distance to another class (D) puts more of a map on moved places than similarity (S)."
+TAUGHT = {"ResNet-18": "ResNet-18's class activation map", "DAN, K = 4": "DAN's attention"}
+DRAWN = "A loss that draws {} to moved places puts more of it there."
+KEPT = "Drawing {} to moved places changes the accuracy by less than a point."
 MOVED_BOTH = "Similarity and distance together put more of a map on moved places than similarity alone."
 
 
@@ -151,6 +155,17 @@ CLAIMS = (
     Claim("quadruplets-accuracy", "QCS", QUADRUPLETS, "accuracy", SD, DCS, "better"),
     Claim("qcs-map", "QCS", MOVED, "map_mass", D, S, "better"),
     Claim("qcs-map-both", "QCS", MOVED_BOTH, "map_mass", SD, S, "better"),
+    *(
+        Claim(
+            *(f"taught-{method}-{part}", "taught maps", words.format(TAUGHT[free])),
+            *(metric, f"{free}, taught", free, expected),
+        )
+        for part, metric, words, expected in (
+            ("mass", "attention_mass", DRAWN, "better"),
+            ("accuracy", "accuracy", KEPT, "equivalent"),
+        )
+        for method, free in zip(("resnet", "dan"), explain.FREE, strict=True)
+    ),
 )
 
 

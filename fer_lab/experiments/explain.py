@@ -1,5 +1,7 @@
-"""Notebook 07: where the models that ship look on average, at rendered faces and at photographs."""
+"""Notebook 07: where the models that ship look on average, and what a loss on a map does to it, over seeds."""
 
+import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,9 @@ import torch
 
 from fer_lab._files import atomic_path
 from fer_lab.data import FaceRequest, FaceSet, prepare
+from fer_lab.experiments import dan
+from fer_lab.experiments.request import Training
+from fer_lab.experiments.study import SEEDS
 from fer_lab.explanation import explain
 from fer_lab.explanation.maps import scaled_to_mass
 from fer_lab.models import Method, shipped_models
@@ -16,6 +21,22 @@ from fer_lab.runs import open_model
 # The recorded maps, in the folder of the results store: a chart of numbers, without a face.
 MEAN_MAPS = "mean_maps.npz"
 RENDERED = FaceRequest(count=2100, seed=5000, size=56, knobs={"imbalance": 0})
+
+# Variants of DAN's study whose own maps are taught: the class activation map, and four heads' attention.
+FREE = ("ResNet-18", "DAN, K = 4")
+MAP_WEIGHT = 1.0
+
+
+def study(seeds: Iterable[int] = SEEDS, faces: FaceRequest | None = None) -> dict[str, Training]:
+    """Each of `FREE` as DAN's study has it, and the same with a loss on its maps."""
+    free = {name: one for name, one in dan.study(seeds, faces).items() if one.variant in FREE}
+    return free | {f"{name}, taught": taught(one) for name, one in free.items()}
+
+
+def taught(one: Training, weight: float = MAP_WEIGHT) -> Training:
+    """The same training with a loss that draws its maps to the places that moved."""
+    changes = {**one.changes, "map_weight": weight}
+    return dataclasses.replace(one, variant=f"{one.variant}, taught", changes=changes)
 
 
 def mean_maps(model: Method, faces: FaceSet) -> np.ndarray:

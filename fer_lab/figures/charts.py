@@ -30,6 +30,7 @@ METRIC_NAMES = {
     "head_overlap": "overlap of heads (lower is better)",
     "nearest_center_margin": "gap to the nearest wrong class (higher is better)",
     "map_mass": "share of the map on moved places",
+    "attention_mass": "share of the map on moved places",
     "recall": "recall of anger, disgust and fear",  # the only classes of which the book claims something
     "accuracy_at_resolution_50": "accuracy at half the resolution",
     "accuracy_at_head_size_75": "accuracy on heads of 75 % of the usual size",

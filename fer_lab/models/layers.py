@@ -39,8 +39,9 @@ class Attend(nn.Module):
 def watch(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     """Collect the attention weights of every `Attend` in a model while the block runs.
 
-    Yields a dict that each forward pass fills: module name → weights [B,H,N,M] of the last pass, detached. All
-    is put back when the block ends, also after an exception. ValueError for a model without such attention.
+    Yields a dict that each forward pass fills: module name → weights [B,H,N,M] of the last pass, detached unless
+    the model is in training. All is put back when the block ends, also after an exception. ValueError for a
+    model without such attention.
 
     Example:
         >>> with watch(model) as weights:
@@ -53,7 +54,7 @@ def watch(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     maps: dict[str, Tensor] = {}
 
     def keep(name: str, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
-        maps[name] = output.detach()
+        maps[name] = output if model.training else output.detach()
 
     with ExitStack() as back:
         for name, module in attends.items():

@@ -116,6 +116,18 @@ def classification_loss(logits: Tensor, labels: Tensor, targets: Tensor | None =
     return F.cross_entropy(logits.float(), labels if targets is None else targets)
 
 
+def map_loss(maps: Tensor, moved: Tensor) -> Tensor:
+    """1 − cosine between each face's map and the skin that its active units move; their mean, in float32.
+
+    Maps [B,K,h,w] of any sign, of which the mean over K counts, each scaled to the same length; moved
+    [B,1,H,W], 0…1. A face at rest moves nothing and adds 0. After Belharbi et al., FG 2024,
+    https://arxiv.org/abs/2402.00281, who teach a layer's features in this way.
+    """
+    truth = F.adaptive_avg_pool2d(moved.float(), maps.shape[2:]).flatten(1)
+    seen = F.normalize(maps.float().flatten(2), dim=2).mean(1)
+    return (truth.any(1) * (1 - F.cosine_similarity(seen, truth))).mean()
+
+
 def list_models() -> list[str]:
     """Names that `create_model` knows, in the book's order."""
     return list(_METHODS)

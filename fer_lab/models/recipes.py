@@ -46,6 +46,9 @@ class Recipe:
     sam_rho: float = 0.0  # radius of sharpness-aware minimisation; 0 is off
     ema_decay: float = 0.0  # per step, of the averaged weights that are evaluated and kept; 0 is off
     clip_norm: float = 0.0  # largest gradient norm; 0 is off
+    # Of 1 − cosine between a face's map and the skin that its active units move; 0 is off. It takes a pass more,
+    # and rendered faces.
+    map_weight: float = 0.0
     augmentation: Augmentation = field(default_factory=Augmentation)  # random changes to each training face
     # "bf16" is autocast; "auto" is bf16 on a processor with native units for it, else float32, on a GPU as
     # TensorFloat-32.
@@ -77,7 +80,7 @@ class Recipe:
                 raise ValueError(f"{key} must lie in [0, 1), got {getattr(self, key)!r}")
         if not 0 < self.epoch_fraction <= 1:
             raise ValueError(f"epoch_fraction must lie in (0, 1], got {self.epoch_fraction!r}")
-        for key in ("weight_decay", "sam_rho", "clip_norm"):
+        for key in ("weight_decay", "sam_rho", "clip_norm", "map_weight"):
             if getattr(self, key) < 0:
                 raise ValueError(f"{key} must not be negative, got {getattr(self, key)!r}")
 

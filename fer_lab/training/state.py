@@ -69,6 +69,7 @@ class TrainingState:
             label_smoothing=recipe.label_smoothing,
             drop_last=True,
             epoch_fraction=recipe.epoch_fraction,
+            moved=recipe.map_weight > 0,
             rank=fabric.global_rank,
             world_size=fabric.world_size,
         )
@@ -88,6 +89,7 @@ class TrainingState:
         self.history: list[dict[str, Any]] = []
         wrapped = fabric.setup_module(model, move_to_device=False)
         wrapped.mark_forward_method("training_losses")
+        wrapped.mark_forward_method("attention_maps")
         # Fabric's wrapper answers as the method does.
         self.wrapped = cast(Method, wrapped)
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from fer_lab.data.faces import FaceBatch
-from fer_lab.models.method import Method
+from fer_lab.models.method import Method, map_loss
 from fer_lab.models.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def take_step(
     along the gradient, and step from the first weights by the gradient found up there.
     """
     sam = cast("SAM", optimizer) if recipe.sam_rho else None
-    losses = _losses(fabric, model, batch)
+    losses = _losses(fabric, model, batch, recipe.map_weight)
     optimizer.zero_grad(set_to_none=True)
     fabric.backward(losses["total"])
     if sam is not None:
@@ -37,7 +37,7 @@ def take_step(
         # The second pass sees moved weights that are about to be undone.
         disable_running_stats(model)
         try:
-            fabric.backward(_losses(fabric, model, batch)["total"])
+            fabric.backward(_losses(fabric, model, batch, recipe.map_weight)["total"])
         finally:
             enable_running_stats(model)
     if recipe.clip_norm:
@@ -49,11 +49,21 @@ def take_step(
     return {name: loss.detach() for name, loss in losses.items()}
 
 
-def _losses(fabric: "Fabric", model: Method, batch: FaceBatch) -> dict[str, torch.Tensor]:
+def _losses(
+    fabric: "Fabric", model: Method, batch: FaceBatch, map_weight: float = 0.0
+) -> dict[str, torch.Tensor]:
+    """The method's losses and, with a weight, that of its maps over the faces of the batch."""
     try:
         # On one device Fabric runs a marked method without its precision.
         with fabric.autocast():
-            return model.training_losses(batch)
+            losses = model.training_losses(batch)
+            if map_weight and batch.moved is not None:
+                images, moved = batch.images.flatten(0, -4), batch.moved.flatten(0, -4)
+                of_class = {"target": batch.labels.flatten()} if model.class_maps else {}
+                first = next(iter(model.attention_maps(images, **of_class).values()))
+                losses["map"] = map_loss(first, moved)
+                losses["total"] = losses["total"] + map_weight * losses["map"]
+            return losses
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
