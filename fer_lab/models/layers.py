@@ -39,9 +39,9 @@ class Attend(nn.Module):
 def watch(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     """Collect the attention weights of every `Attend` in a model while the block runs.
 
-    Yields a dict that each forward pass fills: module name → weights [B,H,N,M] of the last pass, detached unless
-    the model is in training. All is put back when the block ends, also after an exception. ValueError for a
-    model without such attention.
+    Yields a dict that each forward pass fills: module name → weights [B,H,N,M] of the last pass, detached but
+    in training mode. All is put back when the block ends, also after an exception. ValueError for a model
+    without such attention.
 
     Example:
         >>> with watch(model) as weights:

@@ -49,6 +49,21 @@ def test_flip_always_mirrors():
     )
 
 
+def test_a_mask_moves_with_its_face_and_nothing_else_changes_it():
+    everything = Augmentation(
+        flip=0.5, rotation=20, scale=(0.8, 1.2), shift=0.1, brightness=0.3, contrast=0.3, saturation=0.3,
+        hue=0.2, grey_p=0.5, noise=0.1, erasing_p=1.0,
+    )  # fmt: skip
+    geometry = Augmentation(flip=0.5, rotation=20, scale=(0.8, 1.2), shift=0.1)
+    x = picture(n=8)
+    with_mask = torch.cat([x, x[:, :1]], 1)
+    for order in ("RGB", "GREY"):
+        both = augment(with_mask, 16, everything, generator(), color_order=order)
+        assert torch.equal(both[:, :3], augment(x, 16, everything, generator(), color_order=order))
+        moved = augment(x, 16, geometry, generator())[:, 0] * 0.229 + 0.485
+        torch.testing.assert_close(both[:, 3], moved, atol=1e-5, rtol=0)
+
+
 def test_every_face_has_its_own_draw():
     x = picture(n=40)
     out = augment(x, 32, Augmentation(flip=0.5), generator())

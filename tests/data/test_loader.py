@@ -7,6 +7,7 @@ import torch
 from helpers.numbered import face_set, generator, pixels_of
 
 from fer_lab.data.augmentation import Augmentation
+from fer_lab.data.faces import REGIONS
 from fer_lab.data.loader import Loader, draw_partners
 
 
@@ -131,6 +132,25 @@ def test_two_processes_share_the_global_batch():
         for one, left, right in zip(whole, *halves, strict=True):
             assert torch.equal(one.indices, torch.cat([left.indices, right.indices]))
             torch.testing.assert_close(one.images, torch.cat([left.images, right.images]))
+
+
+def test_the_places_that_moved_come_along():
+    n = 12
+    regions = torch.zeros(n, 16, 16, dtype=torch.uint8)
+    regions[:, :, :4] = 1 << REGIONS.index("moved")
+    regions[:, 8:] |= 1 << REGIONS.index("mouth")
+    faces = dataclasses.replace(face_set([0, 1] * 6), regions=regions)
+    for kind, group in (("single", ()), ("quadruplet", (4,))):
+        options = {"batch_size": 6, "size": 8, "kind": kind, "moved": True}
+        batch = next(iter(Loader(faces, augmentation=Augmentation(flip=1.0), **options)))
+        assert batch.moved.shape == (6, *group, 1, 8, 8)
+        expected = torch.tensor([0.0] * 6 + [1.0] * 2).expand_as(batch.moved)
+        torch.testing.assert_close(batch.moved, expected, atol=1e-5, rtol=0)
+        assert torch.equal(pixels_of(batch.images)[..., 0, 0, 0].long(), batch.indices)
+        torch.testing.assert_close(next(iter(Loader(faces, **options))).moved, expected.flip(-1))
+    assert next(iter(Loader(faces, batch_size=6, size=8))).moved is None
+    with pytest.raises(ValueError, match="only rendered faces can teach"):
+        Loader(face_set([0, 1]), batch_size=2, size=16, moved=True)
 
 
 def test_soft_targets_and_smoothing():

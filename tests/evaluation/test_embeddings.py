@@ -226,6 +226,32 @@ def test_mass_of_cross_similarity_maps_on_what_the_units_moved():
         assert "map_mass" not in set(embedding_metrics(other, told, embeddings[: len(told)])["metric"])
 
 
+def test_mass_of_a_models_own_map_on_what_the_units_moved():
+    faces = SyntheticFaces(40, size=56, seed=3)
+    embeddings = np.random.default_rng(0).normal(size=(len(faces), 5))
+    model = create_model("dan", num_heads=2)
+    moved = faces.region_masks(range(len(faces)))[:, REGIONS.index("moved")]
+    area = moved.float().mean((1, 2))
+
+    # One head has all of its mass on one cell of the grid, the other is even.
+    def two_heads(images):
+        maps = torch.zeros(len(images), 2, 7, 7)
+        maps[:, 0, 5, 3] = 9
+        maps[:, 1] = 1
+        return {"heads": maps}
+
+    model.attention_maps = two_heads
+    table = embedding_metrics(model, faces, embeddings, batch_size=16)
+    found = table[table["class"] == ""].set_index("metric")["value"]
+    acting = area > 0
+    inside = moved[acting, 40:48, 24:32].float().mean((1, 2))
+    assert found["attention_mass_chance"] == pytest.approx(area[acting].mean().item(), rel=1e-4)
+    expected = (inside + area[acting]).mean().item() / 2
+    assert found["attention_mass"] == pytest.approx(expected, rel=1e-4)
+    photographs = dataclasses.replace(faces, regions=None)
+    assert "attention_mass" not in set(embedding_metrics(model, photographs, embeddings)["metric"])
+
+
 def test_map_mass_passes_over_a_batch_in_which_nothing_moves():
     faces = SyntheticFaces(60, size=56, seed=3)
     neutral, happy = (int((faces.labels == label).nonzero()[0]) for label in (0, 1))

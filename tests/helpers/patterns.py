@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from fer_lab.data.faces import FaceSet
+from fer_lab.data.faces import REGIONS, FaceSet
 from fer_lab.models import Method, register_method
 from fer_lab.models.method import classification_loss
 
@@ -33,12 +33,14 @@ register_method("small", f"{__name__}:Small")
 
 
 def patterns(n=60, seed=0, votes=False):
-    """Three classes that a pixel tells apart: noise, with one third of the picture bright."""
+    """Three classes that a pixel tells apart: noise, with one third of the picture bright, which "moved"."""
     g = torch.Generator().manual_seed(seed)
     labels = torch.arange(n) % 3
     images = torch.randint(0, 100, (n, 3, 32, 32), generator=g, dtype=torch.uint8)
+    regions = torch.zeros(n, 32, 32, dtype=torch.uint8)
     for i, label in enumerate(labels.tolist()):
         images[i, :, 10 * label : 10 * label + 10] += 120
+        regions[i, 10 * label : 10 * label + 10] = 1 << REGIONS.index("moved")
     return FaceSet(
         storage=images,
         labels=labels,
@@ -48,4 +50,5 @@ def patterns(n=60, seed=0, votes=False):
         name="patterns",
         fingerprint=f"patterns-{n}-{seed}",
         votes=torch.nn.functional.one_hot(labels, 3).float() if votes else None,
+        regions=regions,
     )

@@ -32,6 +32,7 @@ CASES = {
     "dan, sharpness-aware": ("dan", {}, {"sam_rho": 0.05, "clip_norm": 1.0, "ema_decay": 0.9}),
     "triplet_center": ("triplet_center", {}, {"sampler": "balanced", "label_smoothing": 0.1}),
     "qcs": ("qcs", {}, {"batch_size": 4, "epoch_fraction": 1 / 3}),
+    "dan, taught maps": ("dan", {}, {"map_weight": 1.0}),
 }
 # An odd number of faces to judge, and one that only the first process can.
 TRAIN, VALID, LONELY = 48, 33, 1

@@ -7,7 +7,7 @@ from helpers.reference import book_methods
 from fer_lab.data.faces import FaceBatch
 from fer_lab.data.loader import KINDS
 from fer_lab.models import Method, create_model, list_models, register_method
-from fer_lab.models.method import IMAGE_SIZES, classification_loss, method_class
+from fer_lab.models.method import IMAGE_SIZES, classification_loss, map_loss, method_class
 from fer_lab.models.weights import load_model, save_model
 
 SIZES = ("tiny", "paper")
@@ -133,6 +133,20 @@ def test_constant_images_give_finite_gradients(name, value):
     flat = FaceBatch(images=torch.full_like(batch.images, value), labels=batch.labels, indices=batch.indices)
     model.training_losses(flat)["total"].backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_the_loss_of_a_map_is_one_minus_its_cosine_to_what_moved():
+    moved = torch.zeros(3, 1, 4, 4)
+    moved[0, :, :2, :2] = moved[1, :, :2] = 1  # a quarter, a half, and a face at rest
+    right = torch.tensor([[[[2.0, 0.0], [0.0, 0.0]]]])
+    # By hand: 1 − 1, 1 − 1/√2, and nothing.
+    expected = (1 - 0.5**0.5) / 3
+    assert map_loss(right.expand(3, 1, 2, 2), moved).item() == pytest.approx(expected, abs=1e-6)
+    # Of two maps each counts as much, however large it is.
+    wrong = torch.tensor([[[[0.0, 0.0], [0.0, 300.0]]]])
+    both = torch.cat([right, wrong], 1)
+    assert map_loss(both, moved[:1]).item() == pytest.approx(1 - 0.5**0.5, abs=1e-6)
+    assert map_loss(right, moved[2:]).item() == 0
 
 
 def test_soft_targets_are_used():

@@ -1,3 +1,4 @@
+import dataclasses
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -80,9 +81,27 @@ def test_a_training_of_a_few_steps_has_a_schedule(epochs, steps, warmup):
 def test_a_step_never_reads_a_number_from_the_device(name, sam_rho):
     # The meta device has shapes and no numbers: what would make a GPU wait raises there.
     model = create_model(name).to("meta").train()
-    recipe = Recipe(epochs=1, batch_size=4, lr=0.1, sam_rho=sam_rho, clip_norm=1.0)
+    recipe = Recipe(epochs=1, batch_size=4, lr=0.1, sam_rho=sam_rho, clip_norm=1.0, map_weight=1.0)
     fabric = SimpleNamespace(autocast=nullcontext, backward=torch.Tensor.backward)
-    terms = take_step(fabric, model, make_optimizer(model, recipe), random_batch(model, 4, "meta"), recipe)
+    batch = random_batch(model, 4, "meta")
+    batch = dataclasses.replace(batch, moved=batch.images[..., :1, :, :])
+    terms = take_step(fabric, model, make_optimizer(model, recipe), batch, recipe)
     assert {value.device.type for value in terms.values()} == {"meta"}
     with pytest.raises(RuntimeError, match="meta"):
         terms["total"].item()
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_every_methods_maps_can_be_taught(name):
+    torch.manual_seed(0)
+    model = create_model(name).train()
+    batch = random_batch(model, 4)
+    moved = torch.zeros(*batch.images.shape[:-3], 1, 56, 56)
+    moved[..., :16, :24] = 1
+    recipe = Recipe(epochs=1, batch_size=4, lr=0.002, optimizer="adamw", map_weight=10.0)
+    fabric = SimpleNamespace(autocast=nullcontext, backward=torch.Tensor.backward)
+    optimizer = make_optimizer(model, recipe)
+    taught = dataclasses.replace(batch, moved=moved)
+    steps = [take_step(fabric, model, optimizer, taught, recipe) for _ in range(10)]
+    assert steps[-1]["map"] < 0.8 * steps[0]["map"]
+    assert "map" not in take_step(fabric, model, optimizer, taught, recipe.replace(map_weight=0.0))
