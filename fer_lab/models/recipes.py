@@ -46,8 +46,8 @@ class Recipe:
     sam_rho: float = 0.0  # radius of sharpness-aware minimisation; 0 is off
     ema_decay: float = 0.0  # per step, of the averaged weights that are evaluated and kept; 0 is off
     clip_norm: float = 0.0  # largest gradient norm; 0 is off
-    # Of 1 − cosine between a face's map and the skin that its active units move; 0 is off. It takes rendered
-    # faces, and one pass more.
+    # Of 1 − cosine between a face's map and the skin that its active units move; 0 is off. Only rendered faces
+    # have it.
     map_weight: float = 0.0
     augmentation: Augmentation = field(default_factory=Augmentation)  # random changes to each training face
     # "bf16" is autocast; "auto" is bf16 on a processor with native units for it, else float32, on a GPU as

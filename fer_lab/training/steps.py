@@ -1,11 +1,13 @@
 """One step of training: forward, backward, and the optimiser, plain or sharpness-aware; and its losses."""
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
 
 from fer_lab.data.faces import FaceBatch
+from fer_lab.models.layers import once
 from fer_lab.models.method import Method, map_loss
 from fer_lab.models.recipes import Recipe
 
@@ -53,9 +55,10 @@ def _losses(
     fabric: "Fabric", model: Method, batch: FaceBatch, map_weight: float = 0.0
 ) -> dict[str, torch.Tensor]:
     """The method's losses and, with a weight, that of its maps over the faces of the batch."""
+    trunk = getattr(model, "trunk", None) if map_weight else None
     try:
-        # On one device Fabric runs a marked method without its precision.
-        with fabric.autocast():
+        # On one device Fabric runs a marked method without its precision. Losses and maps share a pass of the trunk.
+        with fabric.autocast(), nullcontext() if trunk is None else once(trunk):
             losses = model.training_losses(batch)
             if map_weight and batch.moved is not None:
                 images, moved = batch.images.flatten(0, -4), batch.moved.flatten(0, -4)
