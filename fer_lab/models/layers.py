@@ -66,7 +66,7 @@ def watch(model: nn.Module) -> Iterator[dict[str, Tensor]]:
 
 @contextmanager
 def once(module: nn.Module) -> Iterator[None]:
-    """While the block runs, a module of one input computes each input once, and then gives that output again."""
+    """While the block runs, a module computes each input once, and gives that output again when asked again."""
     forward = module.forward
     seen: dict[tuple[Any, ...], tuple[Tensor, Any]] = {}
 

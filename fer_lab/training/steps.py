@@ -57,7 +57,7 @@ def _losses(
     """The method's losses and, with a weight, that of its maps over the faces of the batch."""
     trunk = getattr(model, "trunk", None) if map_weight else None
     try:
-        # On one device Fabric runs a marked method without its precision. Losses and maps share a pass of the trunk.
+        # On one device Fabric runs a marked method without its precision. Losses and maps share a trunk's pass.
         with fabric.autocast(), nullcontext() if trunk is None else once(trunk):
             losses = model.training_losses(batch)
             if map_weight and batch.moved is not None:

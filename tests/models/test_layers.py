@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from fer_lab.models.layers import Attend, SEGate, watch
+from fer_lab.models.layers import Attend, SEGate, once, watch
 
 
 class Net(nn.Module):
@@ -73,6 +73,29 @@ def test_everything_is_put_back(fail):
 def test_a_model_without_attention_cannot_be_watched():
     with pytest.raises(ValueError, match="no softmax attention"), watch(nn.Linear(2, 2)):
         pass
+
+
+def test_a_module_computes_an_input_once_while_it_is_asked_to():
+    norm = nn.BatchNorm1d(3)
+    x = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    with once(norm):
+        first = norm(x)
+        assert norm(x) is first
+        assert norm(x.view(4, 3)) is first
+        assert norm(x + 1) is not first
+    assert norm.num_batches_tracked == 2
+    assert norm(x) is not first
+    assert norm.num_batches_tracked == 3
+
+
+def test_weights_have_a_gradient_in_training_alone():
+    net, (q, k, v) = Net(), qkv()
+    q.requires_grad_()
+    with watch(net) as maps:
+        net(q, k, v)
+        assert maps["attend"].requires_grad
+        net.eval()(q, k, v)
+        assert not maps["attend"].requires_grad
 
 
 def test_se_gate_against_its_formula():
