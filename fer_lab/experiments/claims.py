@@ -5,6 +5,7 @@ family. "not known" is the verdict where neither a difference nor equivalence is
 difference". No verdict is given before all planned seeds are there.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -236,7 +237,12 @@ def _measure(
 def _operations(requests: Mapping[str, Training], variant: str) -> int:
     """Floating-point operations of one image; minutes would tell as much about what else the machine did."""
     one = next(request for request in requests.values() if request.variant == variant)
-    model = create_model(one.model, one.faces.classes or 7, one.size, **one.options).eval()
+    return _operations_of(one.model, one.faces.classes or 7, one.size, tuple(one.options.items()))
+
+
+@functools.cache
+def _operations_of(method: str, classes: int, size: str, options: tuple[tuple[str, Any], ...]) -> int:
+    model = create_model(method, classes, size, **dict(options)).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.zeros(1, 3, model.image_size, model.image_size))
     return counter.get_total_flops()

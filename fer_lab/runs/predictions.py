@@ -166,13 +166,13 @@ def save_together(path: str | Path, answers: Mapping[str, Answers]) -> None:
         np.savez_compressed(temporary, **arrays)
 
 
-def load_together(path: str | Path, only: str | None = None) -> dict[str, Answers]:
-    """Read what `save_together` wrote, of all runs or of `only` one; raises as `Predictions.load`."""
+def load_together(path: str | Path) -> dict[str, Answers]:
+    """Read what `save_together` wrote; raises as `Predictions.load`."""
     with _opened(Path(path)) as data:
         found: dict[str, Answers] = {}
         shared: dict[str, dict[str, Any]] = {}
         names = dict.fromkeys(key.rpartition("/")[0] for key in data.files if not key.startswith(SHARED))
-        for name in names if only is None else names.keys() & {only}:
+        for name in names:
             if f"{name}/labels" in data.files:  # written before the faces were shared
                 found[name] = Answers(**_read(data, (*FACES, "predicted"), f"{name}/"))
                 continue

@@ -75,6 +75,12 @@ def _table(
     return table
 
 
+@functools.lru_cache(maxsize=4)
+def _together(path: Path, _stamp: object) -> dict[str, Answers]:
+    """The answers of all runs in a file, read once as long as it does not change."""
+    return load_together(path)
+
+
 class ResultsStore:
     """Results of finished runs.
 
@@ -123,7 +129,7 @@ class ResultsStore:
         if run_id not in runs.index:
             raise ValueError(f"no run {run_id!r} in {self.folder}; there are {', '.join(runs.index)}")
         path = self._predictions_path(runs.loc[run_id, "dataset"], runs.loc[run_id, "split"])
-        if found := load_together(path, only=run_id):
+        if run_id in (found := _together(path, stamp(path))):
             return found[run_id]
         raise FileNotFoundError(f"{path} has no predictions of {run_id}; it was recorded without")
 
