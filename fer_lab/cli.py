@@ -921,6 +921,7 @@ def results(
         MaybePath, Option(callback=_to_read, help="Update the tables in this Markdown file.")
     ] = None,
     claims: Annotated[bool, Option("--claims", help="What the book claims, with verdicts.")] = False,
+    board: Annotated[bool, Option("--board", help="On photographs, beside what was published.")] = False,
     csv: Csv = None,
     json: Json = None,
 ) -> None:
@@ -952,6 +953,13 @@ def results(
         found = judge(recorded)
         _say(*table_of_claims(found).split("\n"))
         _save(found, csv, json)
+        return
+    if board:
+        from fer_lab.experiments.tables import board as table_of
+
+        runs = recorded.runs()
+        for (dataset, split), _ in runs[runs["dataset"] != "synthetic"].groupby(["dataset", "split"]):
+            _say("", f"{dataset}, {split}", "", *table_of(recorded, dataset, split).split("\n"))
         return
     by, parts = ("method", "size", "variant", "dataset", "split"), []
     for metric in _listed(metrics):
