@@ -3,8 +3,9 @@
 The names in `__all__` are imported when they are first used, so `import fer_lab` does not wait for torch.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from fer_lab._lazy import when_asked
 
 if TYPE_CHECKING:
     from fer_lab.data import load_faces
@@ -15,18 +16,6 @@ if TYPE_CHECKING:
     from fer_lab.training.loop import fit
 
 __version__ = "0.1.0"
-
-_MODULES = {
-    "load_faces": "fer_lab.data",
-    "create_model": "fer_lab.models",
-    "list_models": "fer_lab.models",
-    "open_model": "fer_lab.runs.run",
-    "Recipe": "fer_lab.models",
-    "fit": "fer_lab.training.loop",
-    "predict": "fer_lab.evaluation.metrics",
-    "evaluate": "fer_lab.evaluation.metrics",
-    "explain": "fer_lab.explanation.attribution",
-}
 
 __all__ = [
     "Recipe",
@@ -40,12 +29,4 @@ __all__ = [
     "predict",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'fer_lab' has no attribute {name!r}")
-    return getattr(importlib.import_module(_MODULES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = when_asked(__name__, __file__)
