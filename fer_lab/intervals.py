@@ -85,9 +85,7 @@ def _bca(value: np.ndarray, drawn: np.ndarray, left_out: np.ndarray) -> tuple[np
     return low, high
 
 
-def mean_interval(
-    values: Sequence[float] | np.ndarray, *, resamples: int = 1000, seed: int = 0
-) -> tuple[float, float, float]:
+def mean_interval(values: Sequence[float] | np.ndarray, *, seed: int = 0) -> tuple[float, float, float]:
     """(mean, low, high) of one number a face by `bootstrap`, without NaNs; equal numbers get no width."""
     x = np.asarray(values, dtype=float)
     x = x[~np.isnan(x)]
@@ -95,7 +93,7 @@ def mean_interval(
         mean = float(x.mean()) if len(x) else math.nan
         return mean, mean, mean
     features = np.column_stack([x, np.ones(len(x))])
-    result = bootstrap(features, lambda sums: sums[:, :1] / sums[:, 1:], resamples=resamples, seed=seed)
+    result = bootstrap(features, lambda sums: sums[:, :1] / sums[:, 1:], seed=seed)
     return float(result.value[0]), float(result.low[0]), float(result.high[0])
 
 

@@ -183,7 +183,6 @@ def check_dataset(
     name: str,
     root: str | Path,
     *,
-    num_classes: int | None = None,
     label_rule: str = "majority",
     order: str = "",
     test_share: float = 0.0,
@@ -193,7 +192,7 @@ def check_dataset(
     The arguments are those of `load_dataset`. Raises DataError if the layout cannot be read at all.
     """
     started = time.monotonic()
-    listing = read_layout(name, root, num_classes, label_rule, order=order, test_share=test_share)
+    listing = read_layout(name, root, label_rule=label_rule, order=order, test_share=test_share)
 
     def verify(source: Source) -> tuple[bytes, tuple[int, int]]:
         data = source.read()

@@ -42,14 +42,13 @@ TRAINING_KNOBS: dict[str, Any] = {
 # Test faces: other people, tilted by up to 20°, turned, half of them partly covered.
 TEST_KNOBS: dict[str, Any] = {"rotation": 20.0, "head_turn": 20.0, "occlusion": 0.5}
 TEST_KNOBS |= {"imbalance": 0.0, "faces_per_subject": 2.0}
+RATE = 3e-3
 
 
-def train_landmarks(
-    faces: FaceSet, *, epochs: int = 12, batch_size: int = 64, lr: float = 3e-3, seed: int = 0
-) -> MobileFaceNet:
+def train_landmarks(faces: FaceSet, *, epochs: int = 12, batch_size: int = 64, seed: int = 0) -> MobileFaceNet:
     """Train a tiny landmark network on all the rendered faces, on the CPU; it comes back in eval mode.
 
-    AdamW's learning rate rises to `lr` for a fifth of the run and falls by a cosine. The seed is that of the
+    AdamW's learning rate rises to `RATE` for a fifth of the run and falls by a cosine. The seed is that of the
     weights and of the order of faces. Raises ValueError for faces without landmarks, or too few for a batch.
     """
     truth = truth_of(faces)
@@ -64,9 +63,9 @@ def train_landmarks(
     loader = Loader(
         faces, batch_size=batch_size, size=net.image_size, augmentation=colors, seed=seed, drop_last=True
     )
-    optimizer = torch.optim.AdamW(net.parameters(), lr, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(net.parameters(), RATE, weight_decay=0.01)
     steps = epochs * len(loader)
-    schedule = OneCycleLR(optimizer, lr, total_steps=steps + 1, pct_start=0.2, cycle_momentum=False)
+    schedule = OneCycleLR(optimizer, RATE, total_steps=steps + 1, pct_start=0.2, cycle_momentum=False)
     with progress_bar(description="landmarks", total=steps) as bar:
         for epoch in range(epochs):
             loader.set_epoch(epoch)

@@ -48,7 +48,6 @@ def train(
     fresh: bool = False,
     device: str = "auto",
     devices: int = 1,
-    faces: FaceSet | None = None,
     runs: Path = Path("runs"),
 ) -> Trained | None:
     """Train, then report once on a split that took part in no choice.
@@ -62,7 +61,6 @@ def train(
         ship: also write the weights in half precision, with their card.
         fresh: train from the start where there is a run in the folder.
         devices: how many GPUs (or cores) of this machine to train on, with one process each.
-        faces: what `request.sized_faces` has loaded before, to spare a second reading.
         runs: where the run of a training lies that this one starts from; it is trained if it is not there.
 
     Raises:
@@ -83,7 +81,7 @@ def train(
         return runs / start.name
 
     started = dataclasses.replace(request, weights=ready(request.weights), trunk=ready(request.trunk))
-    faces = request.sized_faces.load() if faces is None else faces
+    faces = request.sized_faces.load()
     split, reported = request.reported(faces)
     key: dict[str, Any] = {name: getattr(request, name) for name in ("size", "variant", "seed")}
     key |= {"method": request.model, "dataset": faces.name, "split": split}

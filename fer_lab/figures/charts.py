@@ -291,17 +291,14 @@ def panels_of_intervals(
 def curves_with_intervals(
     table: pd.DataFrame,
     labels: Mapping[str, str],
-    ylabel: str = "accuracy",
     chance: float | None = None,
     spans: Mapping[str, tuple[float, float]] | None = None,
     title: str = "One difficulty at a time",
-    lowest: float = 0,
 ) -> Figure:
-    """A panel a knob: a share for every model against the knob's level, with intervals as shades.
+    """A panel a knob: accuracy of every model against the knob's level, with intervals as shades.
 
     `table`: as `evaluation.robustness` gives it. `labels`: knob → name of its axis. `chance`: accuracy of the
     best constant answer, a dashed line. `spans`: knob → ends of a grey bar, where training faces lie.
-    `lowest`: where the axis of shares begins.
     """
     style.check_columns(table, ("knob", "level", "model", "value", "low", "high"))
     knobs, names = (list(dict.fromkeys(table[key])) for key in ("knob", "model"))
@@ -317,7 +314,7 @@ def curves_with_intervals(
             ax.axhline(chance, **style.DASHED)
         if spans is not None:
             ax.axvspan(*spans[knob], ymax=0.03, color="#b5b5b5", linewidth=0, zorder=0)
-        ax.set(xlabel=labels.get(knob, knob), ylabel=ylabel, ylim=(lowest, 1.02))
+        ax.set(xlabel=labels.get(knob, knob), ylabel="accuracy", ylim=(0, 1.02))
         ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         ax.grid(axis="y")
     marks = [style.mark(name, color, linestyle="-") for name, color in shades.items()]
@@ -429,7 +426,7 @@ def embedding_frames(
 
 
 @style.styled
-def embedding_map(xy: np.ndarray, labels: Labels, classes: Names, title: str = "") -> Figure:
+def embedding_map(xy: np.ndarray, labels: Labels, classes: Names) -> Figure:
     """Points [N,2] in their classes' colours, class names above most of the points.
 
     Among up to 500 points no name covers a point, where there is room.
@@ -442,7 +439,7 @@ def embedding_map(xy: np.ndarray, labels: Labels, classes: Names, title: str = "
     for line, (name, part) in zip(marks, members.items(), strict=True):
         line.set_label(f"{name}, {len(part):,}")
     ax.legend(handles=marks, loc="center left", bbox_to_anchor=(1, 0.5), handletextpad=0.2)
-    title = title or f"Embeddings of {len(xy):,} faces, laid out by neighbourhood"
+    title = f"Embeddings of {len(xy):,} faces, laid out by neighbourhood"
     ax.set(xlabel="UMAP 1 (no unit)", ylabel="UMAP 2 (no unit)", title=title)
     # The lowest first, so that names that share a spot rise above it one after another.
     names = [(n, style.INK, np.median(part[:, 0]), np.quantile(part[:, 1], 0.9)) for n, part in members.items()]

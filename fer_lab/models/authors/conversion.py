@@ -87,12 +87,11 @@ def order_scores(
     size: str = "paper",
     num_classes: int = 7,
     options: Mapping[str, Any] | None = None,
-    each: int = 50,
 ) -> dict[str, float]:
     """Accuracy of an authors' checkpoint under every label order that its head may have, best first.
 
     Takes faces with canonical labels, those of training, so that no test face takes part in the choice, and
-    looks at `each` of a class, at most; the rest is as `convert` takes it. Raises ValueError for a checkpoint
+    looks at 50 of a class, at most; the rest is as `convert` takes it. Raises ValueError for a checkpoint
     that does not fit, or classes that are not canonical.
     """
     if faces.classes != CANONICAL[: faces.num_classes]:
@@ -103,7 +102,7 @@ def order_scores(
     load_official(network, checkpoint)
     members = [(faces.labels == label).nonzero().squeeze(1) for label in range(faces.num_classes)]
     few = faces.subset(
-        torch.cat([rows[torch.linspace(0, len(rows) - 1, min(each, len(rows))).long()] for rows in members])
+        torch.cat([rows[torch.linspace(0, len(rows) - 1, min(50, len(rows))).long()] for rows in members])
     )
     device = best_device()
     network = fuse(network).to(device)
