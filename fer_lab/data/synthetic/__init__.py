@@ -11,5 +11,4 @@ from fer_lab.data.synthetic.action_units import (
 )
 from fer_lab.data.synthetic.anatomy import BEARDS, GLASSES, HAIR_STYLES, Identity, Nuisance
 from fer_lab.data.synthetic.drawing import Rendering, render
-from fer_lab.data.synthetic.generator import KNOBS, Knob, SyntheticFaces, write_folder
-from fer_lab.data.synthetic.redraw import redraw
+from fer_lab.data.synthetic.generator import KNOBS, Knob, SyntheticFaces, redraw, write_folder
