@@ -114,10 +114,6 @@ def fetch(folder: Path) -> dict[str, bytes]:
     return files
 
 
-def _packed(content: bytes) -> str:
-    return base64.b64encode(gzip.compress(content, 9, mtime=0)).decode()
-
-
 def build_live(out: Path, packages: Path) -> int:
     """Write the page; `packages` is the folder of `fetch`.
 
@@ -148,7 +144,8 @@ def build_live(out: Path, packages: Path) -> int:
     here = Path(__file__).parent
     page = (here / "live.html").read_text(encoding="utf-8")
     data = "\n".join(
-        f'<script type="application/octet-stream" data-name="{html.escape(name)}">{_packed(content)}</script>'
+        f'<script type="application/octet-stream" data-name="{html.escape(name)}">'
+        f"{base64.b64encode(gzip.compress(content, 9, mtime=0)).decode()}</script>"
         for name, content in blobs.items()
     )
     code = (here / "live.js").read_text(encoding="utf-8")

@@ -101,7 +101,9 @@ def perturbation_curves(
     up to rounding. Cells that tie go in a random order. `insertion` puts the face back into its blurred copy,
     cell by cell. Raises ValueError for another number of maps than images, or more steps than cells.
     """
-    b, k, h, w = _check_maps(images, maps)
+    if maps.ndim != 4 or len(maps) != len(images):
+        raise ValueError(f"expected maps [{len(images)},K,h,w], got {list(maps.shape)}")
+    b, k, h, w = maps.shape
     if not 1 <= steps <= h * w:
         raise ValueError(f"steps must lie in 1…{h * w}, the map's cells, got {steps}")
     target = classes_to_explain(model, images, target)
@@ -122,12 +124,6 @@ def perturbation_curves(
             logits = answers(model, torch.lerp(first, last, mask))
             curves[:, i, step] = logits.softmax(1).gather(1, target[:, None])[:, 0].cpu()
     return curves
-
-
-def _check_maps(images: Tensor, maps: Tensor) -> torch.Size:
-    if maps.ndim != 4 or len(maps) != len(images):
-        raise ValueError(f"expected maps [{len(images)},K,h,w], got {list(maps.shape)}")
-    return maps.shape
 
 
 @torch.no_grad()
