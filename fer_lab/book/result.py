@@ -12,29 +12,18 @@ HEADLINE = "application/vnd.fer-lab.headline+json"
 
 @dataclass(frozen=True)
 class NotebookResult:
-    """One notebook, executed once.
+    """One notebook, executed once."""
 
-    Attributes:
-        notebook: its stem ("02_dan"), and in a grid the values that distinguish it ("02_dan_seed1").
-        seconds: wall time, from starting the kernel to its end.
-        headline: the numbers it recorded by `headline`, by name.
-        figures: how many PNG pictures its outputs hold.
-        peak_mb: largest resident memory of the kernel in MB; 0 where the system does not report it.
-        error: "" or one line that says where the notebook stopped and why.
-        traceback: the whole traceback of a failed cell, without colours.
-        path, page: the executed notebook, and its HTML page.
-    """
-
-    notebook: str
+    notebook: str  # its stem ("02_dan"), and in a grid the values that distinguish it ("02_dan_seed1")
     title: str = ""
-    seconds: float = 0.0
-    headline: dict[str, Any] = field(default_factory=dict)
-    figures: int = 0
-    peak_mb: int = 0
-    error: str = ""
-    traceback: str = ""
-    path: str = ""
-    page: str = ""
+    seconds: float = 0.0  # wall time, from starting the kernel to its end
+    headline: dict[str, Any] = field(default_factory=dict)  # the numbers it recorded by `headline`, by name
+    figures: int = 0  # how many PNG pictures its outputs hold
+    peak_mb: int = 0  # largest resident memory of the kernel in MB; 0 where the system does not report it
+    error: str = ""  # "" or one line that says where the notebook stopped and why
+    traceback: str = ""  # the whole traceback of a failed cell, without colours
+    path: str = ""  # of the executed notebook
+    page: str = ""  # path of its HTML page
 
 
 def outputs(notebook: "NotebookNode") -> "list[NotebookNode]":

@@ -68,20 +68,14 @@ def within_between_scatter(embeddings: np.ndarray, labels: np.ndarray) -> Scatte
 
 
 class Separation(NamedTuple):
-    """Every class relative to the class centers; NaN for a class without faces.
+    """Every class relative to the class centers; NaN for a class without faces."""
 
-    Attributes:
-        scatter: [C] root mean squared distance of a class's faces to its center, in `unit`s.
-        margin: [C] how much nearer a class's faces are to their own center than to the nearest wrong one,
-            mean over the faces, in `unit`s; below 0 the typical face is nearer to another class.
-        centers: [C,D] as given, or the means of the classes; NaN for a class without faces.
-        unit: root mean squared distance of all faces to their mean; it removes the embedding's scale.
-    """
-
-    scatter: np.ndarray
+    scatter: np.ndarray  # [C] root mean squared distance of a class's faces to its center, in `unit`s
+    # [C] how much nearer a class's faces are to their own center than to the nearest wrong one, mean over the
+    # faces, in `unit`s; below 0 the typical face is nearer to another class.
     margin: np.ndarray
-    centers: np.ndarray
-    unit: float
+    centers: np.ndarray  # [C,D] as given, or the means of the classes; NaN for a class without faces
+    unit: float  # root mean squared distance of all faces to their mean; it removes the embedding's scale
 
 
 def separation(
@@ -224,17 +218,12 @@ def _map_mass(model: Method, faces: FaceSet) -> tuple[float, float] | None:
 
 
 class Plane(NamedTuple):
-    """The answer of a model with a two-dimensional embedding at every point of a grid over a window of it.
+    """The answer of a model with a two-dimensional embedding at every point of a grid over a window of it."""
 
-    Attributes:
-        x, y: [W] and [H], coordinates of the grid.
-        decision: int [H,W], the predicted class.
-        silent: bool [C,H,W], where a face of class c would have no triplet-center loss; None without centers.
-    """
-
-    x: np.ndarray
-    y: np.ndarray
-    decision: np.ndarray
+    x: np.ndarray  # [W], coordinates of the grid
+    y: np.ndarray  # [H]
+    decision: np.ndarray  # int [H,W], the predicted class
+    # bool [C,H,W], where a face of class c would have no triplet-center loss; None without centers.
     silent: np.ndarray | None
 
 

@@ -30,20 +30,14 @@ FEWEST = 3
 
 @dataclass(frozen=True)
 class Interventions:
-    """Rendered faces, and each of them without each of its causes.
+    """Rendered faces, and each of them without each of its causes."""
 
-    Attributes:
-        faces: the faces, B of them.
-        table: M rows: face (0…B − 1), cause ("AU12 lip corner puller"), side ("left" or "right" of the face),
-            intensity (0…1).
-        without: uint8 [M,3,S,S], the face of the row without the row's cause.
-        masks: bool [M,S,S], the places that the cause moves.
-    """
-
-    faces: FaceSet
+    faces: FaceSet  # B of them
+    # M rows: face (0…B − 1), cause ("AU12 lip corner puller"), side ("left" or "right" of the face), intensity
+    # (0…1).
     table: pd.DataFrame
-    without: Tensor
-    masks: Tensor
+    without: Tensor  # uint8 [M,3,S,S], the face of the row without the row's cause
+    masks: Tensor  # bool [M,S,S], the places that the cause moves
 
     @property
     def of_face(self) -> Tensor:
