@@ -45,10 +45,8 @@ def atomic_path(
     """Yield a temporary path in the same folder; it becomes `path` on success and is deleted on failure.
 
     The folder is made if absent. The bytes `needed`, 0 if unknown, are compared with the free space first.
-
-    Raises:
-        ValueError: a pipe or a device has the file's name.
-        DiskFullError: the file does not fit; the message has path, needed and free bytes, and `advice`.
+    Raises ValueError where a pipe or a device has the file's name, and DiskFullError where the file does not
+    fit; its message has path, needed and free bytes, and `advice`.
     """
     path = Path(path)
     if path.exists() and not (path.is_file() or path.is_dir()):  # renaming would replace /dev/null

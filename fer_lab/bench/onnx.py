@@ -22,16 +22,11 @@ def bench_onnx(
 ) -> pd.DataFrame:
     """Logits of the same random bytes in fp32, with random weights, on one thread; None takes all models.
 
-    A model is left out of the sizes that it does not have.
-
-    Returns:
-        A row a model and size, with the columns `COLUMNS`. difference is ONNX Runtime's largest one, as a share
-        of the largest logit. The others are images a second of processor time, medians of rounds in which the
-        ways take turns: PyTorch as it is (plain), as `fuse` makes it for `predict` (folded), and ONNX Runtime.
-
-    Raises:
-        ValueError: an unknown model, or a size that none of them has.
-        ImportError: the extra `onnx` is not installed.
+    A model is left out of the sizes that it does not have. Returns a row a model and size, with the columns
+    `COLUMNS`. difference is ONNX Runtime's largest one, as a share of the largest logit. The others are images
+    a second of processor time, medians of rounds in which the ways take turns: PyTorch as it is (plain), as
+    `fuse` makes it for `predict` (folded), and ONNX Runtime. Raises ValueError for an unknown model, or a size
+    that none of them has, and ImportError where the extra `onnx` is not installed.
     """
     sizes_of = {name: method_class(name).sizes for name in models or list_models()}
     if unknown := set(sizes) - set(itertools.chain(*sizes_of.values())):

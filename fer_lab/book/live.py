@@ -86,8 +86,7 @@ def sheet(person: int) -> tuple[bytes, list[str]]:
 def fetch(folder: Path) -> dict[str, bytes]:
     """The files of `PACKAGES` by name, from a folder that `npm pack` fills where it lacks them.
 
-    Raises:
-        ValueError: npm is missing, or it could not download a package.
+    Raises ValueError where npm is missing, or could not download a package.
     """
     files = {}
     folder.mkdir(parents=True, exist_ok=True)
@@ -115,14 +114,9 @@ def fetch(folder: Path) -> dict[str, bytes]:
 
 
 def build_live(out: Path, packages: Path) -> int:
-    """Write the page; `packages` is the folder of `fetch`.
+    """Write the page → its size in bytes; `packages` is the folder of `fetch`.
 
-    Returns:
-        Its size in bytes.
-
-    Raises:
-        ValueError: as `fetch`.
-        ImportError: the extra `onnx` is not installed.
+    Raises ValueError as `fetch` does, and ImportError where the extra `onnx` is not installed.
     """
     blobs = fetch(packages)
     about: dict[str, Any] = {

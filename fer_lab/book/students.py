@@ -51,13 +51,10 @@ def make_course(
     """Write nbgrader_config.py, gradebook.db, source/ (the teacher's edition) and release/ (the students').
 
     Each notebook is one assignment, each self-checking exercise one point. `notebooks` and `source` are as for
-    `select_notebooks`. Returns the students' notebooks.
-
-    Raises:
-        ImportError: nbgrader is not installed; the message has the line that installs it.
-        FileExistsError: the folder already has a course.
-        ValueError: an unknown notebook, or an exercise without a worked answer; nothing is written then.
-        RuntimeError: nbgrader refused a notebook.
+    `select_notebooks`. Returns the students' notebooks. Raises ImportError where nbgrader is not installed; the
+    message has the line that installs it. Raises FileExistsError where the folder already has a course,
+    ValueError for an unknown notebook, or an exercise without a worked answer, with nothing written then, and
+    RuntimeError where nbgrader refused a notebook.
     """
     try:
         from nbgrader.converters import GenerateAssignment

@@ -42,23 +42,18 @@ def load_dataset(
 ) -> FaceSet:
     """Read a data set. The first call decodes every picture into a cache; later calls map the cache.
 
-    Subjects are −1, because none of these sets names its people. Warnings count pictures that are in more than
-    one split and faces of contempt that seven classes leave out, and say so where FER+'s votes are missing and
-    the faces are FER2013's, by name too. The fingerprint does not depend on the files' place or times.
+    The arguments are those of `load_faces`, whose `classes` and `rule` are `num_classes` and `label_rule` here;
+    without `cache` the pictures are decoded into memory and nothing is written. Classes are in canonical order;
+    folders may have others. The rule "votes" takes the faces of "largest", and all three fill `votes`. A `size`
+    of None is the pictures' own side if all are square and equal, else 112. `count` keeps at least one face of
+    every class and split; no other picture is decoded, and the kept ones have a cache of their own.
+    `test_share` takes the same faces on every call; people may be on both sides.
 
-    Args:
-        name, root, order, count, seed: as `load_faces` takes them. `count` keeps at least one face of every
-            class and split; no other picture is decoded, and the kept ones have a cache of their own.
-        num_classes: 7 or 8, canonical order; None takes what the set has. Folders may have other classes.
-        label_rule: FER+'s "largest", "majority" or "votes" (the faces of "largest"). All three fill `votes`.
-        size: side S in pixels; None takes the pictures' own side if all are square and equal, else 112.
-        skip_bad: leave unreadable pictures out, with a warning that counts them.
-        cache: False decodes into memory and writes nothing.
-        test_share: as of `load_faces`, the same faces on every call; people may be on both sides.
-
-    Raises:
-        DataError: which file is wrong, in what way, and what to do.
-        DiskFullError: no space for the cache.
+    Subjects are −1, because none of these sets names its people. The fingerprint does not depend on the files'
+    place or times. Warnings count pictures that are in more than one split, unreadable ones that `skip_bad`
+    leaves out, and faces of contempt that seven classes leave out; they say so where FER+'s votes are missing
+    and the faces are FER2013's, by name too. Raises DataError, which says which file is wrong, in what way, and
+    what to do, and DiskFullError where there is no space for the cache.
 
     Example:
         >>> faces = load_dataset("rafdb", "~/data/RAF-DB")

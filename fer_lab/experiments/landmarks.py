@@ -107,16 +107,11 @@ def ship_landmarks(
 ) -> dict[str, Any]:
     """Train the tiny landmark network, measure it on other people, and write it with its card → the card.
 
-    Args:
-        path: as `ship` takes it.
-        count, knobs: of the training faces; the knobs are `TRAINING_KNOBS` by default.
-        seed: of the weights and the training faces; the test faces take the next one.
-        measured_on: number of test faces.
-        photographs: faces without known landmarks, on which `mirror_disagreement` is measured as well.
-
-    Raises:
-        ValueError: too few faces, an unknown knob, or another suffix than .safetensors.
-        FileExistsError: a Markdown file of this name that is no card.
+    `path` is as `ship` takes it. `count` and `knobs` are those of the training faces; the knobs are
+    `TRAINING_KNOBS` by default. `seed` is that of the weights and the training faces; the `measured_on` test
+    faces take the next one. On `photographs`, whose landmarks nobody knows, `mirror_disagreement` is measured
+    as well. Raises ValueError for too few faces, an unknown knob, or another suffix than .safetensors, and
+    FileExistsError for a Markdown file of this name that is no card.
     """
     check_target(path, card=True)
     words = "".join(f" --knob {name}={value}" for name, value in (knobs or {}).items())

@@ -113,10 +113,9 @@ class Training:
     def check(self) -> None:
         """Find what is wrong with a request before a face is rendered or read.
 
-        Raises:
-            ValueError: an unknown model, size, option, recipe, field or label order; a value out of its range;
-                weights or a trunk in a file that cannot be read.
-            FileNotFoundError: no weights or trunk at the path given.
+        Raises ValueError for an unknown model, size, option, recipe, field or label order, a value out of its
+        range, or weights or a trunk in a file that cannot be read; FileNotFoundError for no weights or trunk at
+        the path given.
         """
         self.chosen_recipe()
         check_texts({"variant": self.variant})

@@ -312,17 +312,12 @@ class ResultsStore:
         """How much a metric of `a` is above that of `b`, paired by seed.
 
         Pairing takes out what a seed does to both. It is the test of a difference: whether the two intervals
-        of `table` overlap is none.
+        of `table` overlap is none. `a` and `b` are a variant's name each, or columns with their values, such as
+        {"method": "poster"}; the rest is as in `table`, with its errors. Raises ValueError where one of the two
+        has several runs of one seed, so that it is more than one variant.
 
         Example:
             >>> print(store.difference("accuracy", "DAN, K = 4", "ResNet-18", of=requests))
-
-        Args:
-            a, b: a variant's name, or columns with their values, such as {"method": "poster"}.
-            metric, classes, where: as in `table`, with its errors.
-
-        Raises:
-            ValueError: `a` or `b` has several runs of one seed, so it is more than one variant.
         """
         both = self.paired(metric, a, b, classes=classes, **where)
         kind = " of ".join(filter(None, (metric.replace("_", " "), ", ".join(filter(None, classes)))))
