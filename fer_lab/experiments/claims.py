@@ -158,14 +158,14 @@ CLAIMS = (
     Claim("qcs-map-both", "QCS", MOVED_BOTH, "map_mass", SD, S, "better"),
     *(
         Claim(
-            *(f"taught-{method}-{part}", "taught maps", words.format(TAUGHT[free])),
-            *(metric, f"{free}, taught", free, expected),
+            *(f"taught-{method}-{part}", "taught maps", words.format(TAUGHT[network])),
+            *(metric, f"{network}, taught maps", f"{network}, free maps", expected),
         )
         for part, metric, words, expected in (
             ("mass", "attention_mass", DRAWN, "better"),
             ("accuracy", "accuracy", KEPT, "equivalent"),
         )
-        for method, free in zip(("resnet", "dan"), explain.FREE, strict=True)
+        for method, network in zip(("resnet", "dan"), explain.NETWORKS, strict=True)
     ),
 )
 

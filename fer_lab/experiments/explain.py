@@ -22,22 +22,22 @@ from fer_lab.runs import open_model
 MEAN_MAPS = "mean_maps.npz"
 RENDERED = FaceRequest(count=2100, seed=5000, size=56, knobs={"imbalance": 0})
 
-# Variants of DAN's study whose own maps are taught: the class activation map, and four heads' attention.
-FREE = ("ResNet-18", "DAN, K = 4")
+# Variants of DAN's study whose own maps are taught: the class activation map, and the attention of four heads.
+NETWORKS = ("ResNet-18", "DAN, K = 4")
 # The largest of 0.1, 0.3, 1 and 3 whose accuracy on held-out faces was within a point of the best (search.csv).
 MAP_WEIGHT = 3.0
 
 
 def study(seeds: Iterable[int] = SEEDS, faces: FaceRequest | None = None) -> dict[str, Training]:
-    """Each of `FREE` as DAN's study has it, and the same with a loss on its maps."""
-    free = {name: one for name, one in dan.study(seeds, faces).items() if one.variant in FREE}
-    return free | {f"{name}, taught": taught(one) for name, one in free.items()}
-
-
-def taught(one: Training, weight: float = MAP_WEIGHT) -> Training:
-    """The same training with a loss that draws its maps to the places that moved."""
-    changes = {**one.changes, "map_weight": weight}
-    return dataclasses.replace(one, variant=f"{one.variant}, taught", changes=changes)
+    """Each of `NETWORKS` without and with a loss that draws its maps to the places that moved."""
+    found = {}
+    for one in dan.study(seeds, faces).values():
+        if one.variant in NETWORKS:
+            for maps, more in {"free": {}, "taught": {"map_weight": MAP_WEIGHT}}.items():
+                variant = f"{one.variant}, {maps} maps"
+                changes = {**one.changes, **more}
+                found[f"{variant}-{one.seed}"] = dataclasses.replace(one, variant=variant, changes=changes)
+    return found
 
 
 def mean_maps(model: Method, faces: FaceSet) -> np.ndarray:
