@@ -5,11 +5,13 @@ and right; 1 is FACS's level E. Numbers, muscles and appearance: P. Ekman, W. V.
 Action Coding System: The Manual (2002). Lengths are face units (anatomy.py).
 
 Expressions are the EMFACS prototypes (W. V. Friesen, P. Ekman, EMFACS-7, 1983; cf. Table 1 of P. Lucey et al.,
-The Extended Cohn-Kanade Dataset, CVPRW 2010).
+The Extended Cohn-Kanade Dataset, CVPRW 2010). Both tables are in action_units.toml.
 """
 
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -30,95 +32,14 @@ class ActionUnit:
     places: tuple[tuple[float, float, float], ...]
 
 
-# fmt: off
-UNITS: tuple[ActionUnit, ...] = (
-    ActionUnit(1, "inner_brow_raiser", "frontalis (pars medialis)",
-               "the inner brows rise, lines cross the middle of the forehead.",
-               {"brow_inner_y": -0.115, "brow_mid_y": -0.035, "lid_upper": 0.006, "forehead_inner": 0.75},
-               ((0.12, -0.30, 0.11), (0.10, -0.44, 0.10))),
-    ActionUnit(2, "outer_brow_raiser", "frontalis (pars lateralis)",
-               "the outer brows rise in an arch, lines above them.",
-               {"brow_mid_y": -0.085, "brow_outer_y": -0.095, "forehead_outer": 0.75},
-               ((0.36, -0.33, 0.12), (0.32, -0.45, 0.10))),
-    ActionUnit(4, "brow_lowerer", "corrugator and depressor supercilii",
-               "brows down and together, upright furrows between them.",
-               {"brow_inner_y": 0.080, "brow_mid_y": 0.042, "brow_inner_x": -0.034, "brow_thick": 0.006,
-                "lid_upper": -0.010, "glabella": 0.95},
-               ((0.13, -0.26, 0.12), (0.26, -0.27, 0.09))),
-    ActionUnit(5, "upper_lid_raiser", "levator palpebrae superioris",
-               "the upper lid rises, white shows above the iris.",
-               {"lid_upper": 0.042, "lid_lower": 0.008, "lid_crease": -0.014},
-               ((0.20, -0.12, 0.08), (0.31, -0.12, 0.08))),
-    ActionUnit(6, "cheek_raiser", "orbicularis oculi (pars orbitalis)",
-               "cheeks up, eyes narrowed from below, crow's-feet.",
-               {"cheek_y": -0.040, "cheek_raise": 0.55, "lid_lower": -0.030, "lid_upper": -0.012,
-                "lid_bag": 0.55, "crow_feet": 0.85, "brow_outer_y": 0.012},
-               ((0.33, 0.06, 0.14), (0.44, -0.05, 0.08))),
-    ActionUnit(7, "lid_tightener", "orbicularis oculi (pars palpebralis)",
-               "the lids tighten, the eye becomes a slit.",
-               {"lid_upper": -0.020, "lid_lower": -0.020, "lid_bag": 0.35},
-               ((0.19, -0.07, 0.09), (0.32, -0.07, 0.09))),
-    ActionUnit(9, "nose_wrinkler", "levator labii superioris alaeque nasi",
-               "wrinkles across the nose, wings and lip pulled up.",
-               {"nose_wrinkle": 1.0, "nose_wing_y": -0.034, "nose_tip_y": -0.016, "nose_wing_x": 0.012,
-                "brow_inner_y": 0.045, "brow_inner_x": -0.016, "lid_lower": -0.016, "lid_upper": -0.010,
-                "lip_raise": 0.030, "upper_open": 0.004, "nasolabial": 0.45, "cheek_raise": 0.25},
-               ((0.05, -0.02, 0.09), (0.09, 0.14, 0.10))),
-    ActionUnit(10, "upper_lip_raiser", "levator labii superioris",
-               "the upper lip rises square, the fold beside the nose deepens.",
-               {"lip_raise": 0.062, "upper_open": 0.012, "nose_wing_y": -0.016, "nasolabial": 0.60,
-                "cheek_raise": 0.15},
-               ((0.11, 0.38, 0.10), (0.19, 0.28, 0.08))),
-    ActionUnit(12, "lip_corner_puller", "zygomaticus major",
-               "the corners rise and spread, cheeks fill, the nasolabial fold deepens.",
-               {"corner_y": -0.088, "corner_x": 0.066, "cheek_raise": 0.40, "cheek_y": -0.012,
-                "nasolabial": 0.70, "lid_lower": -0.006, "upper_lip": -0.007},
-               ((0.24, 0.43, 0.11), (0.33, 0.27, 0.10))),
-    ActionUnit(14, "dimpler", "buccinator",
-               "the corner is pressed in and tightens, a dimple beside it.",
-               {"corner_x": 0.026, "corner_y": -0.016, "dimple": 1.0},
-               ((0.26, 0.45, 0.11),)),
-    ActionUnit(15, "lip_corner_depressor", "depressor anguli oris",
-               "the corners are pulled down, lines run from them to the chin.",
-               {"corner_y": 0.078, "corner_x": -0.006, "marionette": 0.75},
-               ((0.21, 0.48, 0.10), (0.23, 0.58, 0.09))),
-    ActionUnit(17, "chin_raiser", "mentalis",
-               "the chin pushes the lower lip up, its skin wrinkles.",
-               {"mouth_y": -0.030, "lower_lip": 0.010, "upper_lip": -0.008, "chin_boss": 0.9,
-                "corner_y": 0.010},
-               ((0.05, 0.68, 0.12), (0.05, 0.54, 0.09))),
-    ActionUnit(20, "lip_stretcher", "risorius",
-               "the mouth is drawn out sideways, lips flatten, lower teeth may show.",
-               {"corner_x": 0.075, "corner_y": 0.022, "upper_lip": -0.012, "lower_lip": -0.014,
-                "lip_stretch": 1.0, "marionette": 0.35},
-               ((0.26, 0.48, 0.12),)),
-    ActionUnit(23, "lip_tightener", "orbicularis oris",
-               "the lips tighten and grow thin.",
-               {"upper_lip": -0.022, "lower_lip": -0.026, "corner_x": -0.022, "lip_press": 0.9},
-               ((0.06, 0.45, 0.11), (0.16, 0.45, 0.08))),
-    ActionUnit(25, "lips_part", "depressor labii inferioris or a relaxed mentalis",
-               "the lips part.",
-               {"upper_open": 0.016, "lower_open": 0.030},
-               ((0.07, 0.46, 0.12),)),
-    ActionUnit(26, "jaw_drop", "masseter relaxed",
-               "the jaw drops and the mouth opens.",
-               {"jaw_drop": 0.125, "chin_y": 0.120, "lower_open": 0.165, "upper_open": 0.006, "corner_y": 0.052,
-                "corner_x": -0.052},
-               ((0.08, 0.56, 0.14), (0.08, 0.74, 0.14))),
-)
-# fmt: on
+_TABLES = tomllib.loads(Path(__file__).with_name("action_units.toml").read_text(encoding="utf-8"))
+UNITS = tuple(ActionUnit(**row | {"places": tuple(map(tuple, row["places"]))}) for row in _TABLES["unit"])
 NUMBERS = tuple(unit.number for unit in UNITS)
 
 # Units and their weight in the full-blown expression.
 PROTOTYPES: dict[str, dict[int, float]] = {
-    "neutral": {},
-    "happiness": {6: 0.85, 12: 1.0, 25: 0.8},
-    "surprise": {1: 1.0, 2: 1.0, 5: 0.8, 25: 0.8, 26: 1.0},
-    "sadness": {1: 1.0, 4: 0.55, 15: 1.0, 17: 0.35},
-    "anger": {4: 1.0, 5: 0.4, 7: 0.8, 23: 1.0},
-    "disgust": {4: 0.25, 9: 1.0, 10: 0.75, 15: 0.45},
-    "fear": {1: 1.0, 2: 0.55, 4: 0.75, 5: 1.0, 7: 0.25, 20: 1.0, 25: 0.8, 26: 0.35},
-    "contempt": {12: 0.65, 14: 1.0},
+    name: {int(number): weight for number, weight in units.items()}
+    for name, units in _TABLES["expression"].items()
 }
 
 
