@@ -1,13 +1,15 @@
 """What the book claims of its methods: hypotheses written before the runs, verdicts computed from the runs.
 
-A claim compares two variants that were trained with the same seeds; Holm's method adjusts p-values within its
-family. "not known" is the verdict where neither a difference nor equivalence is shown. It does not mean "no
+The hypotheses are the rows of hypotheses.csv beside this module, each committed before its runs. A claim
+compares two variants that were trained with the same seeds; Holm's method adjusts p-values within its family.
+"not known" is the verdict where neither a difference nor equivalence is shown. It does not mean "no
 difference". No verdict is given before all planned seeds are there.
 """
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -63,111 +65,15 @@ FAMILIES: dict[str, Callable[..., Mapping[str, Training]]] = {
     "taught maps": explain.study,
 }
 
-LOSSES = {
-    "center": "Center loss",
-    "He et al.": "He et al.'s triplet-center loss",
-    "predicted": "Triplet-center loss with the predicted negative",
-    "semi": "Triplet-center loss with the semi-synthesised negative",
-    "fully": "Triplet-center loss with the fully synthesised negative",
-}
-WHOLE, AFFINITY, PARTITION = "DAN, K = 4", "no affinity loss", "no partition loss"
-COMPACT = "The affinity loss makes the classes of DAN's embedding more compact."
-OVERLAP = "The partition loss lowers the overlap of DAN's attention heads."
-AFFINE = "The affinity loss changes DAN's accuracy by less than a point."
-PARTED = "The partition loss changes DAN's accuracy by less than a point."
-HEADS = {2: "Two", 4: "Four", 8: "Eight"}
-AS_ONE = "heads are as accurate as one."
-AS_LONG = "DAN is as accurate as a ResNet-18 that was trained for as many epochs."
-# What every loss of `LOSSES` is expected to do, on balanced and on rare classes.
-TIGHT = "makes the classes of the embedding more compact."
-FAR = "moves faces away from the nearest wrong class."
-SAME = "changes the accuracy by less than a point."
-FOUND = "finds more faces of rare classes."
-SAME_MEAN = "changes the mean recall by less than a point."
-PIXELS = "Pixel-wise attention changes the accuracy of cross-entropy by less than a point."
-BOTH = "The paper's method, semi-synthesised with both attentions, is as accurate as cross-entropy alone."
-IMAGE, MARKS, FUSION, POSTER = poster.VARIANTS
-GUIDED = "A landmark stream makes POSTER's image stream more accurate."
-CROSSED = "Cross fusion is as accurate as attention over all tokens of both streams."
-WIDTHS = "Three widths of the tokens are as accurate as one."
-BETTER = "The whole POSTER is more accurate than its image stream."
-# What the paper promises of the pyramid, and of the whole, is that they bear other scales.
-SCALES = {
-    "resolution_50": "On faces of half the resolution",
-    "head_size_75": "On heads of three quarters the usual size",
-    "head_size_125": "On heads a quarter larger than usual",
-}
-RIVALS = {
-    "pyramid": ("three widths of the tokens are more accurate than one.", FUSION),
-    "poster": ("the whole POSTER is more accurate than its image stream.", IMAGE),
-}
-CE, DCS, S, D, SD = qcs.VARIANTS
-COMPARED = "makes the base network more accurate than cross-entropy on as many images."
-QUADRUPLETS = "Quadruplets make the base network more accurate than pairs do."
-MOVED = "Distance to another class (D) puts more of a map on moved places than similarity (S)."
-TAUGHT = {"ResNet-18": "ResNet-18's class activation map", "DAN, K = 4": "DAN's attention"}
-DRAWN = "A loss that draws {} to moved places puts more of it there."
-KEPT = "Drawing {} to moved places changes the accuracy by less than a point."
-MOVED_BOTH = "Similarity and distance together put more of a map on moved places than similarity alone."
+
+def _written() -> tuple[Claim, ...]:
+    """The claims of hypotheses.csv in its order; a space stands between two names in its column `classes`."""
+    table = pd.read_csv(Path(__file__).with_name("hypotheses.csv"), keep_default_na=False)
+    table["classes"] = [tuple(names.split(" ")) for names in table["classes"]]
+    return tuple(Claim(**row) for row in table.to_dict("records"))
 
 
-def _of_losses(family: str, part: str, what: str, metric: str, expected: str, *classes: str) -> list[Claim]:
-    """The same claim of every loss against cross-entropy."""
-    end = ", rare" if family == "rare classes" else ""
-    return [
-        Claim(f"{loss}-{part}", family, f"{name} {what}", metric, loss + end, "CE" + end, expected, classes)
-        for loss, name in LOSSES.items()
-    ]
-
-
-CLAIMS = (
-    Claim("affinity-compactness", "DAN", COMPACT, "within_between", WHOLE, AFFINITY, "better"),
-    Claim("partition-overlap", "DAN", OVERLAP, "head_overlap", WHOLE, PARTITION, "better"),
-    Claim("affinity-accuracy", "DAN", AFFINE, "accuracy", WHOLE, AFFINITY, "equivalent"),
-    Claim("partition-accuracy", "DAN", PARTED, "accuracy", WHOLE, PARTITION, "equivalent"),
-    *(
-        Claim(f"heads-{n}", "DAN", f"{word} {AS_ONE}", "accuracy", f"DAN, K = {n}", "DAN, K = 1", "equivalent")
-        for n, word in HEADS.items()
-    ),
-    Claim("dan-accuracy", "DAN", AS_LONG, "accuracy", WHOLE, "ResNet-18", "equivalent"),
-    *_of_losses("triplet center", "compactness", TIGHT, "within_between", "better", ""),
-    *_of_losses("triplet center", "margin", FAR, "nearest_center_margin", "better", ""),
-    *_of_losses("triplet center", "accuracy", SAME, "accuracy", "equivalent", ""),
-    Claim("pixel-wise", "triplet center", PIXELS, "accuracy", "CE, pixel-wise", "CE", "equivalent"),
-    Claim("both-attentions", "triplet center", BOTH, "accuracy", "semi, both attentions", "CE", "equivalent"),
-    *_of_losses("rare classes", "rare-recall", FOUND, "recall", "better", *triplet_center.RARE),
-    *_of_losses("rare classes", "rare-accuracy", SAME_MEAN, "accuracy", "equivalent", ""),
-    Claim("landmarks-accuracy", "POSTER", GUIDED, "accuracy", MARKS, IMAGE, "better"),
-    Claim("fusion-accuracy", "POSTER", CROSSED, "accuracy", FUSION, MARKS, "equivalent"),
-    Claim("pyramid-accuracy", "POSTER", WIDTHS, "accuracy", POSTER, FUSION, "equivalent"),
-    Claim("poster-accuracy", "POSTER", BETTER, "accuracy", POSTER, IMAGE, "better"),
-    *(
-        Claim(
-            *(f"{part}-{at}".replace("_", "-"), "POSTER", f"{place} {words}"),
-            *(f"accuracy_at_{at}", POSTER, rival, "better"),
-        )
-        for part, (words, rival) in RIVALS.items()
-        for at, place in SCALES.items()
-    ),
-    Claim("qcs-accuracy", "QCS", f"QCS {COMPARED}", "accuracy", SD, CE, "better"),
-    Claim("qcs-s-accuracy", "QCS", f"QCS with similarity alone (S) {COMPARED}", "accuracy", S, CE, "better"),
-    Claim("qcs-d-accuracy", "QCS", f"QCS with distance alone (D) {COMPARED}", "accuracy", D, CE, "better"),
-    Claim("dcs-accuracy", "QCS", f"DCS, with pairs of one class, {COMPARED}", "accuracy", DCS, CE, "better"),
-    Claim("quadruplets-accuracy", "QCS", QUADRUPLETS, "accuracy", SD, DCS, "better"),
-    Claim("qcs-map", "QCS", MOVED, "map_mass", D, S, "better"),
-    Claim("qcs-map-both", "QCS", MOVED_BOTH, "map_mass", SD, S, "better"),
-    *(
-        Claim(
-            *(f"taught-{method}-{part}", "taught maps", words.format(TAUGHT[network])),
-            *(metric, f"{network}, taught maps", f"{network}, free maps", expected),
-        )
-        for part, metric, words, expected in (
-            ("mass", "attention_mass", DRAWN, "better"),
-            ("accuracy", "accuracy", KEPT, "equivalent"),
-        )
-        for method, network in zip(("resnet", "dan"), explain.NETWORKS, strict=True)
-    ),
-)
+CLAIMS = _written()
 
 
 def judge(

@@ -7,8 +7,8 @@ from fer_lab.data import FaceRequest
 from fer_lab.experiments.request import Training
 from fer_lab.experiments.study import PLATEAU, SEEDS, from_starts, setting
 
-# The paper's "scale" is two things: how many pixels a face has, and how much of the picture a head fills.
-# Both in percent of the side.
+# The paper promises of the pyramid, and of the whole, that they bear other scales. Its "scale" is two things:
+# how many pixels a face has, and how much of the picture a head fills. Both in percent of the side.
 RESOLUTIONS, HEAD_SIZES = (75, 50, 35), (75, 125)
 IMAGE_ONLY: dict[str, Any] = {"landmark_stream": "none", "cross_fusion": False, "pyramid": False}
 # The landmark stream that learned from faces with the study's knobs, no wider ones.

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fer_lab.experiments import Training, claims
+from fer_lab.experiments import Training, claims, triplet_center
 from fer_lab.experiments.study import PILOT_SEEDS, resnet_trunk
 from fer_lab.intervals import paired_difference, smallest_effect
 from fer_lab.runs import Predictions, ResultsStore
@@ -187,7 +187,7 @@ def test_what_notebooks_02_and_03_say_was_found_is_what_the_file_says():
     assert set(losses.loc[losses["metric"] == "accuracy", "verdict"]) == {"equivalent"}
     margins = losses[losses["metric"] == "nearest_center_margin"]
     assert margins.pop("verdict").to_dict() == {
-        f"{loss}-margin": "worse" if loss == "center" else "better" for loss in claims.LOSSES
+        f"{loss}-margin": "worse" if loss == "center" else "better" for loss in triplet_center.LOSSES
     }
     assert margins["difference"].idxmax() == "semi-margin"
     rare = found[(found["family"] == "rare classes") & (found["metric"] == "recall")]["verdict"]
