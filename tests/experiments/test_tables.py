@@ -122,8 +122,8 @@ def test_the_board_says_what_two_habits_add(tmp_path):
     _, _, *rows = (
         line.strip("| ").split(" | ") for line in tables.board(store, "ferplus", "valid").splitlines()
     )
-    # Right on 30 and 36 of 40: the better seed is 7.5 points above the mean. The best epochs are 10 and 0 points
-    # above the last.
+    # Right on 30 and 36 of 40: the better seed is 7.5 points above the mean. The best epochs are 10 and 0
+    # points above the last.
     assert rows[0][:5] == ["QCS `tiny`", "v", "ferplus, synthetic", "91.41", "2"]
     assert rows[0][5].startswith("82.5 [")
     assert rows[0][6:] == ["+7.5", "+5.0"]
