@@ -6,6 +6,7 @@
 # make lab       JupyterLab on the first notebook
 # make notebooks run the notebooks with their defaults and keep the outputs in them
 # make figures   what README and notebooks show, under figures/ (PROFILE=smoke: from the small runs)
+# make gpu-check does a GPU compute what the processor computes, and how fast? Two tables
 # make site      the book as a site of the committed notebooks, in site/; runs none of them (LIVE=page.html: with
 #                the explorer's page, as `fer-lab export page page.html` writes it)
 # make weights   the small weights that ship
@@ -23,7 +24,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 OMP_WAI
 SHIP = $(BIN)/fer-lab train $(1) --faces 6000 --faces-seed 2026 --set epochs=$(2) $(3) --fresh \
     --out runs/ship-$(1) --ship fer_lab/weights/synthetic/$(1).safetensors
 
-.PHONY: book test fast faults lint typecheck format lab notebooks figures site weights clean
+.PHONY: book test fast faults lint typecheck format lab notebooks figures gpu-check site weights clean
 .DELETE_ON_ERROR:
 
 book: $(STAMP)
@@ -67,6 +68,10 @@ lab: $(STAMP)
 
 notebooks: $(STAMP)
 	$(BIN)/fer-lab notebooks --execute $(if $(NOTEBOOKS),--only $(NOTEBOOKS))
+
+gpu-check: $(STAMP)
+	$(BIN)/fer-lab bench device --csv runs/gpu-equality.csv
+	$(BIN)/fer-lab bench models --paths default --csv runs/gpu-speed.csv
 
 figures: $(STAMP)
 	$(BIN)/fer-lab reproduce --profile $(PROFILE) --out runs/figures $(if $(NOTEBOOKS),--notebooks $(NOTEBOOKS))

@@ -898,6 +898,19 @@ def bench_data(dataset: Dataset = "synthetic", data_root: DataRoot = None, csv: 
     _print_table(data.bench_data(**real), csv)
 
 
+@bench_app.command("device")
+def bench_device(
+    models: Annotated[str, Option(help="Which models, such as baseline,dan. Default: all.")] = "",
+    sizes: Annotated[str, Option(help="Which sizes.")] = "tiny,paper",
+    device: Annotated[str, Option(help="cuda or mps; auto is the best one here.")] = "auto",
+    csv: Csv = None,
+) -> None:
+    """How far a GPU's logits, losses and gradients are from the processor's, as shares of theirs."""
+    from fer_lab.bench import bench_device
+
+    _print_table(bench_device(_listed(models), _listed(sizes), device=device), csv)
+
+
 @bench_app.command("onnx")
 def onnx_table(
     models: Annotated[str, Option(help="Which models, such as baseline,dan. Default: all.")] = "",

@@ -115,6 +115,17 @@ def bench_models(
     return table[list(COLUMNS)]
 
 
+def with_sizes(models: Sequence[str] | None, sizes: Sequence[str]) -> list[tuple[str, str]]:
+    """Each of the models (None is all of them) with those of the sizes that it has.
+
+    Raises ValueError for an unknown model, or a size that none of them has.
+    """
+    sizes_of = {name: method_class(name).sizes for name in models or list_models()}
+    if unknown := set(sizes) - set(itertools.chain(*sizes_of.values())):
+        raise ValueError(f"expected sizes of the models, got {', '.join(map(repr, sorted(unknown)))}")
+    return [(name, size) for name, own in sizes_of.items() for size in sizes if size in own]
+
+
 def dense_peak(precision: str = "fp32", device: str = "cpu", *, seconds: float = 1.0) -> float:
     """The machine's practical peak in GFLOP/s in "fp32" or "bf16": the faster of two dense products.
 

@@ -1,6 +1,5 @@
 """Networks as ONNX files against PyTorch: how near their logits are, and which is faster on one thread."""
 
-import itertools
 import statistics
 import time
 from collections.abc import Sequence
@@ -9,10 +8,11 @@ import pandas as pd
 import torch
 
 from fer_lab._progress import progress
-from fer_lab.models import create_model, list_models
+from fer_lab.bench.models import with_sizes
+from fer_lab.models import create_model
 from fer_lab.models.export import FromBytes, to_onnx
 from fer_lab.models.inference import fuse
-from fer_lab.models.method import SIZES, method_class
+from fer_lab.models.method import SIZES
 
 COLUMNS = ("model", "size", "difference", "plain", "folded", "onnx")
 
@@ -28,10 +28,7 @@ def bench_onnx(
     `fuse` makes it for `predict` (folded), and ONNX Runtime. Raises ValueError for an unknown model, or a size
     that none of them has, and ImportError where the extra `onnx` is not installed.
     """
-    sizes_of = {name: method_class(name).sizes for name in models or list_models()}
-    if unknown := set(sizes) - set(itertools.chain(*sizes_of.values())):
-        raise ValueError(f"expected sizes of the models, got {', '.join(map(repr, sorted(unknown)))}")
-    jobs = [(name, size) for name, own in sizes_of.items() for size in sizes if size in own]
+    jobs = with_sizes(models, sizes)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
