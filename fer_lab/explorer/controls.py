@@ -14,6 +14,7 @@ from typing import Any
 
 import ipywidgets as widgets
 
+from fer_lab.explorer.cards import data_url
 from fer_lab.explorer.panels import View
 from fer_lab.models.inference import fuse
 from fer_lab.models.method import Method
@@ -113,6 +114,7 @@ class Explorer(widgets.Box):
         picture, text, table: HTML of what is shown; `last` is the view of it, None before the first.
         note: the error of the reader's last action, in one sentence, or empty.
         run, open_run: a field for the folder of the reader's own run, and its button.
+        save: a button that offers the picture as a file.
     """
 
     def __init__(self, models: Mapping[str, Method] | None, ticked: Callable[[str], bool], wide: int = FRAME):
@@ -128,6 +130,7 @@ class Explorer(widgets.Box):
         self.shelf = widgets.VBox([], layout={"flex": "none"})
         self.run = widgets.Text(placeholder="folder of a run of your own", layout={"width": "70%"})
         self.open_run = button("Open", self._open_run, "25%")
+        self.save = button("Save picture", self._offer)
         self.last: View | None = None
         self._held = True  # until there is all
         self._shelve([name for name in self.models if ticked(name) or name.partition("/")[0] not in SHIPPED])
@@ -193,6 +196,14 @@ class Explorer(widgets.Box):
 
     def _complain(self, message: str) -> None:
         self.note.value = f"{ERROR}{html.escape(one_line(message))}</span>"
+
+    def _offer(self) -> None:
+        """A link to the picture, which the browser keeps as a file; the kernel writes none."""
+        with self._complaining():
+            if self.last is None or not self.last.png:
+                raise ValueError("There is no picture yet.")
+            link = f'<a download="fer_lab.png" href="{data_url(self.last.png)}">Save as fer_lab.png</a>'
+            self.note.value = link
 
     def _shelve(self, ticked: Sequence[str]) -> None:
         for name in self.models:

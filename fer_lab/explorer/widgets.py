@@ -50,12 +50,15 @@ class FaceExplorer(Explorer):
         units: FACS number → slider 0…1.
         side, person, skin_tone, age, glasses, roll, yaw, blur, cover, overlay: the other controls.
         presets: expression → button that sets the units to its prototype.
-        reset, stranger, copy: buttons for the first state, for a random person, and to see the state as code.
+        reset, undo, stranger, copy: buttons for the first face, the face before, and a random person, and one
+            that shows the face as code.
     """
 
     def __init__(self, models: Mapping[str, Method] | None = None, state: FaceState | None = None):
         super().__init__(models, ticked=lambda name: name.startswith("synthetic/"))
         first = state or FaceState(PROTOTYPES["happiness"])
+        self._past: list[FaceState] = []
+        self._now: FaceState | None = None
         names = {unit.number: f"AU{unit.number} {unit.name.replace('_', ' ')}" for unit in UNITS}
         self.units = {one.number: slider(0.0, 1.0, 0.05, names[one.number], one.description) for one in UNITS}
         self.side = choice(panels.SIDES, "muscles act on")
@@ -70,6 +73,7 @@ class FaceExplorer(Explorer):
         self.overlay = choice({**panels.MAPS, **panels.TRUTHS}, "show", "native", 40)
         self.presets = {name: button(name, partial(self.show_expression, name), "24%") for name in PROTOTYPES}
         self.reset = button("Reset", lambda: self.set_state(first))
+        self.undo = button("Undo", self._undo)
         self.stranger = button("Random person", lambda: setattr(self.person, "value", random.randrange(PEOPLE)))
         self.copy = button("Copy as code", self._write_code)
         muscles = [rows(list(self.presets.values())), *self.units.values(), self.side]
@@ -79,7 +83,7 @@ class FaceExplorer(Explorer):
         self.person.observe(self._meet, "value")
         self.watch(*self.units.values(), self.side, *who[1:], *how, self.overlay)
         self.arrange(
-            [self.overlay, self.text, rows([self.reset, self.stranger, self.copy])],
+            [self.overlay, self.text, rows([self.reset, self.undo, self.stranger, self.copy, self.save])],
             {"Muscles": muscles, "Person": who, "Camera": how, "Models": self.page_of_models()},
         )
 
@@ -99,7 +103,17 @@ class FaceExplorer(Explorer):
                 control.value = state.units.get(number, 0.0)
 
     def view(self) -> View:
-        return panels.face_panel(self.state, self.at_hand(), self.overlay.value)
+        state = self.state
+        if self._now is not None and self._now != state:
+            self._past.append(self._now)
+        self._now = state
+        return panels.face_panel(state, self.at_hand(), self.overlay.value)
+
+    def _undo(self) -> None:
+        """Go back to the face before; what is undone is not remembered."""
+        if self._past:
+            self._now = None
+            self.set_state(self._past.pop())
 
     def show_expression(self, name: str) -> None:
         """Set the units and the side to an expression's prototype."""
@@ -140,7 +154,8 @@ class PhotoExplorer(Explorer):
         self.watch(self.which, self.margin, self.overlay)
         taking = rows([self.upload, self.sample, self.forget])
         photograph = [taking, words(PRIVACY), self.thumbnails, self.margin, self._looks]
-        self.arrange([self.overlay, self.text], {"Photograph": photograph, "Models": self.page_of_models()})
+        beside = [self.overlay, self.text, rows([self.save])]
+        self.arrange(beside, {"Photograph": photograph, "Models": self.page_of_models()})
         if content is not None:
             self.take(content)
 
@@ -229,7 +244,7 @@ class PairExplorer(Explorer):
         self.count = slider(1, 49, 1, "lines", value=12)
         self.watch(self.model, self.scale, self.count)
         faces = [*self.first.page, *self.second.page, self.model, self.scale, self.count]
-        self.arrange([self.text], {"Faces": faces, "Models": self.page_of_models()[1:]})
+        self.arrange([self.text, rows([self.save])], {"Faces": faces, "Models": self.page_of_models()[1:]})
 
     def _matchers(self) -> list[str]:
         return [name for name, model in self.models.items() if panels.can_match(model)]

@@ -1,6 +1,8 @@
 """The three explorers without a browser: what a control does to the picture, the answers and the words."""
 
+import base64
 import io
+import re
 import struct
 import zlib
 from datetime import UTC, datetime
@@ -146,6 +148,37 @@ def test_buttons_bring_a_random_person_and_the_first_state_back(face):
     assert face.state.units == first.units
     assert (face.state.person, face.state.side) == (0, "both")
     assert face.age.value == FaceState().traits["age"] != first.age
+
+
+def test_undo_goes_back_face_by_face(face):
+    faces = [face.state]
+    face.units[1].value = 1.0
+    faces.append(face.state)
+    face.person.value = 9  # with skin, age and glasses of that person: one step
+    faces.append(face.state)
+    face.overlay.value = "landmarks"  # no other face
+    face.show_expression("fear")
+    assert len({one.code for one in [*faces, face.state]}) == 4
+    for expected in reversed(faces):
+        face.undo.click()
+        assert face.state == expected
+        assert f"person {expected.person}" in face.text.value
+    face.undo.click()
+    assert face.state == faces[0]
+    face.units[1].value = 0.5
+    face.undo.click()
+    assert face.state == faces[0]
+
+
+def test_the_picture_is_offered_as_a_file(face, models):
+    face.save.click()
+    offered = re.search(r'download="fer_lab.png" href="data:image/png;base64,([^"]+)"', face.note.value)[1]
+    assert base64.b64decode(offered) == face.last.png
+    face.units[1].value = 1.0
+    assert face.note.value == ""
+    photo = PhotoExplorer(models)
+    photo.save.click()
+    assert "There is no picture yet" in photo.note.value
 
 
 def test_the_state_as_code_is_shown_until_the_face_changes(face):
