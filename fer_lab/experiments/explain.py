@@ -78,9 +78,9 @@ def taught_maps(folder: Path, seed: int = 0) -> dict[str, dict[str, np.ndarray]]
         faces = one.balanced_faces().load()
         kind = "taught" if "map_weight" in one.changes else "free"
         found[kind][one.model] = mean_maps(open_model(folder / one.name), faces)
-        moved = faces.region_masks(range(len(faces)))[:, [REGIONS.index("moved")]]
-        found[kind]["moved skin"] = _by_class(to_grid(moved.float(), GRID), faces)
-    return found
+    moved = faces.region_masks(range(len(faces)))[:, [REGIONS.index("moved")]]
+    skin = _by_class(to_grid(moved.float(), GRID), faces)
+    return {kind: {**maps, "moved skin": skin} for kind, maps in found.items()}
 
 
 def record_mean_maps(path: Path, maps: Mapping[str, Mapping[str, np.ndarray]]) -> None:
