@@ -123,7 +123,7 @@ def map_loss(maps: Tensor, moved: Tensor) -> Tensor:
     [B,1,H,W], 0…1. A face at rest moves nothing and adds 0. After Belharbi et al., FG 2024,
     https://arxiv.org/abs/2402.00281, who teach a layer's features in this way.
     """
-    truth = F.adaptive_avg_pool2d(moved.float(), tuple(maps.shape[2:])).flatten(1)
+    truth = F.adaptive_avg_pool2d(moved.float(), (maps.shape[2], maps.shape[3])).flatten(1)
     seen = F.normalize(maps.float().flatten(2), dim=2).mean(1)
     return (truth.any(1) * (1 - F.cosine_similarity(seen, truth))).mean()
 
