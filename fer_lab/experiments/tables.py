@@ -21,13 +21,14 @@ from fer_lab.runs.store import SHARES
 
 # Written by `fer-lab bench models --csv FILE`, in the folder of the store; the paths that each compares.
 SPEEDS = {"speed.csv": ("plain", "default"), "compiled.csv": ("default", "compiled")}
-# What README shows: of each paper its method against what it grew from, and what its parts are for; and on FER+
-# the last recipe of each method.
+# What README shows: of each paper its method against what it grew from, and what its parts are for; taught maps;
+# and on FER+ the last recipe of each method.
 ASKED = (
     *("affinity-compactness", "partition-overlap", "dan-accuracy"),
     *("semi-compactness", "semi-rare-recall", "both-attentions"),
     *("landmarks-accuracy", "poster-accuracy"),
     *("qcs-map", "qcs-accuracy"),
+    "taught-dan-accuracy",
 )
 RECIPES = (
     *("from ResNet-18's trunk", "semi, from ResNet-18's trunk", "from scratch, both streams learned"),
