@@ -21,8 +21,8 @@ from fer_lab.runs.store import SHARES
 
 # Written by `fer-lab bench models --csv FILE`, in the folder of the store; the paths that each compares.
 SPEEDS = {"speed.csv": ("plain", "default"), "compiled.csv": ("default", "compiled")}
-# What README shows: of each paper its method against what it grew from, and what its parts are for; a taught map;
-# and on FER+ the last recipe of each method.
+# What README shows: of each paper its method against what it grew from, and what its parts are for; a taught
+# map; and on FER+ the last recipe of each method.
 ASKED = (
     *("affinity-compactness", "partition-overlap", "dan-accuracy"),
     *("semi-compactness", "semi-rare-recall", "both-attentions"),
