@@ -971,7 +971,13 @@ def results(
         from fer_lab.experiments.tables import board as table_of
 
         runs = recorded.runs()
-        for (dataset, split), _ in runs[runs["dataset"] != "synthetic"].groupby(["dataset", "split"]):
+        photographs = runs[runs["dataset"] != "synthetic"]
+        if photographs.empty or csv or json:
+            raise ValueError(
+                "--board prints tables of what was measured on photographs, and writes no file"
+                + f"; {folder} has nothing on photographs" * photographs.empty
+            )
+        for (dataset, split), _ in photographs.groupby(["dataset", "split"]):
             _say("", f"{dataset}, {split}", "", *table_of(recorded, dataset, split).split("\n"))
         return
     by, parts = ("method", "size", "variant", "dataset", "split"), []

@@ -509,6 +509,17 @@ def test_own_results_are_apart_from_the_books(tmp_path, monkeypatch):
     assert {path: path.stat().st_mtime_ns for path in results_folder().rglob("*")} == before
 
 
+def test_the_board_is_of_photographs_and_writes_no_file(monkeypatch, tmp_path):
+    shown = run("results", "--board", "--store", "book")
+    assert shown.exit_code == 0
+    assert "ferplus, valid" in shown.output
+    assert "synthetic, " not in shown.output.partition("|")[0]
+    assert "the best seed adds" in shown.output
+    refused = run("results", "--board", "--store", "book", "--csv", tmp_path / "a.csv")
+    assert "writes no file" in str(refused.exception)
+    assert not (tmp_path / "a.csv").exists()
+
+
 def test_intervals_of_shares_end_at_one(monkeypatch, tmp_path):
     table = run("results", "--store", "book", "--csv", tmp_path / "a.csv")
     assert table.exit_code == 0

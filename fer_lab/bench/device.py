@@ -47,8 +47,8 @@ def _differences(name: str, size: str, device: str, batch: int) -> list[float]:
     images = faces.images.flatten(0, -4)[:batch]
     precise, loss, gradient = _numbers(here, faces, images)
     with tensor_float_32(device, False):
-        moved = type(faces)(faces.images.to(device), faces.labels.to(device), faces.indices)
-        logits, other_loss, other_gradient = _numbers(there, moved, images.to(device))
+        same = FaceBatch(faces.images.to(device), faces.labels.to(device), faces.indices)
+        logits, other_loss, other_gradient = _numbers(there, same, images.to(device))
     fast = fuse(there.to(memory_format=torch.channels_last))
     bf16 = resolve_precision("auto", device) == "bf16"
     with (
