@@ -189,6 +189,8 @@ FacesOrOrder = Annotated[str, Option("--faces-order", "--order", help=FACES_ORDE
 TestShare = Annotated[
     float, Option(min=0, max=1, help="For folder without splits: the share to test on, such as 0.2.")
 ]
+TRAIN_SHARE = "Of a data set: the share of every class's training faces to keep, such as 0.1. Default: all."
+TrainShare = Annotated[float, Option(min=0, max=1, help=TRAIN_SHARE, show_default=False)]
 LabelOrder = Annotated[str, Option(help="Data set whose label order an authors' checkpoint uses.")]
 Seed = Annotated[int, Option(min=0, max=LARGEST_SEED, help="Seed of every random draw.")]
 COUNT_HELP = "Faces to render, default 4000; or to keep of a data set, default all."
@@ -250,6 +252,20 @@ def _typed_knobs(words: Sequence[str] | None) -> dict[str, Any]:
     from fer_lab.data.synthetic import KNOBS
 
     return _typed(words, "--knob", {name: knob.default for name, knob in KNOBS.items()})
+
+
+def _other_faces(words: Sequence[str] | None, classes: int | None) -> dict[str, Any]:
+    """["london=DIR"] → {"london": the description of its faces}; a name of no data set is a folder's."""
+    from fer_lab.data import FaceRequest
+    from fer_lab.data.layouts import LAYOUTS
+
+    found = {}
+    for name, _, folder in (word.partition("=") for word in words or ()):
+        if not (name.isidentifier() and Path(folder).is_dir()) or name in found:
+            raise ValueError(f"--also takes NAME=FOLDER, each name once, the folder there; got {name}={folder}")
+        kind = name if name in LAYOUTS else "folder"
+        found[name] = FaceRequest(dataset=kind, root=Path(folder), classes=classes)
+    return found
 
 
 @app.command()
@@ -439,6 +455,9 @@ def train(
     split: ReportedSplit = "",
     resolutions: Annotated[str, Option(help="Also report on shrunk faces, such as 75,50,35 %.")] = "",
     head_sizes: Annotated[str, Option(help="Also report on balanced faces with heads of 75,125 %.")] = "",
+    also: Annotated[
+        Words, Option(help="NAME=FOLDER: also report on a data set, or on a folder of classes, of that name.")
+    ] = None,
     balanced: Annotated[
         int, Option(min=0, max=MOST_FACES, help="Report on this many rendered faces, with balanced classes.")
     ] = 0,
@@ -456,6 +475,7 @@ def train(
     skip_bad: SkipBad = False,
     faces_order: FacesOrder = "",
     test_share: TestShare = 0.0,
+    train_share: TrainShare = 0.0,
     count: FaceCount = None,
     faces_seed: FaceSeed = 0,
     faces_size: FaceSize = None,
@@ -474,7 +494,8 @@ def train(
     fields |= {f"augmentation.{name}": value for name, value in fields.pop("augmentation").items()}
     faces = FaceRequest(
         dataset=dataset, root=data_root, classes=classes, size=faces_size, rule=rule, skip_bad=skip_bad,
-        order=faces_order, test_share=test_share, count=count, seed=faces_seed, knobs=_typed_knobs(knob),
+        order=faces_order, test_share=test_share, train_share=train_share, count=count, seed=faces_seed,
+        knobs=_typed_knobs(knob),
     )  # fmt: skip
     request = Training(
         model=model, faces=faces, size=size, recipe=recipe, seed=seed, weights=weights, order=order,
@@ -482,6 +503,7 @@ def train(
         trunk=trunk, variant=record, split=split, balanced=balanced,
         resolutions=tuple(_numbers(resolutions, "--resolutions", "75,50,35", 1, 100)),
         head_sizes=tuple(_numbers(head_sizes, "--head-sizes", "75,125", 1, 1000)),
+        also=_other_faces(also, classes),
     )  # fmt: skip
     if worker and out:
         training.train_worker(request, out, worker, fresh=fresh, device=device)
@@ -658,8 +680,9 @@ def evaluate(
     if data and (data == "synthetic") != (dataset == "synthetic"):
         kinds = ("drawings", "photographs") if data == "synthetic" else ("photographs", "drawings")
         warnings.warn("{} learned from {} and is measured on {}".format(answered, *kinds), stacklevel=1)
-    # A data set without contempt is not asked for it: `predict` leaves contempt out of the model's answers.
-    classes = model.num_classes if dataset == "synthetic" or model.num_classes == 7 else None
+    # A data set without contempt is not asked for it: `predict` leaves contempt out of the model's answers. A
+    # reader's own folder may have some of the model's classes alone.
+    classes = model.num_classes if dataset in ("synthetic", "folder") or model.num_classes == 7 else None
     request = FaceRequest(
         dataset=dataset, root=data_root, classes=classes, size=faces_size, rule=rule, skip_bad=skip_bad,
         order=order, test_share=test_share, count=count, seed=faces_seed, knobs=_typed_knobs(knob),

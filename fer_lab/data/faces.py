@@ -125,6 +125,22 @@ class FaceSet:
             raise ValueError(f"{self.name} has no {name!r} faces; it has {', '.join(np.unique(self.splits))}")
         return self.subset(chosen)
 
+    def thin_train(self, share: float, seed: int = 0) -> "FaceSet":
+        """Keep a share of the training faces of every class, at least one, and all faces of other splits.
+
+        A smaller share is part of a larger one of the same seed. ValueError for a share outside (0, 1].
+        """
+        if not 0 < share <= 1:
+            raise ValueError(f"train_share must be above 0 and at most 1, got {share}")
+        generator = torch.Generator().manual_seed(seed)
+        training = torch.from_numpy(self.splits == "train")
+        kept = ~training
+        for label in range(self.num_classes):
+            members = (training & (self.labels == label)).nonzero().squeeze(1)
+            order = members[torch.randperm(len(members), generator=generator)]
+            kept[order[: max(1, round(share * len(members)))]] = True
+        return self.subset(kept)
+
     def holdout(self, fraction: float = 0.1, seed: int = 0) -> tuple["FaceSet", "FaceSet"]:
         """Cut training faces in two: (the larger part, the part held out for choices).
 

@@ -31,6 +31,7 @@ class FaceRequest:
     skip_bad: bool = False
     order: str = ""
     test_share: float = 0.0
+    train_share: float = 0.0
     count: int | None = None
     seed: int = 0
     knobs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -47,8 +48,10 @@ class FaceRequest:
     def load(self) -> FaceSet:
         """Render or read the faces; ValueError as of `load_faces`."""
         if self.rendered:
-            if self.order or self.test_share:
-                raise ValueError("rendered faces have their own order and splits: no order, no test_share")
+            if self.order or self.test_share or self.train_share:
+                raise ValueError(
+                    "rendered faces have their own order and splits: no order, no test_share, no train_share"
+                )
             return SyntheticFaces(**self._rendering())
         if self.knobs:
             raise ValueError(f"only rendered faces have knobs; {self.dataset} does not know {list(self.knobs)}")
@@ -56,9 +59,10 @@ class FaceRequest:
             raise ValueError(f"{self.dataset} needs its folder: --data-root, or FER_DATA in the environment")
         shared = ("skip_bad", "size", "order", "test_share", "count", "seed")
         settings: dict[str, Any] = {name: getattr(self, name) for name in shared}
-        return load_dataset(
+        faces = load_dataset(
             self.dataset, self.root or "", num_classes=self.classes, label_rule=self.rule, **settings
         )
+        return faces.thin_train(self.train_share, self.seed) if self.train_share else faces
 
     def fingerprint(self) -> str:
         """Fingerprint of rendered faces, known before a face is drawn; "" for a data set on disk."""
@@ -78,7 +82,7 @@ class FaceRequest:
     def to_data(self) -> dict[str, Any]:
         """Plain data for JSON: what chooses the faces. Fields that are empty or do not apply are left out."""
         inapplicable = {"root", *(("rule", "skip_bad") if self.rendered else ("knobs",))}
-        if self.count is None:
+        if self.count is None and not self.train_share:
             inapplicable.add("seed")
         return {name: value for name, value in vars(self).items() if value and name not in inapplicable}
 
@@ -100,6 +104,7 @@ def load_faces(
     skip_bad: bool = False,
     order: str = "",
     test_share: float = 0.0,
+    train_share: float = 0.0,
     **knobs: Any,
 ) -> FaceSet:
     """Faces with labels, images uint8 [N,3,S,S]: rendered with known truth, or read from a data set on disk.
@@ -114,13 +119,14 @@ def load_faces(
         root: folder of the data set; not needed for rendered faces.
         count: how many faces to render, 4,000 if None; or to keep of a data set, all if None. Of a data set
             every class keeps its share of every split, and a warning says so.
-        seed: of the renderer, or of the choice of `count` faces of a data set.
+        seed: of the renderer, or of the choice of `count` or `train_share` faces of a data set.
         size: side in pixels; None takes the data set's own, and 112 for rendered faces.
         classes: 7 or 8; None takes what the data set has, and 7 for rendered faces.
         rule: FER+'s label rule: "largest", "majority" or "votes".
         skip_bad: leave unreadable images out.
         order: for "folder" with class folders named by numbers: the data set whose numbers they are ("rafdb").
         test_share: for "folder" without splits: the share of each class that becomes the test split (0.2).
+        train_share: of a data set: the share of each class's training faces that is kept; 0 keeps all.
         knobs: of the renderer, such as `imbalance=0`; `fer_lab.data.synthetic.KNOBS` lists them.
 
     Raises:
@@ -128,5 +134,6 @@ def load_faces(
     """
     return FaceRequest(
         dataset=dataset, root=Path(root) if root else None, classes=classes, size=size, rule=rule,
-        skip_bad=skip_bad, order=order, test_share=test_share, count=count, seed=seed, knobs=knobs,
+        skip_bad=skip_bad, order=order, test_share=test_share, train_share=train_share, count=count, seed=seed,
+        knobs=knobs,
     ).load()  # fmt: skip

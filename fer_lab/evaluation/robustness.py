@@ -62,6 +62,13 @@ def accuracy_under(model: Method, faces: FaceSet, condition: str) -> pd.DataFram
     return metrics[metrics["metric"] == "accuracy"].assign(metric=f"accuracy_at_{condition}")
 
 
+def scores_on(model: Method, faces: FaceSet, name: str) -> pd.DataFrame:
+    """The accuracy and the mean class recall on another data set, "accuracy_on_NAME" and the like."""
+    metrics = evaluate(predict(model, faces))
+    chosen = metrics[metrics["metric"].isin(["accuracy", "mean_class_recall"])]
+    return chosen.assign(metric=chosen["metric"] + f"_on_{name}")
+
+
 def accuracy_by_knob(
     models: Mapping[str, Method],
     settings: Mapping[str, Sequence],

@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from fer_lab.experiments import dan, explain, poster, qcs, triplet_center
+from fer_lab.experiments import dan, explain, poster, qcs, transfer, triplet_center
 from fer_lab.experiments.request import Training
 from fer_lab.experiments.study import PILOT_SEEDS
 from fer_lab.intervals import crossed_interval, equivalence_p, holm, paired_difference, smallest_effect
@@ -63,6 +63,7 @@ FAMILIES: dict[str, Callable[..., Mapping[str, Training]]] = {
     "POSTER": poster.study,
     "QCS": qcs.study,
     "taught maps": explain.study,
+    "drawings": transfer.study,
 }
 
 

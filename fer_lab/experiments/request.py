@@ -73,6 +73,8 @@ class Training:
         split: reported on; "" is `FaceSet.reported_split`.
         resolutions: also report the accuracy on faces shrunk to these percentages of their side.
         head_sizes: also report it on balanced faces whose heads are these percentages of the usual size.
+        also: name → faces of another data set, such as photographs for a training on rendered faces; also
+            report the accuracy and the mean class recall on their reported split, and choose nothing by it.
         balanced: report on this many rendered faces of other people instead, with balanced classes, so that
             the recall of a class that is rare in training can be measured; the split is called "balanced".
     """
@@ -92,6 +94,7 @@ class Training:
     resolutions: Sequence[int] = ()
     head_sizes: Sequence[int] = ()
     balanced: int = 0
+    also: Mapping[str, FaceRequest] = dataclasses.field(default_factory=dict)
 
     @property
     def recipe_name(self) -> str:
@@ -162,14 +165,16 @@ class Training:
     def to_data(self) -> dict[str, Any]:
         """Plain data for JSON, equal for equal trainings, without empty fields and the reader's folders."""
         starts = {name: _origin(getattr(self, name)) for name in STARTS}
-        data = vars(self) | {"faces": self.faces.to_data(), "recipe": self.recipe_name, **starts}
+        also = {name: one.to_data() for name, one in self.also.items()}
+        data = vars(self) | {"faces": self.faces.to_data(), "recipe": self.recipe_name, "also": also, **starts}
         return {name: _plain(value) for name, value in data.items() if value}
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> "Training":
         """The inverse of `to_data`, without the reader's folders."""
         starts = {name: cls.from_data(data[name]) for name in STARTS if isinstance(data.get(name), Mapping)}
-        return cls(**{**data, **starts, "faces": FaceRequest.from_data(data["faces"])})
+        also = {name: FaceRequest.from_data(one) for name, one in data.get("also", {}).items()}
+        return cls(**{**data, **starts, "also": also, "faces": FaceRequest.from_data(data["faces"])})
 
     def to_json(self) -> str:
         """The one JSON text of a training; the results store finds it by this text."""
@@ -199,6 +204,8 @@ class Training:
         else:
             options |= {"data-root": root, "rule": faces.rule, "skip-bad": faces.skip_bad}
             options |= {"faces-order": faces.order, "test-share": faces.test_share}
+            if faces.train_share:
+                options |= {"train-share": faces.train_share, "faces-seed": faces.seed}
         options |= {"classes": faces.classes, "faces-size": faces.size}
         options |= {"size": self.size, "recipe": self.recipe_name, "seed": str(self.seed)}
         options |= {"set": data.get("changes"), "option": data.get("options")}
@@ -209,12 +216,13 @@ class Training:
         resolutions, head_sizes = (",".join(map(str, sizes)) for sizes in (self.resolutions, self.head_sizes))
         options |= {"order": self.order, "split": self.split, "resolutions": resolutions}
         options |= {"head-sizes": head_sizes, "balanced": self.balanced, "record": self.variant}
+        options["also"] = {name: f"{root}/{name}" if portable else one.root for name, one in self.also.items()}
         return [self.model, *(word for name, value in options.items() for word in _option(f"--{name}", value))]
 
     def command(self) -> str:
         """The training as others can run it, with $FER_DATA for the reader's data folder."""
         line = ["fer-lab", "train", *self.words()]
-        return " ".join(word if word == "$FER_DATA" else shlex.quote(word) for word in line)
+        return " ".join(word if "$FER_DATA" in word else shlex.quote(word) for word in line)
 
     def recorded(self, store: ResultsStore | str | Path) -> bool:
         """Whether a results store has a row of this training and, for rendered faces, of these very faces."""

@@ -16,7 +16,7 @@ from fer_lab._progress import progress
 from fer_lab.data import FaceSet
 from fer_lab.evaluation.embeddings import embedding_metrics
 from fer_lab.evaluation.metrics import evaluate, overall, predict
-from fer_lab.evaluation.robustness import accuracy_by_resolution, accuracy_under
+from fer_lab.evaluation.robustness import accuracy_by_resolution, accuracy_under, scores_on
 from fer_lab.experiments import landmarks
 from fer_lab.experiments.request import Start, Training
 from fer_lab.models.authors import start_from_trunk, start_from_weights
@@ -111,6 +111,9 @@ def train(
     for percent in request.head_sizes:
         heads = request.balanced_faces(percent).load()
         tables.append(accuracy_under(trained, heads, f"head_size_{percent}"))
+    for name, other in request.also.items():
+        others = other.load()
+        tables.append(scores_on(trained, others.split(others.reported_split()), name))
     metrics = pd.concat(tables, ignore_index=True)
     minutes = float(run.history["seconds"].sum()) / 60
     origin = {"dataset": faces.name, "fingerprint": faces.fingerprint, "split": split}

@@ -25,7 +25,7 @@ from fer_lab.runs.predictions import Answers, Predictions, load_together, save_t
 
 PACKAGE = Path(__file__).resolve().parents[1]
 # Metrics that are shares of faces; their differences are told in points.
-SHARES = re.compile(r"accuracy.*|mean_class_recall|recall|macro_f1|ece|(map|attention)_mass.*")
+SHARES = re.compile(r"accuracy.*|mean_class_recall.*|recall|macro_f1|ece|(map|attention)_mass.*")
 
 
 class Request(Protocol):

@@ -181,3 +181,21 @@ def test_a_batch_counts_its_items():
     images = torch.zeros(5, 4, 3, 2, 2)
     labels = torch.zeros(5, 4, dtype=torch.long)
     assert len(FaceBatch(images=images, labels=labels, indices=labels)) == 5
+
+
+def test_a_share_of_the_training_faces_of_every_class():
+    labels = torch.arange(120) % 3
+    labels[3:60:3] = 1  # class 0 has few faces
+    faces = make_faces(120, labels=labels)
+    small, large = faces.thin_train(0.05, seed=1), faces.thin_train(0.5, seed=1)
+    training = faces.split("train").class_counts()
+    assert large.split("train").class_counts().tolist() == (0.5 * training).round().long().tolist()
+    assert small.split("train").class_counts().tolist() == [max(1, round(0.05 * n)) for n in training.tolist()]
+    assert set(small.rows.tolist()) < set(large.rows.tolist())
+    for part in (small, large):
+        assert part.split("test").rows.tolist() == faces.split("test").rows.tolist()
+    assert faces.thin_train(0.5, seed=2).rows.tolist() != large.rows.tolist()
+    assert len(faces.thin_train(1)) == len(faces)
+    for share in (0, 1.01, -0.5):
+        with pytest.raises(ValueError, match="train_share must be above 0"):
+            faces.thin_train(share)

@@ -54,6 +54,22 @@ def test_a_numbered_folder_keeps_its_order_and_test_share():
         load_faces(order="rafdb")
 
 
+def test_a_share_of_the_training_faces_is_part_of_what_chooses_them(tmp_path):
+    from fer_lab.data.synthetic import write_folder
+
+    write_folder(load_faces(count=80, size=32, imbalance=0), tmp_path / "faces")
+    whole = FaceRequest(dataset="folder", root=tmp_path / "faces", seed=4)
+    part = dataclasses.replace(whole, train_share=0.5)
+    assert part.to_data() == {"dataset": "folder", "rule": "majority", "train_share": 0.5, "seed": 4}
+    assert FaceRequest.from_data(part.to_data(), root=part.root) == part
+    few, every = part.load(), whole.load()
+    assert len(few.split("test")) == len(every.split("test"))
+    assert len(few.split("train")) == pytest.approx(len(every.split("train")) / 2, abs=4)
+    assert few.fingerprint != every.fingerprint != dataclasses.replace(part, seed=5).load().fingerprint
+    with pytest.raises(ValueError, match="rendered faces have their own order and splits"):
+        load_faces(train_share=0.5)
+
+
 def test_what_does_not_go_together_is_refused():
     with pytest.raises(ValueError, match="ferplus needs its folder: --data-root, or FER_DATA"):
         load_faces("ferplus")

@@ -2,11 +2,13 @@
 
 import contextlib
 import dataclasses
+import re
 import shlex
 import subprocess
 import sys
 import time
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -16,6 +18,7 @@ from typer.testing import CliRunner
 from fer_lab import cli
 from fer_lab._files import RunBusyError
 from fer_lab.data import FaceRequest
+from fer_lab.data.synthetic import write_folder
 from fer_lab.experiments import Training, train, train_missing
 from fer_lab.experiments.training import train_worker
 from fer_lab.explorer import photo_overlay
@@ -145,6 +148,34 @@ def test_evaluate_gives_the_numbers_of_the_training(trained):
     assert done.exit_code == 0
     first = output[output.index("\nbaseline on") :].strip().splitlines()
     assert done.output.splitlines()[1:] == first[1 : len(done.output.splitlines())]
+
+
+def test_a_training_also_reports_on_a_folder_of_some_classes(trained, tmp_path):
+    """What is reported is what `evaluate` says of the run, and the command repeats it."""
+    others = FaceRequest(count=90, size=56, seed=5, knobs={"imbalance": 0}).load()
+    kept = [i for i, label in enumerate(others.labels.tolist()) if label < 2]
+    test = dataclasses.replace(others.subset(kept), splits=np.array(["test"] * len(kept)))
+    write_folder(test, tmp_path / "portraits")
+    for label, name in enumerate(test.classes):
+        assert (tmp_path / "portraits" / "test" / name).exists() == (label < 2)
+    words = ["train", "baseline", "--faces", COUNT, *CHANGES, "--record", "more", "--classes", "7"]
+    words += ["--also", f"portraits={tmp_path / 'portraits'}", "--store", tmp_path / "store"]
+    done = run(*words, "--out", tmp_path / "run")
+    assert done.exit_code == 0, done.output
+    row = ResultsStore(tmp_path / "store").runs().iloc[0]
+    asked = Training.from_json(row["request"])
+    assert asked.to_json() == row["request"]
+    assert asked.also == {"portraits": FaceRequest(dataset="folder", classes=7)}
+    assert row["command"].endswith("--also portraits=$FER_DATA/portraits")
+    told = run("evaluate", tmp_path / "run", "--dataset", "folder", "--data-root", tmp_path / "portraits")
+    assert told.exit_code == 0, told.output
+    recorded = ResultsStore(tmp_path / "store").metrics().set_index("metric")["value"]
+    for metric in ("accuracy", "mean_class_recall"):
+        line = rf"^{metric.replace('_', ' ')} +{recorded[metric + '_on_portraits']:.3f}"
+        assert re.search(line, told.output, re.MULTILINE)
+    for also in ("portraits", "a-b=.", f"portraits={tmp_path / 'none'}"):
+        with pytest.raises(ValueError, match="--also takes NAME=FOLDER, each name once"):
+            run(*words, "--also", also)
 
 
 def test_results_prints_a_table_and_latex(trained):

@@ -57,6 +57,7 @@ OTHER = {
     "resolutions": (50,),
     "head_sizes": (75,),
     "balanced": 14,
+    "also": {"ferplus": FaceRequest(dataset="ferplus")},
 }
 OTHER_FACES = {
     "dataset": "folder",
@@ -66,6 +67,7 @@ OTHER_FACES = {
     "skip_bad": True,
     "order": "rafdb",
     "test_share": 0.25,
+    "train_share": 0.1,
     "count": 81,
     "seed": 1,
     "knobs": {"imbalance": 0},
@@ -80,7 +82,7 @@ def every_request() -> dict[str, Training]:
     for name, value in OTHER_FACES.items():
         # The label rule and the bad pictures are those of a data set on disk; folder needs no root to be named.
         real = FaceRequest(dataset="ferplus")
-        faces = real if name in ("rule", "skip_bad", "order", "test_share") else FaceRequest()
+        faces = real if name in ("rule", "skip_bad", "order", "test_share", "train_share") else FaceRequest()
         requests[f"faces.{name}"] = dataclasses.replace(
             plain, faces=dataclasses.replace(faces, **{name: value})
         )
