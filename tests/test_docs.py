@@ -8,14 +8,16 @@ import types
 from pathlib import Path
 from urllib.parse import unquote
 
+import numpy as np
 import pytest
 import torch
 import typer.main
 from PIL import Image
 from skimage.data import astronaut
+from sklearn.model_selection import cross_validate
 from typer.testing import CliRunner
 
-from fer_lab import Recipe, open_model
+from fer_lab import Recipe, load_faces, open_model
 from fer_lab.cli import app
 
 ROOT = Path(__file__).parents[1]
@@ -86,7 +88,7 @@ class Writer(dict):
 
 def test_python_lines_for_other_tools_run(tmp_path, monkeypatch, capsys):
     text = (ROOT / "docs" / "doors.md").read_text(encoding="utf-8")
-    watch, again, probe, hub = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    watch, again, probe, estimator, names, hub = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", types.SimpleNamespace(SummaryWriter=Writer))
     kept = {"short": Recipe(epochs=2, batch_size=32)}
@@ -109,6 +111,18 @@ def test_python_lines_for_other_tools_run(tmp_path, monkeypatch, capsys):
     run(probe)
     said = capsys.readouterr().out.splitlines()[-1]
     assert float(said.partition(",")[0]) > 1 / 7
+
+    run(estimator)
+    faces = load_faces(count=300, size=56, imbalance=0, seed=2)
+    named = np.array(faces.classes)[faces.labels]
+    known = named != "fear"  # classes are those of y, in scikit-learn's order
+    pictures = faces.images.numpy()[known]
+    found = cross_validate(kept["FaceClassifier"](), pictures, named[known], cv=2, return_train_score=True)
+    assert len(found["test_score"]) == 2
+    assert min(found["train_score"]) > 1 / 3
+
+    run(names)
+    assert "Freude" in kept["FaceExplorer"]({"DAN": kept["model"]}).view().words
 
     shelf = {}
     pretended = types.SimpleNamespace(
