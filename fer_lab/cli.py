@@ -260,9 +260,10 @@ def _other_faces(words: Sequence[str] | None, classes: int | None) -> dict[str, 
     from fer_lab.data.layouts import LAYOUTS
 
     found = {}
-    for name, _, folder in (word.partition("=") for word in words or ()):
-        if not (name.isidentifier() and Path(folder).is_dir()) or name in found:
-            raise ValueError(f"--also takes NAME=FOLDER, each name once, the folder there; got {name}={folder}")
+    for word in words or ():
+        name, _, folder = word.partition("=")
+        if not (name.isidentifier() and folder and Path(folder).is_dir()) or name in found:
+            raise ValueError(f"--also takes NAME=FOLDER, each name once, the folder there; got {word!r}")
         kind = name if name in LAYOUTS else "folder"
         found[name] = FaceRequest(dataset=kind, root=Path(folder), classes=classes)
     return found
@@ -919,6 +920,21 @@ def bench_data(dataset: Dataset = "synthetic", data_root: DataRoot = None, csv: 
 
     real: dict[str, Any] = {} if dataset == "synthetic" else {"dataset": dataset, "root": data_root}
     _print_table(data.bench_data(**real), csv)
+
+
+@bench_app.command("growth")
+def bench_growth(
+    csv: Csv = None,
+    figure: Annotated[MaybePath, Option(callback=_figure_to_write, help="Also draw it into this PNG.")] = None,
+) -> None:
+    """How the time grows with the number of faces, of classes and of pixels, on one thread."""
+    from fer_lab import figures
+    from fer_lab.bench import growth
+
+    table = growth.bench_growth()
+    _print_table(table, csv)
+    if figure:
+        _say(f"drawn in {figures.save(figures.growth(table), figure)}")
 
 
 @bench_app.command("device")

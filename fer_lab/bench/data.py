@@ -52,19 +52,19 @@ def bench_data(
     with tempfile.TemporaryDirectory() as folder:
         mapped = _memory_mapped(faces, Path(folder) / "faces.npy")
         for read in (mapped, real) if real is not None else (mapped,):
-            rate = _read_rate(read, size, batch_size, seconds)
+            rate = read_rate(read, size, batch_size, seconds)
             rows.append((f"{read.name}, read and augmented", size, len(read), rate, math.nan))
         del mapped, read
         for count in counts:
             before = resident_memory().own
-            grey = _grey_faces(count, Path(folder) / "grey.npy")
-            rate = _read_rate(grey, 56, batch_size, seconds)
+            grey = grey_faces(count, Path(folder) / "grey.npy")
+            rate = read_rate(grey, 56, batch_size, seconds)
             rows.append(("grey, read and augmented", 56, count, rate, resident_memory().own - before))
             del grey
     return pd.DataFrame(rows, columns=["what", "px", "faces", "faces_per_s", "own_mb"])
 
 
-def _grey_faces(n: int, path: Path) -> FaceSet:
+def grey_faces(n: int, path: Path) -> FaceSet:
     """Faces of 56 px in a sparse file: all zeros, and not a pixel on the disk."""
     np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(n, 3, 56, 56)).flush()
     labels, subjects, splits = torch.arange(n) % 2, torch.full((n,), -1), np.full(n, "train")
@@ -82,7 +82,7 @@ def _mapped(path: Path) -> torch.Tensor:
     return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
 
 
-def _read_rate(faces: FaceSet, size: int, batch_size: int, seconds: float) -> float:
+def read_rate(faces: FaceSet, size: int, batch_size: int, seconds: float) -> float:
     """Faces a second out of a shuffling loader with the augmentation of training from scratch."""
     loader = Loader(faces, batch_size=batch_size, size=size, augmentation=SCRATCH_AUGMENTATION)
     for _ in zip(range(2), loader, strict=False):

@@ -45,6 +45,6 @@ from fer_lab.figures.faces import landmarks_on_face, two_colourings
 from fer_lab.figures.pictures import attention_overlay, face_grid, face_rows, faces_by_class, maps_in_rows
 from fer_lab.figures.poster import landmark_predictions, token_layouts
 from fer_lab.figures.qcs import matching_lines, votes_on_a_face
-from fer_lab.figures.scale_out import gradient_distances, ring_rounds
+from fer_lab.figures.scale_out import gradient_distances, growth, ring_rounds
 from fer_lab.figures.style import png, save, show
 from fer_lab.figures.triplet_center import negatives_in_plane, negatives_strip

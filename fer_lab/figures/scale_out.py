@@ -1,11 +1,23 @@
-"""What notebook 09 draws: distances between gradients over several powers of ten, and the rounds of a ring."""
+"""What notebook 09 draws, distances between gradients and the rounds of a ring, and how a cost grows."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
-from fer_lab.figures.style import SERIES, SOFT, chart, heading, heat_table, new_figure, plain_rows, styled
+from fer_lab.figures.style import (
+    DASHED,
+    SERIES,
+    SOFT,
+    chart,
+    heading,
+    heat_table,
+    method_title,
+    new_figure,
+    plain_rows,
+    styled,
+)
 
 LEAST = 1e-8
 
@@ -39,3 +51,23 @@ def ring_rounds(rounds: Sequence[np.ndarray]) -> Figure:
         ax.tick_params(labelleft=i == 0)
         ax.set_title(f"round {i}" if i else "start", fontsize=9)
     return heading(fig, f"A ring of {len(names)}: how many devices' parts a piece holds", "piece", "device")
+
+
+@styled
+def growth(table: pd.DataFrame) -> Figure:
+    """A panel for each thing that grows, by `bench_growth`: measured dots and the line, on logarithmic axes."""
+    fig = new_figure(9.0, 3.0)
+    panels = table.groupby("grows", sort=False)
+    for ax, (grows, part) in zip(fig.subplots(1, len(panels)), panels, strict=True):
+        for color, (name, curve) in zip(SERIES, part.groupby("name", sort=False), strict=False):
+            ax.plot(curve["size"], curve["line"], **DASHED | {"color": color})
+            ax.plot(curve["size"], curve["ms"], "o", color=color, label=method_title(name))
+        low = 10 ** np.floor(np.log10(part["ms"].min()))
+        ax.set(xscale="log", yscale="log", xlabel=grows, ylim=(low, 20 * part["ms"].max()))
+        ax.set_xticks(curve["size"], [f"{size:,}" for size in curve["size"]], minor=False)
+        ax.minorticks_off()
+        ax.grid()
+        ax.legend(loc="best")
+    return heading(
+        fig, "How the time grows: measured, and a + b·size (of pixels: of the side's square)", ylabel="ms"
+    )

@@ -53,7 +53,7 @@ def test_data_rates(monkeypatch):
 def test_the_faces_that_are_read_have_the_size_asked_for(monkeypatch):
     monkeypatch.setattr("fer_lab.bench.data.SyntheticFaces", rendered)
     monkeypatch.setattr(
-        "fer_lab.bench.data._read_rate", lambda faces, size, batch_size, seconds: float(faces.image_size)
+        "fer_lab.bench.data.read_rate", lambda faces, size, batch_size, seconds: float(faces.image_size)
     )
     assert data.bench_data(48, 10, counts=())["faces_per_s"].iloc[-1] == 48
     assert data.bench_data(48, 10, counts=(3,))["faces_per_s"].tolist()[-2:] == [48, 56]
@@ -64,7 +64,7 @@ def test_a_large_set_stays_on_the_disk(tmp_path):
     if math.isnan(before):
         pytest.skip("this system does not tell")
     # 565 MB of pixels, of which not one takes room.
-    grey = data._grey_faces(60_000, tmp_path / "grey.npy")
+    grey = data.grey_faces(60_000, tmp_path / "grey.npy")
     assert grey.storage.nbytes == 60_000 * 3 * 56 * 56
     assert len(next(iter(data.Loader(grey, batch_size=64, size=56)))) == 64
     assert data.resident_memory().own - before < 100
@@ -82,7 +82,7 @@ def test_reading_counts_every_face_of_every_epoch(monkeypatch):
     monkeypatch.setattr(data.time, "perf_counter", lambda: next(clock))
     epochs = []
     monkeypatch.setattr(data.Loader, "set_epoch", lambda self, epoch: epochs.append(epoch))
-    assert data._read_rate(rendered(20, size=56), 56, batch_size=10, seconds=4) == 50 / 5
+    assert data.read_rate(rendered(20, size=56), 56, batch_size=10, seconds=4) == 50 / 5
     assert epochs == [0, 1, 2]
 
 

@@ -50,12 +50,13 @@ VALID = {
     "bench device": ["--device", "cpu", "--models", "dan"],
     "bench losses": [],
     "bench data": [],
+    "bench growth": [],
     "export onnx": ["synthetic/dan", "NEW.onnx"],
     "export page": ["NEW.html"],
 }
 # Options that only mean something for faces on disk, and what goes with them.
 REAL = ["--dataset", "folder", "--data-root", "SET"]
-ON_DISK = {"--data-root", "--rule", "--faces-order", "--test-share", "--skip-bad", "--classes"}
+ON_DISK = {"--data-root", "--rule", "--faces-order", "--test-share", "--train-share", "--skip-bad", "--classes"}
 # What each path is: read as a file, as a folder or as either; written as a file or as a folder.
 ROLES = {
     **dict.fromkeys(("data_root", "root", "source"), "read folder"),
@@ -115,6 +116,7 @@ PAIRS = {
         "num_heads=1.5",
         "num_heads=",
     ],
+    "--also": ["london=", "london=MISSING", "london=GARBAGE", "london=PIPE", "a-b=SET"],
     "--parameter": ["seed=many", "seed=1.5", "seed="],
 }
 
@@ -193,6 +195,7 @@ WORK = (
     "fer_lab.bench.losses.in_own_process",
     "fer_lab.bench.onnx._measure",
     "fer_lab.bench.device._differences",
+    "fer_lab.bench.growth.bench_growth",
     "fer_lab.models.authors.loading._naming_of",
     "fer_lab.models.authors.faceres._layers",
     "fer_lab.models.export.to_onnx",
