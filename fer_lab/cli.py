@@ -7,6 +7,7 @@ traceback instead. A command imports the packages that it needs, since some take
 """
 
 import contextlib
+import dataclasses
 import functools
 import io
 import itertools
@@ -674,6 +675,7 @@ def evaluate(
 ) -> None:
     """Measure a trained model on one split, with 95 % bootstrap intervals."""
     from fer_lab.data import FaceRequest
+    from fer_lab.data.expressions import CANONICAL
     from fer_lab.evaluation import metrics
 
     _apart(csv, json)
@@ -681,14 +683,16 @@ def evaluate(
     if data and (data == "synthetic") != (dataset == "synthetic"):
         kinds = ("drawings", "photographs") if data == "synthetic" else ("photographs", "drawings")
         warnings.warn("{} learned from {} and is measured on {}".format(answered, *kinds), stacklevel=1)
-    # A data set without contempt is not asked for it: `predict` leaves contempt out of the model's answers. A
-    # reader's own folder may have some of the model's classes alone.
-    classes = model.num_classes if dataset in ("synthetic", "folder") or model.num_classes == 7 else None
+    # A data set without contempt is not asked for it: `predict` leaves contempt out of the model's answers.
+    classes = model.num_classes if dataset == "synthetic" or model.num_classes == 7 else None
     request = FaceRequest(
         dataset=dataset, root=data_root, classes=classes, size=faces_size, rule=rule, skip_bad=skip_bad,
         order=order, test_share=test_share, count=count, seed=faces_seed, knobs=_typed_knobs(knob),
     )  # fmt: skip
     faces = request.sized(model.image_size).load()
+    if dataset == "folder" and tuple(model.classes) == CANONICAL and {*faces.classes} < {*CANONICAL[:-1]}:
+        # The reader's own folder has some classes alone.
+        faces = dataclasses.replace(request, classes=model.num_classes).load()
     split = split or faces.reported_split()
     faces = faces.split(split)
     table = metrics.evaluate(metrics.predict(model, faces))

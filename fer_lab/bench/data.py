@@ -57,14 +57,14 @@ def bench_data(
         del mapped, read
         for count in counts:
             before = resident_memory().own
-            grey = grey_faces(count, Path(folder) / "grey.npy")
+            grey = _grey_faces(count, Path(folder) / "grey.npy")
             rate = read_rate(grey, 56, batch_size, seconds)
             rows.append(("grey, read and augmented", 56, count, rate, resident_memory().own - before))
             del grey
     return pd.DataFrame(rows, columns=["what", "px", "faces", "faces_per_s", "own_mb"])
 
 
-def grey_faces(n: int, path: Path) -> FaceSet:
+def _grey_faces(n: int, path: Path) -> FaceSet:
     """Faces of 56 px in a sparse file: all zeros, and not a pixel on the disk."""
     np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(n, 3, 56, 56)).flush()
     labels, subjects, splits = torch.arange(n) % 2, torch.full((n,), -1), np.full(n, "train")

@@ -9,6 +9,7 @@ that marks it.
 import ast
 import os
 import re
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,17 +20,6 @@ from fer_lab.book.parameters import read_notebook, select_notebooks
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
-SETTINGS = '''"""Settings of this course. `nbgrader` reads them in the folder in which it is called."""
-
-c = get_config()
-c.ClearSolutions.code_stub = {"python": "# Your answer goes into the lines above."}
-# Seconds that a cell may take: the book trains networks in its own cells, an answer is quick.
-c.Execute.timeout_func = lambda cell: 30 if "nbgrader" in cell.metadata else 300
-# A marking cell that a student deleted comes back.
-c.OverwriteCells.add_missing_cells = True
-# How the files that students hand in are called: STUDENT_00_start_here.ipynb.
-c.FileNameCollectorPlugin.named_regexp = r".*[/\\\\](?P<student_id>\\w[\\w.@-]*?)_(?P<file_id>\\d\\d_\\w+)"
-'''
 # The module is loaded again, so that nothing counts that the cells above made of it.
 MARKING = """from importlib import reload
 
@@ -71,7 +61,7 @@ def make_course(
     if present := [one.name for one in (settings, folder / "gradebook.db", folder / "source") if one.exists()]:
         raise FileExistsError(f"{folder} already has a course ({', '.join(present)}); choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    settings.write_text(SETTINGS, encoding="utf-8")
+    shutil.copyfile(Path(__file__).with_name("nbgrader_config.txt"), settings)
     config = PyFileConfigLoader(settings.name, str(folder)).load_config()
     path = os.environ.get("PATH", "")
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), path])  # nbgrader calls alembic

@@ -5,34 +5,17 @@ ICMI 2016, arXiv 1608.01041); the seven-class problem uses its first seven names
 usual reason why a good checkpoint scores no better than chance.
 """
 
+import tomllib
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
-CANONICAL = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
-
-# Index 0 first. RAF-DB's label file counts from 1; SFEW 2.0 has one folder per class.
-ORDERS: dict[str, tuple[str, ...]] = {
-    "canonical": CANONICAL,
-    "ferplus": CANONICAL,
-    "rafdb": ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral"),
-    "affectnet": ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger", "contempt"),
-    "fer2013": ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral"),
-    "sfew": ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise"),
-}
-
-# Other spellings in folder names and label files, in lower case.
-ALIASES: dict[str, str] = {
-    "angry": "anger", "disgusted": "disgust", "afraid": "fear", "fearful": "fear",
-    "happy": "happiness", "joy": "happiness", "sad": "sadness", "surprised": "surprise",
-    "contemptuous": "contempt",
-}  # fmt: skip
-
-# Okabe & Ito's colour-blind-safe palette: one colour per expression in every figure of the book.
-COLORS: dict[str, str] = {
-    "neutral": "#7f7f7f", "happiness": "#e69f00", "surprise": "#56b4e9", "sadness": "#0072b2",
-    "anger": "#d55e00", "disgust": "#009e73", "fear": "#cc79a7", "contempt": "#000000",
-}  # fmt: skip
+_TABLES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+ORDERS: dict[str, tuple[str, ...]] = {name: tuple(order) for name, order in _TABLES["orders"].items()}
+CANONICAL = ORDERS["canonical"]
+ALIASES: dict[str, str] = _TABLES["aliases"]
+COLORS: dict[str, str] = _TABLES["colors"]
 
 
 def class_names(num_classes: int) -> tuple[str, ...]:

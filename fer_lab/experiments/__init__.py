@@ -5,7 +5,7 @@ A module with a notebook's stem has that notebook's trainings as functions; each
 what the book claims.
 """
 
-from fer_lab.experiments import compare, dan, explain, ferplus, landmarks, poster, qcs, triplet_center
+from fer_lab.experiments import compare, dan, explain, ferplus, landmarks, poster, qcs, transfer, triplet_center
 from fer_lab.experiments.claims import judge, of_family
 from fer_lab.experiments.request import Training
 from fer_lab.experiments.training import Trained, train, train_missing

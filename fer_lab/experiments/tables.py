@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from fer_lab.data.requests import SYNTHETIC
+from fer_lab.experiments import transfer
 from fer_lab.experiments.claims import judge
 from fer_lab.experiments.ferplus import FACE_TRUNK, face_trunk
 from fer_lab.experiments.request import DIGEST, Training
@@ -98,6 +99,21 @@ def board(store: ResultsStore, dataset: str, split: str) -> str:
         )
     heads = ("method", "variant", "learned from", "published", "seeds", "here: last epoch, mean, %")
     return markdown((*heads, "the best seed adds", "the best epoch adds"), rows)
+
+
+def drawings_alone(store: ResultsStore) -> str:
+    """Markdown: networks that learned from rendered faces alone, on drawings and on photographs."""
+    rows = []
+    for title, end in {
+        "drawings of other people": "",
+        "FER+": "_on_ferplus",
+        "London set": "_on_london",
+    }.items():
+        tables = [store.table(f"{metric}{end}", variant=transfer.ALONE) for metric in SHARES_SHOWN]
+        if len(tables[0]):
+            shares = [in_percent(*table.iloc[0][["mean", "low", "high"]]) for table in tables]
+            rows.append([title, tables[0]["seeds"].iloc[0], *shares])
+    return markdown(["measured on", "seeds", *SHARES_SHOWN.values()], rows)
 
 
 def _trained(store: ResultsStore, **where: Any) -> list[tuple[str, str, Training, pd.DataFrame]]:
@@ -245,10 +261,13 @@ def _rate(images_per_s: float) -> str:
 def tables(store: ResultsStore) -> dict[str, str]:
     """All tables that a text can name, by name."""
     starts = {one.variant for one in face_trunk().values()}
-    others = set(store.rows(dataset="ferplus")["variant"]) - starts
+    drawn = {one.variant for one in transfer.study().values()} - {transfer.SCRATCH}
+    others = set(store.rows(dataset="ferplus")["variant"]) - starts - drawn
     made = {"board": board(store, "ferplus", "valid")}
     made["ferplus"] = comparison(store, "ferplus", "valid", 8, variant=others)
     made["face_trunk"] = comparison(store, "ferplus", "valid", 8, variant=starts)
+    made["drawings_first"] = comparison(store, "ferplus", "valid", 8, of=transfer.study())
+    made["drawings_alone"] = drawings_alone(store)
     made["ferplus_recipes"] = comparison(store, "ferplus", "valid", 8, variant=RECIPES)
     judged = judge(store)
     made["verdicts"] = verdicts(judged)

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,6 +113,11 @@ def train(
         heads = request.balanced_faces(percent).load()
         tables.append(accuracy_under(trained, heads, f"head_size_{percent}"))
     for name, other in request.also.items():
+        if not (other.root or other.rendered):
+            warnings.warn(
+                f"{request.variant}: not measured on {name}, whose folder was not given", stacklevel=2
+            )
+            continue
         others = other.load()
         tables.append(scores_on(trained, others.split(others.reported_split()), name))
     metrics = pd.concat(tables, ignore_index=True)

@@ -8,6 +8,7 @@ import html
 import io
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -32,23 +33,7 @@ LOOK = {"learned": LEARNED, "titles": TITLES, "bars": BARS, "other": SERIES[0]}
 SHADES = ",".join(to_hex(HEAT(i / 5)) for i in range(6))
 BAR = f"display:inline-block;width:90px;height:9px;margin:0 5px;background:linear-gradient(to right,{SHADES})"
 SCALE = f'least<span style="{BAR}"></span>most'
-TABLE = Template(
-    """{% set cell = "padding:1px 6px;text-align:left;vertical-align:top;font-weight:400;" %}
-{% set label = cell ~ "max-width:66px;overflow:hidden;text-overflow:ellipsis;white-space:nowrap;position:sticky;
-left:0;background:var(--jp-layout-color0,inherit)" %}
-<table style="border-collapse:collapse;font-size:11px;line-height:13px;margin:0">
-<tr><td style="{{ label }}"></td>{% for name in names %}{% set kind, _, title = name.rpartition("/") %}
-<th scope="col" title="{{ name }}" style="{{ cell }}">{{ pictures[name] | safe }}
-<div style="width:76px;height:39px;overflow:hidden;overflow-wrap:anywhere"><b>{{ titles.get(title, title) }}</b>
-<br>{{ learned.get(kind, "your own") }}</div></th>{% endfor %}</tr>{% for one in classes %}
-<tr><th scope="row" title="{{ one }}" style="{{ label }}">{{ one }}</th>{% for row in rows %}
-<td style="{{ cell }}">{% if one in row %}{% set share = "%.0f%%" | format(100 * row[one]) %}
-{% if row[one] == row.values() | max %}<b>{{ share }}</b>{% else %}{{ share }}{% endif %}
-<div style="width:76px;height:4px;background:rgba(128,128,128,0.2)"><div style="height:4px;
-width:{{ "%.1f" | format(100 * row[one]) }}%;background:{{ bars.get(one, other) }}"></div></div>
-{% else %}no such class{% endif %}</td>{% endfor %}</tr>{% endfor %}</table>""",
-    autoescape=True,
-)
+TABLE = Template(Path(__file__).with_name("answers.html.j2").read_text(encoding="utf-8"), autoescape=True)
 
 
 def encode(picture: Image.Image, *, small: bool = False) -> bytes:

@@ -6,9 +6,11 @@ Texts are HTML. Every name that came from outside is escaped.
 import html
 import math
 import re
+import tomllib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -27,26 +29,8 @@ from fer_lab.models.method import Method
 from fer_lab.models.qcs import QCS
 from fer_lab.models.recipes import check_choice
 
-# What can be drawn over a face: maps over any face, truths only over rendered ones.
-MAPS = {
-    "none": "nothing: what the model receives",
-    "native": "the model's own attention",
-    "grad_cam": "GradCAM",
-    "integrated_gradients": "integrated gradients",
-    "occlusion": "occlusion",
-}
-TRUTHS = {"landmarks": "68 landmarks", "moved": "what the acting muscles move"}
-MEANINGS = {
-    "none": "The face in as many pixels as each model takes.",
-    "native": "The model's attention, or where it has none a class activation map. It need not be the reason.",
-    "grad_cam": "Where the last layer's features speak for the class that the model names.",
-    "integrated_gradients": "Which pixels, against a plain grey picture, speak for the class that it names.",
-    "occlusion": "How far the class that the model names falls when a grey patch hides the place.",
-    "landmarks": "The points of the face, as the renderer knows them.",
-    "moved": "Where the acting muscles move the skin, as the renderer knows it.",
-    "matches": "A line joins two places that are more alike than each is to the other face on average.",
-}
-SIDES = {"both": "both sides", "left": "own left alone", "right": "own right alone"}
+TEXTS = tomllib.loads(Path(__file__).with_name("texts.toml").read_text(encoding="utf-8"))
+MAPS, TRUTHS, MEANINGS, SIDES = (TEXTS[name] for name in ("maps", "truths", "meanings", "sides"))
 # What can hide a part of the face: how far below the middle of the upright face, and how large (`Nuisance`).
 COVERS = {"nothing": (0.0, 0.0), "the eyes": (-0.14, 0.75), "the mouth": (0.48, 0.55)}
 SCALES = ("fine", "middle", "coarse")

@@ -26,16 +26,7 @@ from fer_lab.models.method import Method
 
 PEOPLE = 200
 STATE = [one.name for one in fields(FaceState) if one.name != "units"]
-NO_MATCHER = (
-    "None of the models can match the places of two faces; that takes a QCS with its cross branch. "
-    "Train one (<code>fer-lab train qcs --out runs/qcs</code>) and open <code>runs/qcs</code> under Models."
-)
-SAMPLE = "Eileen Collins, photographed by NASA, in the public domain"
-PRIVACY = (
-    "The picture goes to this kernel's memory and nowhere else; on Colab or Codespaces that is a computer of "
-    "Google's or GitHub's. PNG, JPEG, WebP, GIF or BMP, at most 8 MB; ipywidgets can take no dropped or pasted "
-    "picture and no camera. Choose a face by its picture:"
-)
+NO_MATCHER, SAMPLE, PRIVACY = (panels.TEXTS["sentences"][name] for name in ("no_matcher", "sample", "privacy"))
 
 
 def _prototype(expression: str) -> dict[str, Any]:

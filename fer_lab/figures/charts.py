@@ -25,17 +25,6 @@ from fer_lab.runs.store import SHARES
 
 # Of the verdicts that decide something; any other is grey.
 VERDICT_COLORS = {"better": "#117733", "worse": "#aa3355", "equivalent": "#332288"}
-METRIC_NAMES = {
-    "within_between": "scatter within ÷ between classes (lower is better)",
-    "head_overlap": "overlap of heads (lower is better)",
-    "nearest_center_margin": "gap to the nearest wrong class (higher is better)",
-    "map_mass": "share of the map on moved places",
-    "attention_mass": "share of the map on moved places",
-    "recall": "recall of anger, disgust and fear",  # the only classes of which the book claims something
-    "accuracy_at_resolution_50": "accuracy at half the resolution",
-    "accuracy_at_head_size_75": "accuracy on heads of 75 % of the usual size",
-    "accuracy_at_head_size_125": "accuracy on heads of 125 % of the usual size",
-}
 STAR: dict[str, Any] = {"marker": "*", "edgecolors": "white", "linewidths": 1.1, "zorder": 4}
 
 
@@ -241,7 +230,7 @@ def verdicts(claims: pd.DataFrame, title: str = "What each idea changes, paired 
         if share:
             ax.axvspan(-1, 1, color="#eeeeee", linewidth=0, zorder=0)
         ax.axvline(0, **style.DASHED)
-        name = METRIC_NAMES.get(metric, metric.replace("_", " "))
+        name = style.NAMES["metrics"].get(metric, metric.replace("_", " "))
         unit = ", points (grey: less than one)" if share else ""
         ax.set(xlabel=f"difference of {name}{unit}", xmargin=0.08)
     return style.heading(fig, title)

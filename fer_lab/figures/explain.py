@@ -17,16 +17,7 @@ from fer_lab.figures.style import Masks, Names
 Maps = Mapping[str, torch.Tensor]
 
 # Ways to a map as figures call them, and their colours throughout the book.
-NAMES = {
-    "native": "native",
-    "grad_cam": "GradCAM",
-    "integrated_gradients": "integrated\ngradients",
-    "occlusion": "occlusion",
-    "without_outliers": "without\nlong tokens",
-    "chance": "chance",
-    "centre": "blob",
-    "other": "other faces' muscles",
-}
+NAMES = style.NAMES["ways"]
 COLORS = dict(zip(("native", "grad_cam", "integrated_gradients", "occlusion"), style.SERIES, strict=False))
 PRIORS: dict[str, dict[str, Any]] = {
     "chance": {"color": style.SOFT, "linestyle": (0, (1.2, 1.2))},

@@ -6,6 +6,7 @@ colour-blind-safe palette (Paul Tol's "muted"), so that no curve is mistaken for
 
 import functools
 import io
+import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -15,7 +16,6 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 import torch
-from cycler import cycler
 from matplotlib import patheffects, style
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -36,14 +36,17 @@ Labels = Sequence[int] | np.ndarray
 Masks = torch.Tensor | None  # bool [N,S,S], a region of each picture
 Place = tuple[str, str, float, float]  # of a name: text, colour, x, y
 
-INK, SOFT, FAINT = "#222222", "#6b6b6b", "#e4e4e4"
-SERIES = ("#332288", "#cc6677", "#44aa99", "#999933", "#882255", "#88ccee", "#117733", "#ddcc77")
+_BOOK: Any = mpl.rc_params_from_file(Path(__file__).with_name("book.mplstyle"), use_default_template=False)
+STYLE: dict[str, Any] = {**sns.axes_style("ticks"), **sns.plotting_context("paper"), **_BOOK}
+INK, SOFT = STYLE["text.color"], STYLE["axes.labelcolor"]
+SERIES = tuple(STYLE["axes.prop_cycle"].by_key()["color"])
 SHADES = LinearSegmentedColormap.from_list("fer_lab.shades", ["#ffffff", "#c9cce6", "#7a7fc0", "#332288"])
 HEAT = mpl.colormaps["inferno"]
 # One colour a method throughout the book, whatever else is in the figure.
 METHOD_COLORS = dict(zip(TITLES, (INK, *SERIES), strict=False))
 # What the models of each set of weights learned from; any other model is the reader's own.
 LEARNED = {"synthetic": "drawings", "ferplus": "photographs"}
+NAMES = tomllib.loads(Path(__file__).with_name("names.toml").read_text(encoding="utf-8"))
 WIDTH = 9.0  # inches, the widest figure
 DPI = 120
 PITCH = 1.06  # from one picture of a mosaic to the next, in pictures' sides
@@ -53,22 +56,6 @@ FLAT = 32  # colours that stay exact in a picture of many
 LATTICE = np.array([[-2, 0, -1, 1], [1, -1, 2, 0], [-1, 1, -2, 0], [2, 0, 1, -1]])
 DASHED: dict[str, Any] = {"color": SOFT, "linewidth": 0.9, "linestyle": (0, (4, 3)), "zorder": 1}
 HALO = [patheffects.withStroke(linewidth=3, foreground="white")]
-TITLE = {"titlesize": 10.5, "titleweight": "bold", "titlelocation": "left", "titlepad": 8}
-LABEL = {"labelsize": 9, "labelcolor": SOFT}
-TICKS = {"color": "#9a9a9a", "labelcolor": SOFT, "labelsize": 8.5, "major.width": 0.7, "major.size": 3}
-GROUPS: dict[str, dict[str, Any]] = {
-    "font": {"family": "DejaVu Sans", "size": 9},
-    "text": {"color": INK},
-    "lines": {"linewidth": 1.8},
-    "axes": {**TITLE, **LABEL, "edgecolor": "#9a9a9a", "linewidth": 0.7, "prop_cycle": cycler(color=SERIES)},
-    "axes.spines": {"top": False, "right": False},
-    "grid": {"color": FAINT, "linewidth": 0.7},
-    **dict.fromkeys(("xtick", "ytick"), TICKS),
-    "legend": {"frameon": False, "fontsize": 8.5},
-    "figure.constrained_layout": {"h_pad": 0.09, "w_pad": 0.09},
-}
-STYLE: dict[str, Any] = {**sns.axes_style("ticks"), **sns.plotting_context("paper")}
-STYLE |= {f"{group}.{name}": value for group, some in GROUPS.items() for name, value in some.items()}
 # How seaborn draws intervals that were computed elsewhere: see `with_ends`.
 KNOWN_ENDS: dict[str, Any] = {
     "estimator": lambda ends: ends.iloc[0],

@@ -256,14 +256,6 @@ CROPPED = Augmentation(
 RAFDB = Recipe(
     epochs=40, batch_size=256, lr=0.1, weight_decay=1e-4, schedule="step", step_epochs=10, augmentation=PADDED
 )
-AFFECTNET = Recipe(
-    epochs=10,
-    batch_size=256,
-    optimizer="adam",
-    lr=1e-4,
-    schedule="exponential",
-    gamma=0.6,
-    sampler="balanced",
-    augmentation=CROPPED,
-)
+ADAM = RAFDB.replace(optimizer="adam", lr=1e-4, weight_decay=0.0, schedule="exponential", gamma=0.6)
+AFFECTNET = ADAM.replace(epochs=10, sampler="balanced", augmentation=CROPPED)
 DAN.recipes = {"smoke": SMOKE, "scratch": SCRATCH, "rafdb": RAFDB, "affectnet": AFFECTNET}

@@ -32,7 +32,7 @@ from fer_lab.data.faces import FaceBatch
 from fer_lab.models.baseline import SCRATCH, SMOKE
 from fer_lab.models.layers import Attend, SEGate, watch
 from fer_lab.models.method import Method
-from fer_lab.models.recipes import Recipe, check_choice
+from fer_lab.models.recipes import ADAM_SAM, check_choice
 from fer_lab.models.trunks import MobileFaceNet, make_trunk, mobilefacenet
 from fer_lab.models.weights import LANDMARK_WEIGHTS, STUDY_LANDMARKS, load_weights
 
@@ -326,18 +326,8 @@ class POSTER(Method):
 
 # The authors' scripts. Both assume a trunk pre-trained on MS-Celeb-1M and a trained landmark stream. The noise
 # has variance 30 on the 0…255 scale; it is as frequent as a second flip.
-RAFDB = Recipe(
-    epochs=300,
-    batch_size=200,
-    optimizer="adam",
-    lr=4e-5,
-    schedule="exponential",
-    gamma=0.98,
-    sam_rho=0.05,
-    augmentation=Augmentation(
-        flip=0.5, noise=30**0.5 / 255, noise_p=0.25, erasing_p=0.5, erasing_scale=(0.02, 0.1)
-    ),
-)
+NOISY = Augmentation(flip=0.5, noise=30**0.5 / 255, noise_p=0.25, erasing_p=0.5, erasing_scale=(0.02, 0.1))
+RAFDB = ADAM_SAM.replace(epochs=300, batch_size=200, lr=4e-5, augmentation=NOISY)
 AFFECTNET = RAFDB.replace(lr=2e-6, sampler="balanced")
 # The other methods' recipe from scratch uses SGD at 0.1, for a ResNet and a loss a third as large.
 SCRATCH_ADAMW = SCRATCH.replace(optimizer="adamw", lr=1e-3, weight_decay=0.02)

@@ -34,7 +34,7 @@ from fer_lab.data.faces import FaceBatch
 from fer_lab.models.baseline import SCRATCH, SMOKE
 from fer_lab.models.layers import Attend, SEGate, watch
 from fer_lab.models.method import Method, classification_loss
-from fer_lab.models.recipes import Recipe, check_choice
+from fer_lab.models.recipes import ADAM_SAM, check_choice
 from fer_lab.models.trunks import IRNet, check_images, make_trunk
 
 FORMS = ("sd", "s", "d", "none")
@@ -402,16 +402,7 @@ class DCS(QCS):
 JITTER = Augmentation(
     flip=0.5, brightness=0.2, contrast=0.2, saturation=0.2, hue=0.1, erasing_p=0.5, erasing_scale=(0.02, 0.1)
 )
-RAFDB = Recipe(
-    epochs=200,
-    batch_size=24,
-    optimizer="adam",
-    lr=3e-6,
-    schedule="exponential",
-    gamma=0.98,
-    sam_rho=0.05,
-    augmentation=JITTER,
-)
+RAFDB = ADAM_SAM.replace(epochs=200, batch_size=24, lr=3e-6, augmentation=JITTER)
 TURNED = replace(JITTER, rotation=10, scale=(232 / 224,) * 2, shift=4 / 224)
 FERPLUS = RAFDB.replace(epochs=150, lr=3.5e-6, augmentation=TURNED)
 TILTED = replace(JITTER, rotation=12, scale=(236 / 224,) * 2, shift=6 / 224, erasing_scale=(0.03, 0.1))

@@ -102,3 +102,7 @@ class Recipe:
         if isinstance(data.get("augmentation"), dict):
             data["augmentation"] = Augmentation.from_dict(data["augmentation"])
         return cls(**data)
+
+
+# What the scripts of POSTER's and of QCS's authors have in common.
+ADAM_SAM = Recipe(epochs=1, batch_size=1, optimizer="adam", schedule="exponential", gamma=0.98, sam_rho=0.05)

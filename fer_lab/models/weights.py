@@ -341,32 +341,9 @@ def is_shipped_name(path: Path) -> bool:
 
 def card_text(card: Mapping[str, Any]) -> str:
     """The card of shipped weights as Markdown: data, command, seed, score, limits."""
-    if card["method"] == LANDMARK_NETWORK:
-        outputs, limits = "68 landmarks", LIMITS[LANDMARK_NETWORK]
-        learned, measured = (
-            ", ".join(f"{name} {value}" for name, value in card[key].items())
-            for key in ("learned_from", "measured_on")
-        )
-        origin = (
-            f"Learned from rendered faces (fingerprint `{card['fingerprint']}`): {learned}.\n\n"
-            f"Measured once on other rendered people: {measured}.\n\n"
-            "In % of the distance between the outer corners of the eyes:"
-        )
-    else:
-        outputs = f"{card['num_classes']} classes ({', '.join(card['classes'])})"
-        limits = LIMITS.get(card["dataset"], LIMITS[""])
-        if card["color_order"] == "GREY":
-            limits += " It learned from grey pictures, so it turns every picture grey first."
-        apart = ", whose people appear nowhere in training" if card["dataset"] == "synthetic" else ""
-        origin = (
-            f"Measured once on the {card['faces']:,} {card['split']} faces of the same set "
-            f"(fingerprint `{card['fingerprint']}`){apart}:"
-        )
-    scores = "\n".join(
-        f"| {name.replace('_', ' ')} | {value:.3f} |" for name, value in card["score"].items() if value == value
-    )
-    return (
-        f"# {card['method']}, {card['size']}, trained on {card['dataset']}\n\n"
-        f"Half-precision weights for {outputs}, seed {card['seed']}, made by\n\n```\n{card['command']}\n```\n\n"
-        f"{origin}\n\n| | |\n| --- | --- |\n{scores}\n\n**Limits.** {limits}\n"
-    )
+    from jinja2 import StrictUndefined, Template  # so that `predict` starts without it
+
+    limits = LIMITS.get(card["method"], LIMITS.get(card["dataset"], LIMITS[""]))
+    text = Path(__file__).with_name("card.md.j2").read_text(encoding="utf-8")
+    template = Template(text, keep_trailing_newline=True, undefined=StrictUndefined)
+    return template.render(card, limits=limits)

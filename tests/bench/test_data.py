@@ -64,7 +64,7 @@ def test_a_large_set_stays_on_the_disk(tmp_path):
     if math.isnan(before):
         pytest.skip("this system does not tell")
     # 565 MB of pixels, of which not one takes room.
-    grey = data.grey_faces(60_000, tmp_path / "grey.npy")
+    grey = data._grey_faces(60_000, tmp_path / "grey.npy")
     assert grey.storage.nbytes == 60_000 * 3 * 56 * 56
     assert len(next(iter(data.Loader(grey, batch_size=64, size=56)))) == 64
     assert data.resident_memory().own - before < 100

@@ -6,7 +6,9 @@ and its own right, as in the Facial Action Coding System; its x is measured outw
 """
 
 import dataclasses
+import tomllib
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Self
 
@@ -20,23 +22,15 @@ Point = tuple[Tensor, Tensor]
 # The picture's direction of "outwards" for the face's own left and right.
 SIDE = torch.tensor([1.0, -1.0])
 
-HAIR_STYLES = ("shaved", "crop", "side part", "curly", "bob", "long", "wavy", "bun", "quiff", "scarf")
+LOOKS = tomllib.loads(Path(__file__).with_name("looks.toml").read_text(encoding="utf-8"))
+HAIR_STYLES = tuple(LOOKS["hair"])
 BEARDS = ("none", "stubble", "moustache", "goatee", "full")
 GLASSES = ("none", "round", "square")
 
 # sRGB.
-HAIR_COLORS = torch.tensor([
-    [0.075, 0.065, 0.070], [0.170, 0.105, 0.075], [0.300, 0.180, 0.110], [0.470, 0.290, 0.160],
-    [0.780, 0.590, 0.340], [0.640, 0.270, 0.120], [0.700, 0.690, 0.680],
-])  # fmt: skip
-IRIS_COLORS = torch.tensor([
-    [0.270, 0.150, 0.080], [0.420, 0.250, 0.110], [0.450, 0.400, 0.190], [0.270, 0.450, 0.300],
-    [0.290, 0.480, 0.660], [0.450, 0.530, 0.580],
-])  # fmt: skip
-CLOTHES = torch.tensor([
-    [0.20, 0.29, 0.42], [0.55, 0.22, 0.23], [0.24, 0.40, 0.36], [0.85, 0.82, 0.76],
-    [0.22, 0.22, 0.25], [0.72, 0.55, 0.25], [0.46, 0.34, 0.52], [0.50, 0.60, 0.70],
-])  # fmt: skip
+HAIR_COLORS = torch.tensor(LOOKS["colors"]["hair"])
+IRIS_COLORS = torch.tensor(LOOKS["colors"]["iris"])
+CLOTHES = torch.tensor(LOOKS["colors"]["clothes"])
 
 
 @dataclass(frozen=True)

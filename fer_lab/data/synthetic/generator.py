@@ -10,6 +10,7 @@ import json
 import math
 import os
 import shutil
+import tomllib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -37,13 +38,7 @@ RAFDB_COUNTS = dict(zip(CANONICAL, (2524, 4772, 1290, 1982, 705, 717, 281, 281),
 # Share of the people in the validation split, and in the test split.
 HELD_OUT = 0.15
 PICTURE_ATTRIBUTES = ("roll", "yaw", "pitch", "scale", "occlusion", "blur", "noise", "grey")
-# Expression → the two that people most often confuse it with.
-CONFUSED = {
-    "neutral": ("sadness", "anger"), "happiness": ("neutral", "contempt"),
-    "surprise": ("fear", "happiness"), "sadness": ("neutral", "disgust"),
-    "anger": ("disgust", "neutral"), "disgust": ("anger", "sadness"),
-    "fear": ("surprise", "sadness"), "contempt": ("happiness", "neutral"),
-}  # fmt: skip
+TABLES = tomllib.loads(Path(__file__).with_name("knobs.toml").read_text(encoding="utf-8"))
 # Units that EMFACS lists in brackets: the share of faces that show them.
 OPTIONAL = {("happiness", 25): 0.65, ("disgust", 10): 0.7, ("disgust", 4): 0.5, ("sadness", 17): 0.5}
 
@@ -58,22 +53,9 @@ class Knob:
     meaning: str
 
 
-KNOBS: dict[str, Knob] = {
-    "inter_class_similarity": Knob(0.15, 0, 1, "how faint expressions are, and how near to another class's"),
-    "intra_class_variance": Knob(0.3, 0, 1, "how much people, and their ways to show one class, differ"),
-    "scale_range": Knob((0.95, 1.12), 0.4, 1.6, "smallest and largest head; 1 nearly fills the height"),
-    "imbalance": Knob(1.0, 0, 3, "exponent of RAF-DB's class counts: 0 for equal classes, 1 as in RAF-DB"),
-    "label_noise": Knob(0.0, 0, 1, "share of training labels swapped; validation and test stay true"),
-    "rotation": Knob(8.0, 0, 90, "largest roll of the head, degrees"),
-    "head_turn": Knob(10.0, 0, 30, "largest yaw of the head, degrees; pitch goes half as far"),
-    "shift": Knob(0.03, 0, 0.5, "largest shift of the face, in half-widths of the picture"),
-    "lighting": Knob(0.5, 0, 1, "how much light and contrast differ; 0 is a portrait studio"),
-    "background": Knob(0.8, 0, 1, "how much backgrounds differ"),
-    "occlusion": Knob(0.05, 0, 1, "share of faces with something in front"),
-    "blur": Knob(0.4, 0, 5, "largest blur, standard deviation in hundredths of the picture's side"),
-    "noise": Knob(0.015, 0, 0.5, "largest pixel noise, standard deviation as a share of black to white"),
-    "grey": Knob(0.08, 0, 1, "share of pictures without colour"),
-    "faces_per_subject": Knob(10.0, 1, 1000, "pictures of one person, on average"),
+KNOBS = {
+    name: Knob(**row | {"default": tuple(d) if isinstance(d := row["default"], list) else d})
+    for name, row in TABLES["knobs"].items()
 }
 
 
@@ -134,7 +116,8 @@ def sample_units(
     n, u = len(labels), len(NUMBERS)
     alike, varied = knobs["inter_class_similarity"], knobs["intra_class_variance"]
     own = torch.stack([expression_units(name) for name in classes])[labels]
-    rivals = torch.stack([torch.stack([expression_units(r) for r in CONFUSED[name]]) for name in classes])
+    confused = (TABLES["confused"][name] for name in classes)
+    rivals = torch.stack([torch.stack(list(map(expression_units, two))) for two in confused])
     rival = rivals[labels, (_uniform(g, n) < 0.5).long()]
     for (name, number), share in OPTIONAL.items():
         absent = _uniform(g, n) > 1 - (1 - share) * min(1.0, 2 * varied)

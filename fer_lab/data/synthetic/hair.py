@@ -3,26 +3,11 @@
 import torch
 from torch import Tensor
 
-from fer_lab.data.synthetic.anatomy import BEARDS, HAIR_STYLES, Face, Identity, Nuisance, Point, project
+from fer_lab.data.synthetic.anatomy import BEARDS, HAIR_STYLES, LOOKS, Face, Identity, Nuisance, Point, project
 from fer_lab.data.synthetic.canvas import Scene, bell, column, edge, paint, ramp
 
-# One row per style of HAIR_STYLES: height above the skull, width at its sides, lower end (y) of the back hair
-# and of the side hair, hairline (y), half-width of the open face as a share of the head's, slope of the
-# hairline, round (1) or square (0) opening, curl, opacity.
-HAIR = torch.tensor(
-    [
-        [0.012, 0.004, 0.00, -0.10, -0.55, 0.93, 0.00, 0.3, 0.000, 0.62],
-        [0.060, 0.022, 0.10, 0.02, -0.53, 0.91, 0.00, 0.2, 0.006, 1.00],
-        [0.095, 0.030, 0.12, 0.04, -0.50, 0.91, 0.17, 0.4, 0.000, 1.00],
-        [0.170, 0.170, 0.22, 0.10, -0.46, 0.88, 0.00, 0.6, 0.033, 1.00],
-        [0.080, 0.105, 0.52, 0.50, -0.37, 0.86, 0.04, 0.0, 0.000, 1.00],
-        [0.070, 0.075, 1.60, 1.60, -0.58, 0.84, 0.00, 1.0, 0.000, 1.00],
-        [0.100, 0.170, 1.02, 0.90, -0.54, 0.86, 0.15, 0.8, 0.018, 1.00],
-        [0.045, 0.012, 0.05, -0.06, -0.54, 0.93, 0.05, 0.7, 0.000, 1.00],
-        [0.165, 0.012, 0.08, 0.02, -0.56, 0.92, -0.08, 0.2, 0.010, 1.00],
-        [0.070, 0.095, 1.60, 1.60, -0.52, 0.87, 0.00, 0.9, 0.000, 1.00],
-    ]
-)
+# One row per style of HAIR_STYLES; looks.toml names the columns.
+HAIR = torch.tensor(list(LOOKS["hair"].values()))
 
 
 def hair_distances(face: Face, who: Identity, how: Nuisance, x: Tensor, y: Tensor) -> Point:

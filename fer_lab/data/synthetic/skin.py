@@ -9,15 +9,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fer_lab.data.synthetic.anatomy import SIDE, Face, Identity, Nuisance, Point, project, to_picture
+from fer_lab.data.synthetic.anatomy import LOOKS, SIDE, Face, Identity, Nuisance, Point, project, to_picture
 from fer_lab.data.synthetic.canvas import Canvas, Scene, Window, bell, column, edge, paint, ramp
 from fer_lab.data.synthetic.hair import beard_cover
 
-# sRGB, light to dark; Identity.skin_tone 0…1 interpolates between the rows.
-SKIN_TONES = torch.tensor([
-    [0.985, 0.860, 0.780], [0.960, 0.790, 0.680], [0.910, 0.705, 0.565], [0.820, 0.590, 0.435],
-    [0.680, 0.455, 0.315], [0.520, 0.335, 0.230], [0.385, 0.245, 0.175],
-])  # fmt: skip
+SKIN_TONES = torch.tensor(LOOKS["colors"]["skin"])
 SHADOW = torch.tensor([0.50, 0.37, 0.36])
 BLUSH = torch.tensor([0.02, 0.30, 0.24])
 Value = float | Tensor

@@ -2,15 +2,9 @@
 
 import re
 
-from fer_lab.models.authors.naming import Naming, State, inside
+from fer_lab.models.authors.naming import NAMES, Naming, State, inside
 from fer_lab.models.dan import DAN
 from fer_lab.models.method import Method
-
-_WHOLE = {"features.0": "trunk.conv1", "features.1": "trunk.bn1", "fc": "fusion.fc", "bn": "fusion.norm"}
-_WHOLE |= {f"features.{i + 3}": f"trunk.layer{i}" for i in range(1, 5)}
-_SPATIAL = {"conv1x1": "reduce", "conv_3x3": "square", "conv_1x3": "row", "conv_3x1": "column"}
-_HEAD = inside("sa.", "spatial.", _SPATIAL)
-_HEAD |= inside("ca.attention.", "channel.", {"0": "squeeze", "1": "norm", "3": "excite"})
 
 
 def dan_naming(model: Method, state: State) -> Naming | None:
@@ -22,8 +16,8 @@ def dan_naming(model: Method, state: State) -> Naming | None:
     count = 1 + max(int(m[1]) for name in state if (m := re.match(r"cat_head(\d+)\.", name)))
     if count != len(model.heads):
         raise ValueError(f"the checkpoint has {count} attention heads, this DAN has {len(model.heads)}")
-    names = dict(_WHOLE)
+    names = dict(NAMES["dan"])
     for i in range(count):
-        names |= inside(f"cat_head{i}.", f"heads.{i}.", _HEAD)
+        names |= inside(f"cat_head{i}.", f"heads.{i}.", NAMES["dan_head"])
     rows = ("fc.weight", "fc.bias", "norm.weight", "norm.bias", "norm.running_mean", "norm.running_var")
     return Naming(names, head=tuple(f"fusion.{row}" for row in rows))

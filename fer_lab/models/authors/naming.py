@@ -1,11 +1,16 @@
 """What the loader has to know about one kind of checkpoint: a table of its names and of ours."""
 
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor
 
 State = Mapping[str, Tensor]
+NAMES: dict[str, dict[str, str]] = tomllib.loads(
+    Path(__file__).with_name("names.toml").read_text(encoding="utf-8")
+)
 
 
 @dataclass(frozen=True)

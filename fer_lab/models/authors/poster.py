@@ -2,29 +2,20 @@
 
 import re
 
-from fer_lab.models.authors.naming import Naming, State, inside
+from fer_lab.models.authors.naming import NAMES, Naming, State, inside
 from fer_lab.models.authors.trunks import GATED_CLASSIFIER, IR50, MOBILEFACENET
 from fer_lab.models.method import Method
 from fer_lab.models.poster import POSTER
 
 _WHOLE = {
-    "ir_layer": "image_embedding",
-    "pyramid_fuse.pos_embed": "positions",
-    "pyramid_fuse.cls_token": "#a class token that never acts",
-    "pyramid_fuse.norm": "norm",
-    "pyramid_fuse.downsample_m": "narrow.0",
-    "pyramid_fuse.downsample_s": "narrow.1",
+    **NAMES["poster"],
     **GATED_CLASSIFIER,
     **inside("ir_back.", "trunk.", IR50),
     **inside("face_landback.", "landmarks.", MOBILEFACENET),
 }
-_BLOCK = {"attn_img": "image_attention", "attn_lm": "landmark_attention", "conv": "mix"}
-_BLOCK |= {f"norm{i}": f"norm{i}" for i in range(1, 5)}
-for _theirs, _ours in (("mlp1.", "image_mlp."), ("mlp2.", "landmark_mlp.")):
-    _BLOCK |= inside(_theirs, _ours, {"fc1": "0", "fc2": "2"})
-_STEP = {"upsample_m": "widen.0", "upsample_s": "widen.1"}
+_STEP = dict(NAMES["poster_step"])
 for _level, _width in enumerate("lms"):
-    _STEP |= inside(f"block_{_width}.", f"blocks.{_level}.", _BLOCK)
+    _STEP |= inside(f"block_{_width}.", f"blocks.{_level}.", NAMES["poster_block"])
 
 
 def poster_naming(model: Method, state: State) -> Naming | None:

@@ -8,40 +8,25 @@ from typing import Any
 import numpy as np
 import torch
 
-from fer_lab.models.authors.naming import Naming, State, inside
+from fer_lab.models.authors.naming import NAMES, Naming, State, inside
 from fer_lab.models.authors.trunks import GATED_CLASSIFIER, IR50
 from fer_lab.models.method import Method
 from fer_lab.models.qcs import QCS
 
-_IDLE = "#never acts in the authors' model"
-_BETWEEN = {f"conv{i + 1}": f"reduce.{i}" for i in range(3)}
-# Later versions of their code call the three embeddings by numbers, not by letters.
-_BETWEEN |= {f"embed_{which}": f"embed_taps.{i % 3}" for i, which in enumerate("qkv123")}
-_SHARED = {"norm1": "norm1", "norm2": "norm2", "mlp.fc1": "mlp.0", "mlp.fc2": "mlp.3"}
-_CROSS = _SHARED | {"theta": "theta", "proj": "proj"}
-_BLOCK = _SHARED | {"attn.qkv": "attention.qkv", "attn.proj": "attention.proj", "conv": _IDLE}
-_CLASSIFIER = {
-    "cls_token": "class_token",
-    "pos_embed": "positions",
-    "norm": "norm",
-    **GATED_CLASSIFIER,
-    **dict.fromkeys(("patch_embed", "eca_block", "CON1", "IRLinear1", "IRLinear2"), _IDLE),
-}
-
 
 def qcs_names(depth: int) -> dict[str, str]:
     """The table of names of QCS and DCS whose classifiers have `depth` blocks."""
-    names = {"fusion.classifier": _IDLE, **inside("ir_back.", "trunk.", IR50)}
-    for theirs, ours in _BETWEEN.items():
+    names = {"fusion.classifier": "#never acts in the authors' model", **inside("ir_back.", "trunk.", IR50)}
+    for theirs, ours in NAMES["qcs"].items():
         names |= {theirs: ours, f"{theirs}.proj": ours}
         # A single convolution may be in a list of one; those of the first embedding are two.
         if ours != "embed_taps.0":
             names |= {f"{theirs}.0": ours, f"{theirs}.proj.0": ours}
     for i in range(3):
-        names |= inside(f"cross_attention_{i + 1}.", f"cross.{i}.", _CROSS)
-    classifier = dict(_CLASSIFIER)
+        names |= inside(f"cross_attention_{i + 1}.", f"cross.{i}.", NAMES["qcs_cross"])
+    classifier = NAMES["qcs_classifier"] | GATED_CLASSIFIER
     for i in range(depth):
-        classifier |= inside(f"blocks.{i}.", f"blocks.{i}.", _BLOCK)
+        classifier |= inside(f"blocks.{i}.", f"blocks.{i}.", NAMES["qcs_block"])
     return names | inside("VIT_base.", "base.", classifier) | inside("VIT_cross.", "cross_branch.", classifier)
 
 

@@ -5,7 +5,7 @@ landmarks. Checkpoints of the papers contain IR-50 and MobileFaceNet, too. HSE-F
 it can be had.
 """
 
-from fer_lab.models.authors.naming import Naming, State, inside
+from fer_lab.models.authors.naming import NAMES, Naming, State, inside
 from fer_lab.models.baseline import Baseline
 from fer_lab.models.dan import DAN
 from fer_lab.models.method import Method
@@ -13,35 +13,18 @@ from fer_lab.models.poster import POSTER
 from fer_lab.models.qcs import QCS
 from fer_lab.models.trunks import FaceRes
 
-RESNET18 = {part: part for part in ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")}
-RESNET18 |= dict.fromkeys(("fc", "feature"), "#a classifier of identities, not of expressions")
+RESNET18, GATED_CLASSIFIER = NAMES["resnet18"], NAMES["gated_classifier"]
 
 IR_UNIT = ("norm1", "conv1", "activation", "conv2", "norm2")
 _IR_UNIT = {"shortcut_layer": "shortcut"} | {f"res_layer.{i}": part for i, part in enumerate(IR_UNIT)}
-IR50 = {"input_layer": "stem", "output_layer": "#IR-50's output for identities, which never acts here"}
+IR50 = dict(NAMES["ir50"])
 for _stage, (_first, _count) in enumerate(((0, 3), (3, 4), (7, 14))):
     for _unit in range(_count):
         # QCS's files count the units of each stage apart, all others count them through.
         for _theirs in (f"body.{_first + _unit}.", f"body{_stage + 1}.{_unit}."):
             IR50 |= inside(_theirs, f"stages.{_stage}.{_unit}.", _IR_UNIT)
 
-# What POSTER and QCS call the end of a classifier, the same in both.
-GATED_CLASSIFIER = inside("se_block.", "gate.", {"linear1": "squeeze", "linear2": "excite"})
-GATED_CLASSIFIER |= {"head.linear": "classify"}
-
-_CONV_NORM = {"conv": "conv", "bn": "norm", "prelu": "activation"}
-_MOBILE_UNIT: dict[str, str] = {}
-for _theirs, _ours in (("conv", "spread"), ("conv_dw", "depthwise"), ("project", "project")):
-    _MOBILE_UNIT |= inside(f"{_theirs}.", f"{_ours}.", _CONV_NORM)
-MOBILEFACENET = {"output_layer.linear": "head.linear", "output_layer.bn": "head.norm"}
-_single = {
-    "conv1": "stem.0",
-    "conv2_dw": "stem.1",
-    "conv_6_sep": "last",
-    "output_layer.conv_6_dw": "head.depthwise",
-}
-for _theirs, _ours in _single.items():
-    MOBILEFACENET |= inside(f"{_theirs}.", f"{_ours}.", _CONV_NORM)
+MOBILEFACENET, _MOBILE_UNIT = dict(NAMES["mobilefacenet"]), NAMES["mobile_unit"]
 for _stage, (_down, _count) in enumerate((("conv_23", 4), ("conv_34", 6), ("conv_45", 2))):
     MOBILEFACENET |= inside(f"{_down}.", f"stages.{_stage}.0.", _MOBILE_UNIT)
     for _unit in range(_count):
