@@ -103,13 +103,10 @@ def board(store: ResultsStore, dataset: str, split: str) -> str:
 
 def drawings_alone(store: ResultsStore) -> str:
     """Markdown: networks that learned from rendered faces alone, on drawings and on photographs."""
-    rows = []
-    for title, end in {
-        "drawings of other people": "",
-        "FER+": "_on_ferplus",
-        "London set": "_on_london",
-    }.items():
-        tables = [store.table(f"{metric}{end}", variant=transfer.ALONE) for metric in SHARES_SHOWN]
+    rows: list[list[object]] = []
+    asked: dict[str, Any] = {"of": transfer.study(), "variant": transfer.ALONE}
+    for title, end in (("drawings of other people", ""), ("FER+", "_on_ferplus"), ("London set", "_on_london")):
+        tables = [store.table(f"{metric}{end}", **asked) for metric in SHARES_SHOWN]
         if len(tables[0]):
             shares = [in_percent(*table.iloc[0][["mean", "low", "high"]]) for table in tables]
             rows.append([title, tables[0]["seeds"].iloc[0], *shares])
