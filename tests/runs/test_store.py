@@ -204,6 +204,7 @@ def test_the_store_of_the_book_has_the_answers_of_every_run():
     assert {path.name for path in (store.folder / "predictions").iterdir()} == {
         "ferplus-valid.npz",
         "synthetic-balanced.npz",
+        "synthetic-test.npz",
     }
     for row in store.runs().itertuples():
         answers = store.answers(row.id)
