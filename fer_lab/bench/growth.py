@@ -53,7 +53,7 @@ def bench_growth(
             model = create_model(name, size="paper").eval()
             trunk: Any = model.trunk
             for side in sides:
-                # The network is convolutions and means; what it says of another side is never read.
+                # Convolutions and means take any side; the time does not depend on what is answered.
                 trunk.image_size = side
                 picture = torch.zeros(1, 3, side, side)
                 with torch.inference_mode():
