@@ -173,6 +173,9 @@ def test_a_training_also_reports_on_a_folder_of_some_classes(trained, tmp_path):
     for metric in ("accuracy", "mean_class_recall"):
         line = rf"^{metric.replace('_', ' ')} +{recorded[metric + '_on_portraits']:.3f}"
         assert re.search(line, told.output, re.MULTILINE)
+    told = run("evaluate", "ferplus/dan", "--dataset", "folder", "--data-root", tmp_path / "portraits")
+    assert told.exit_code == 0, told.output  # of eight classes
+    assert re.search(r"^recall fear +no face of this class", told.output, re.MULTILINE)
     for also in ("portraits", "a-b=.", f"portraits={tmp_path / 'none'}"):
         with pytest.raises(ValueError, match="--also takes NAME=FOLDER, each name once"):
             run(*words, "--also", also)
