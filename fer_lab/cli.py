@@ -460,6 +460,9 @@ def train(
     also: Annotated[
         Words, Option(help="NAME=FOLDER: also report on a data set, or on a folder of classes, of that name.")
     ] = None,
+    flip: Annotated[
+        bool, Option("--flip", help="Also report on each face and its mirror image together.")
+    ] = False,
     balanced: Annotated[
         int, Option(min=0, max=MOST_FACES, help="Report on this many rendered faces, with balanced classes.")
     ] = 0,
@@ -505,7 +508,7 @@ def train(
         trunk=trunk, variant=record, split=split, balanced=balanced,
         resolutions=tuple(_numbers(resolutions, "--resolutions", "75,50,35", 1, 100)),
         head_sizes=tuple(_numbers(head_sizes, "--head-sizes", "75,125", 1, 1000)),
-        also=_other_faces(also, classes),
+        also=_other_faces(also, classes), flip=flip,
     )  # fmt: skip
     if worker and out:
         training.train_worker(request, out, worker, fresh=fresh, device=device)
@@ -670,6 +673,7 @@ def evaluate(
     faces_seed: FaceSeed = 0,
     faces_size: FaceSize = None,
     knob: Knobs = None,
+    flip: Annotated[bool, Option("--flip", help="Answer for each face and its mirror image together.")] = False,
     csv: Csv = None,
     json: Json = None,
 ) -> None:
@@ -695,7 +699,7 @@ def evaluate(
         faces = dataclasses.replace(request, classes=model.num_classes).load()
     split = split or faces.reported_split()
     faces = faces.split(split)
-    table = metrics.evaluate(metrics.predict(model, faces))
+    table = metrics.evaluate(metrics.predict(model, faces, flip=flip))
     where = f"{model.name} on {len(faces)} {split} faces of {faces.name}"
     _say(f"{where} ({answered}, trained on {data or 'unknown data'})", *_format_metrics(table))
     origin = {"weights": answered, "trained_on": data, "dataset": faces.name, "split": split}

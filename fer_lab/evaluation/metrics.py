@@ -47,6 +47,7 @@ def predict(
     batch_size: int = 256,
     device: torch.device | str | None = None,
     embeddings: bool = False,
+    flip: bool = False,
 ) -> Predictions:
     """Class probabilities of every face, in the set's order, in float32.
 
@@ -59,9 +60,9 @@ def predict(
         faces: resized and put in the model's colour order (RGB or BGR).
         device: where to compute; None is the best device of this machine. The model stays where it is.
         embeddings: also keep `model.embed`, which runs the network a second time.
+        flip: give the mean of the probabilities of a face and of its mirror image.
     """
-    without_contempt = (tuple(model.classes), tuple(faces.classes)) == (CANONICAL, CANONICAL[:-1])
-    if without_contempt:
+    if (tuple(model.classes), tuple(faces.classes)) == (CANONICAL, CANONICAL[:-1]):
         warnings.warn(
             f"{faces.name} has no {CANONICAL[-1]}: it is left out of the answers of {model.name}, whose "
             f"probabilities are of the other {faces.num_classes} classes",
@@ -74,8 +75,9 @@ def predict(
     network = fuse(model).to(device)
     outputs, embedded = [], []
     for batch in progress(loader, "predict"):
-        logits = network(batch.images).float()
-        outputs.append((logits[:, :-1] if without_contempt else logits).softmax(1).cpu())
+        views = [batch.images, batch.images.flip(-1)] if flip else [batch.images]
+        answers = [network(view).float()[:, : faces.num_classes].softmax(1) for view in views]
+        outputs.append(torch.stack(answers).mean(0).cpu())
         if embeddings:
             embedded.append(network.embed(batch.images).float().cpu())
     probabilities = torch.cat(outputs)

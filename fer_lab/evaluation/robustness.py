@@ -51,22 +51,19 @@ def accuracy_by_resolution(model: Method, faces: FaceSet, percents: Sequence[int
     The metric is named "accuracy_at_resolution_75" and so on. Raises ValueError as `shrunk` and `predict` do.
     """
     return pd.concat(
-        [accuracy_under(model, shrunk(faces, percent), f"resolution_{percent}") for percent in percents],
+        [scores(model, shrunk(faces, percent), f"_at_resolution_{percent}") for percent in percents],
         ignore_index=True,
     )
 
 
-def accuracy_under(model: Method, faces: FaceSet, condition: str) -> pd.DataFrame:
-    """Accuracy on faces of some condition, named "accuracy_at_CONDITION": one row in `evaluate`'s columns."""
-    metrics = evaluate(predict(model, faces))
-    return metrics[metrics["metric"] == "accuracy"].assign(metric=f"accuracy_at_{condition}")
+def scores(model: Method, faces: FaceSet, ending: str, *names: str, flip: bool = False) -> pd.DataFrame:
+    """Some metrics of `evaluate` ("accuracy" if none is named) with an ending added to each name.
 
-
-def scores_on(model: Method, faces: FaceSet, name: str) -> pd.DataFrame:
-    """The accuracy and the mean class recall on another data set, "accuracy_on_NAME" and the like."""
-    metrics = evaluate(predict(model, faces))
-    chosen = metrics[metrics["metric"].isin(["accuracy", "mean_class_recall"])]
-    return chosen.assign(metric=chosen["metric"] + f"_on_{name}")
+    `flip`: of the answers to the faces and their mirror images together, as `predict` gives them.
+    """
+    metrics = evaluate(predict(model, faces, flip=flip))
+    chosen = metrics[metrics["metric"].isin(names or ["accuracy"])]
+    return chosen.assign(metric=chosen["metric"] + ending)
 
 
 def accuracy_by_knob(

@@ -40,6 +40,7 @@ METRIC_LOSSES: dict[str, dict[str, Any]] = {
 FACE_TRUNK = f"faceres.safetensors{DIGEST}b0ea2cc4805891a0"
 # Of four learning rates this one had the most held-out faces right after half an epoch of the plain network.
 FACE_TRUNK_CHANGES: dict[str, Any] = {"epochs": 5, "batch_size": 64, **ADAMW, "lr": 1e-3}
+FURTHER: dict[str, Any] = {"epochs": 45}
 SEEDS = (0, 1, 2)
 
 
@@ -63,6 +64,17 @@ def face_trunk(file: str | Path = FACE_TRUNK, root: str | Path | None = None) ->
         common |= {"options": {"trunk": "faceres"}, "changes": FACE_TRUNK_CHANGES}
         found[f"{model}, {variant}-{seed}"] = Training(model=model, **common)
     return found
+
+
+def further(root: str | Path | None = None) -> dict[str, Training]:
+    """ResNet-18 and DAN from random weights, trained for three times as long; also with the mirror image."""
+    faces = FaceRequest(dataset="ferplus", root=Path(root) if root else None)
+    common: dict[str, Any] = {"faces": faces, "variant": f"from scratch, {FURTHER['epochs']} epochs"}
+    common |= {"changes": FURTHER, "flip": True}
+    return {
+        f"{model}, further-{seed}": Training(model=model, seed=seed, **common)
+        for model, seed in product(("baseline", "dan"), SEEDS)
+    }
 
 
 def loss_changes(store: ResultsStore, metric: str, name: str = "") -> pd.DataFrame:

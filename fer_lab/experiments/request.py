@@ -75,6 +75,7 @@ class Training:
         head_sizes: also report it on balanced faces whose heads are these percentages of the usual size.
         also: name → faces of another data set, such as photographs for a training on rendered faces; also
             report the accuracy and the mean class recall on their reported split, and choose nothing by it.
+        flip: also report the scores of the answers to a face and its mirror image together.
         balanced: report on this many rendered faces of other people instead, with balanced classes, so that
             the recall of a class that is rare in training can be measured; the split is called "balanced".
     """
@@ -94,6 +95,7 @@ class Training:
     resolutions: Sequence[int] = ()
     head_sizes: Sequence[int] = ()
     balanced: int = 0
+    flip: bool = False
     also: Mapping[str, FaceRequest] = dataclasses.field(default_factory=dict)
 
     @property
@@ -214,7 +216,7 @@ class Training:
             run = isinstance(origin, Mapping) and f"runs/{Training.from_data(origin).name}"
             options[name] = origin and (run or str(origin).partition(DIGEST)[0])
         resolutions, head_sizes = (",".join(map(str, sizes)) for sizes in (self.resolutions, self.head_sizes))
-        options |= {"order": self.order, "split": self.split, "resolutions": resolutions}
+        options |= {"order": self.order, "split": self.split, "resolutions": resolutions, "flip": self.flip}
         options |= {"head-sizes": head_sizes, "balanced": self.balanced, "record": self.variant}
         options["also"] = {name: f"{root}/{name}" if portable else one.root for name, one in self.also.items()}
         return [self.model, *(word for name, value in options.items() for word in _option(f"--{name}", value))]

@@ -16,8 +16,8 @@ from torch.distributed.elastic.multiprocessing.errors import record
 from fer_lab._progress import progress
 from fer_lab.data import FaceSet
 from fer_lab.evaluation.embeddings import embedding_metrics
-from fer_lab.evaluation.metrics import evaluate, overall, predict
-from fer_lab.evaluation.robustness import accuracy_by_resolution, accuracy_under, scores_on
+from fer_lab.evaluation.metrics import OVERALL, evaluate, overall, predict
+from fer_lab.evaluation.robustness import accuracy_by_resolution, scores
 from fer_lab.experiments import landmarks
 from fer_lab.experiments.request import Start, Training
 from fer_lab.models.authors import start_from_trunk, start_from_weights
@@ -109,9 +109,11 @@ def train(
     tables = [evaluate(predictions), embedding_metrics(trained, reported, predictions.embeddings)]
     if request.resolutions:
         tables.append(accuracy_by_resolution(trained, reported, request.resolutions))
+    if request.flip:
+        tables.append(scores(trained, reported, "_with_mirror_image", *OVERALL[:2], flip=True))
     for percent in request.head_sizes:
         heads = request.balanced_faces(percent).load()
-        tables.append(accuracy_under(trained, heads, f"head_size_{percent}"))
+        tables.append(scores(trained, heads, f"_at_head_size_{percent}"))
     for name, other in request.also.items():
         if not (other.root or other.rendered):
             warnings.warn(
@@ -119,7 +121,7 @@ def train(
             )
             continue
         others = other.load()
-        tables.append(scores_on(trained, others.split(others.reported_split()), name))
+        tables.append(scores(trained, others.split(others.reported_split()), f"_on_{name}", *OVERALL[:2]))
     metrics = pd.concat(tables, ignore_index=True)
     minutes = float(run.history["seconds"].sum()) / 60
     origin = {"dataset": faces.name, "fingerprint": faces.fingerprint, "split": split}

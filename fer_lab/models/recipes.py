@@ -46,6 +46,11 @@ class Recipe:
     sam_rho: float = 0.0  # radius of sharpness-aware minimisation; 0 is off
     ema_decay: float = 0.0  # per step, of the averaged weights that are evaluated and kept; 0 is off
     clip_norm: float = 0.0  # largest gradient norm; 0 is off
+    # Mixed pairs of a batch's faces, and their targets with them: a weighted mean of both (Zhang et al., arXiv
+    # 1710.09412), or a rectangle of one in the other (Yun et al., arXiv 1905.04899). The parameter of the Beta
+    # distribution that draws the shares of a batch; 0 is off. With both, each batch takes one of them.
+    mixup: float = 0.0
+    cutmix: float = 0.0
     # Of 1 − cosine between a face's map and the skin that its active units move; 0 is off. Only rendered faces
     # have it.
     map_weight: float = 0.0
@@ -80,9 +85,11 @@ class Recipe:
                 raise ValueError(f"{key} must lie in [0, 1), got {getattr(self, key)!r}")
         if not 0 < self.epoch_fraction <= 1:
             raise ValueError(f"epoch_fraction must lie in (0, 1], got {self.epoch_fraction!r}")
-        for key in ("weight_decay", "sam_rho", "clip_norm", "map_weight"):
+        for key in ("weight_decay", "sam_rho", "clip_norm", "map_weight", "mixup", "cutmix"):
             if getattr(self, key) < 0:
                 raise ValueError(f"{key} must not be negative, got {getattr(self, key)!r}")
+        if self.map_weight and (self.mixup or self.cutmix):
+            raise ValueError("a mixed face has no map to teach: give map_weight, or mixup and cutmix")
 
     def replace(self, **changes: Any) -> "Recipe":
         """A copy with some fields changed; ValueError for an unknown field or a wrong value."""

@@ -6,7 +6,8 @@ training that was killed and resumed ends in the same bits, on CPU in fp32.
 
 Several processes that `python -m torch.distributed.run` started train together: each calls `fit` with the same
 arguments and takes its part of every batch, and the first one writes. In fp32 they give the weights of one
-process with the same batch, up to rounding and to what a method draws itself (dropout, stochastic depth).
+process with the same batch, up to rounding, to what a method draws itself (dropout, stochastic depth), and to
+mixed faces.
 """
 
 import time
@@ -31,7 +32,7 @@ from fer_lab.parallel import batchnorm_together
 from fer_lab.runs import Run
 from fer_lab.training.memory import attempt, too_large
 from fer_lab.training.state import TrainingState, check_classes, make_fabric
-from fer_lab.training.steps import read_losses
+from fer_lab.training.steps import mixed, read_losses
 
 
 def fit(
@@ -162,7 +163,7 @@ def _train_epoch(state: TrainingState, bar: tqdm) -> dict[str, float]:
     means: dict[str, float] = {}
     unread = []
     for step, batch in enumerate(loader, last - len(loader) + 1):
-        losses = attempt(state, batch)
+        losses = attempt(state, mixed(batch, recipe, state.model.num_classes))
         if losses is None:
             raise too_large(state)
         rate = state.optimizer.param_groups[0]["lr"]

@@ -1,9 +1,11 @@
 """One step of training: forward, backward, and the optimiser, plain or sharpness-aware; and its losses."""
 
+import dataclasses
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from fer_lab.data.faces import FaceBatch
@@ -49,6 +51,30 @@ def take_step(
     else:
         optimizer.step()
     return {name: loss.detach() for name, loss in losses.items()}
+
+
+def mixed(batch: FaceBatch, recipe: Recipe, num_classes: int) -> FaceBatch:
+    """The batch with each face mixed into the one before it, where the recipe has `mixup` or `cutmix`.
+
+    Cross-entropy learns from the mixed targets [B,C]. A loss that needs one class for a face, such as DAN's
+    affinity loss, gets the label with the larger share. Drawn from torch's global generator, which `fit` seeds
+    for every epoch and process; of several processes each mixes its own part of the batch. Raises ValueError
+    for pairs or quadruplets, whose faces must keep their class.
+    """
+    if not (recipe.mixup or recipe.cutmix):
+        return batch
+    from torchvision.transforms import v2
+
+    if batch.labels.ndim != 1:
+        raise ValueError("mixup and cutmix need single faces; those of a pair or a quadruplet keep their class")
+    kinds = {v2.MixUp: recipe.mixup, v2.CutMix: recipe.cutmix}
+    ways = [kind(alpha=alpha) for kind, alpha in kinds.items() if alpha]
+    way = ways[int(torch.randint(len(ways), ()))]
+    # Row i has the shares of all faces of the batch in face i.
+    images, shares = way(batch.images, torch.eye(len(batch), device=batch.images.device))
+    targets = F.one_hot(batch.labels, num_classes) if batch.targets is None else batch.targets
+    labels = batch.labels[shares.argmax(1)]
+    return dataclasses.replace(batch, images=images, labels=labels, targets=shares @ targets.float())
 
 
 def _losses(

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import numpy as np
@@ -68,6 +69,23 @@ def test_predict_is_the_model_on_prepared_faces(color_order):
     assert result.rows.tolist() == [7, 3, 4, 0, 9]
     assert (result.classes, result.name, result.fingerprint) == (CLASSES, "toys", data.fingerprint)
     assert predict(model, data).embeddings is None
+
+
+class LeftOrRight(Toy):
+    """Class 0 for faces that are brighter on their left half."""
+
+    def forward(self, images):
+        left, right = images[..., :4].mean((1, 2, 3)), images[..., 4:].mean((1, 2, 3))
+        return torch.stack([left, right, right - 0.1], 1) * 3
+
+
+def test_a_face_and_its_mirror_image_give_the_mean_of_their_answers():
+    model, data = LeftOrRight(), faces()
+    alone = predict(model, data).probabilities
+    mirrored = predict(model, dataclasses.replace(data, storage=data.storage.flip(-1))).probabilities
+    assert abs(alone - mirrored).max() > 0.01
+    together = predict(model, data, flip=True, batch_size=3).probabilities
+    assert np.allclose(together, (alone + mirrored) / 2, atol=1e-6)
 
 
 def test_color_orders_differ():

@@ -159,7 +159,7 @@ def test_a_training_also_reports_on_a_folder_of_some_classes(trained, tmp_path):
     for label, name in enumerate(test.classes):
         assert (tmp_path / "portraits" / "test" / name).exists() == (label < 2)
     words = ["train", "baseline", "--faces", COUNT, *CHANGES, "--record", "more", "--classes", "7"]
-    words += ["--also", f"portraits={tmp_path / 'portraits'}", "--store", tmp_path / "store"]
+    words += ["--also", f"portraits={tmp_path / 'portraits'}", "--store", tmp_path / "store", "--flip"]
     done = run(*words, "--out", tmp_path / "run")
     assert done.exit_code == 0, done.output
     row = ResultsStore(tmp_path / "store").runs().iloc[0]
@@ -173,6 +173,9 @@ def test_a_training_also_reports_on_a_folder_of_some_classes(trained, tmp_path):
     for metric in ("accuracy", "mean_class_recall"):
         line = rf"^{metric.replace('_', ' ')} +{recorded[metric + '_on_portraits']:.3f}"
         assert re.search(line, told.output, re.MULTILINE)
+    drawn = ["evaluate", tmp_path / "run", "--faces", COUNT, "--flip"]
+    line = rf"^accuracy +{recorded['accuracy_with_mirror_image']:.3f}"
+    assert re.search(line, run(*drawn).output, re.MULTILINE)
     told = run("evaluate", "ferplus/dan", "--dataset", "folder", "--data-root", tmp_path / "portraits")
     assert told.exit_code == 0, told.output  # of eight classes
     assert re.search(r"^recall fear +no face of this class", told.output, re.MULTILINE)

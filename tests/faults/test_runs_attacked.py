@@ -57,6 +57,7 @@ OTHER = {
     "resolutions": (50,),
     "head_sizes": (75,),
     "balanced": 14,
+    "flip": True,
     "also": {"ferplus": FaceRequest(dataset="ferplus")},
 }
 OTHER_FACES = {

@@ -58,10 +58,11 @@ def test_fit_learns_and_writes_a_run(tmp_path):
         {},
         {"optimizer": "adamw", "weight_decay": 0.01, "schedule": "exponential", "gamma": 0.5},
         {"sam_rho": 0.05},
+        {"mixup": 0.4, "cutmix": 1.0},
         {"ema_decay": 0.9, "schedule": "step", "step_epochs": 1},
         {"soft_targets": True, "label_smoothing": 0.1, "sampler": "balanced", "clip_norm": 1.0},
     ],
-    ids=["one-cycle", "adamw", "sam", "ema", "soft"],
+    ids=["one-cycle", "adamw", "sam", "mixed", "ema", "soft"],
 )
 def test_a_stopped_training_goes_on_in_the_same_bits(tmp_path, changes):
     faces, recipe = patterns(votes=True), RECIPE.replace(**changes)

@@ -7,8 +7,9 @@ import torch
 from helpers.reference import assert_agrees, book_methods
 
 from fer_lab.bench import random_batch
+from fer_lab.data.faces import FaceBatch
 from fer_lab.models import Recipe, create_model, list_models
-from fer_lab.training.steps import make_optimizer, make_schedule, take_step
+from fer_lab.training.steps import make_optimizer, make_schedule, mixed, take_step
 
 
 def test_sam_agrees_with_the_reference():
@@ -106,3 +107,61 @@ def test_every_methods_maps_can_be_taught(name):
     steps = [take_step(fabric, model, optimizer, taught, recipe) for _ in range(10)]
     assert steps[-1]["map"] < 0.8 * steps[0]["map"]
     assert "map" not in take_step(fabric, model, optimizer, taught, recipe.replace(map_weight=0.0))
+
+
+def numbered(targets=None):
+    """Five faces whose pixels are all their own number, of three classes."""
+    images = torch.arange(1.0, 6.0)[:, None, None, None].expand(5, 3, 20, 20)
+    return FaceBatch(images, torch.tensor([0, 1, 2, 0, 1]), torch.arange(5), targets)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
+def test_mixed_faces_have_the_targets_of_their_pixels(kind, soft):
+    targets = (
+        torch.tensor([[0.5, 0.5, 0], [0, 1, 0], [0.2, 0, 0.8], [1, 0, 0], [0, 0.9, 0.1]]) if soft else None
+    )
+    batch = numbered(targets)
+    own = torch.eye(3)[batch.labels] if targets is None else targets
+    before = torch.tensor([4, 0, 1, 2, 3])
+    shares = []
+    for seed in range(30):
+        torch.manual_seed(seed)
+        found = mixed(batch, Recipe(epochs=1, batch_size=5, **{kind: 1.0}), 3)
+        if kind == "mixup":
+            assert found.images.flatten(1).std(1).max() < 1e-5
+        else:
+            pairs = zip(found.images, range(5), before.tolist(), strict=True)
+            assert all(set(image.unique().tolist()) <= {mine + 1, other + 1} for image, mine, other in pairs)
+        # The mean pixel says how much of a face is its own: (mean − other) / (own − other).
+        mine, other = batch.images[:, 0, 0, 0], batch.images[before, 0, 0, 0]
+        share = ((found.images.mean((1, 2, 3)) - other) / (mine - other))[:, None]
+        torch.testing.assert_close(found.targets, share * own + (1 - share) * own[before], atol=1e-5, rtol=0)
+        assert torch.equal(found.labels, torch.where(share[:, 0] > 0.5, batch.labels, batch.labels[before]))
+        shares.append(float(share[0]))
+    assert min(shares) < 0.2
+    assert max(shares) > 0.8
+    assert batch.images[0].unique().item() == 1  # the batch itself is as it was
+
+
+def test_with_both_ways_of_mixing_each_batch_takes_one():
+    recipe, found = Recipe(epochs=1, batch_size=5, mixup=1.0, cutmix=1.0), []
+    for seed in range(40):
+        torch.manual_seed(seed)
+        image = mixed(numbered(), recipe, 3).images[0, 0]
+        found.append(len(image.unique()))
+    # One value: a mean of both faces, or a rectangle over everything; two: a rectangle inside.
+    assert 8 <= found.count(2) <= 32
+    assert set(found) == {1, 2}
+
+
+def test_what_cannot_be_mixed_is_refused():
+    batch, recipe = numbered(), Recipe(epochs=1, batch_size=5)
+    assert mixed(batch, recipe, 3) is batch
+    quadruplets = random_batch(create_model("qcs"), 2)
+    with pytest.raises(ValueError, match="those of a pair or a quadruplet keep their class"):
+        mixed(quadruplets, recipe.replace(cutmix=0.5), 7)
+    with pytest.raises(ValueError, match="a mixed face has no map to teach"):
+        recipe.replace(mixup=0.2, map_weight=1.0)
+    with pytest.raises(ValueError, match="mixup must not be negative"):
+        recipe.replace(mixup=-0.1)
