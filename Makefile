@@ -28,7 +28,7 @@ SHIP = $(BIN)/fer-lab train $(1) --faces 6000 --faces-seed 2026 --set epochs=$(2
 .DELETE_ON_ERROR:
 
 book: $(STAMP)
-	$(BIN)/fer-lab reproduce --out book $(if $(NOTEBOOKS),--notebooks $(NOTEBOOKS))
+	$(BIN)/fer-lab reproduce --out book --jobs $(JOBS) $(if $(NOTEBOOKS),--notebooks $(NOTEBOOKS))
 
 # Some systems split venv's own pip off; then the system's pip brings one in.
 $(STAMP): pyproject.toml constraints.txt

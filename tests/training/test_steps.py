@@ -139,8 +139,8 @@ def test_mixed_faces_have_the_targets_of_their_pixels(kind, soft):
         torch.testing.assert_close(found.targets, share * own + (1 - share) * own[before], atol=1e-5, rtol=0)
         assert torch.equal(found.labels, torch.where(share[:, 0] > 0.5, batch.labels, batch.labels[before]))
         shares.append(float(share[0]))
-    assert min(shares) < 0.2
-    assert max(shares) > 0.8
+    assert min(shares) < 0.4
+    assert max(shares) > 0.6
     assert batch.images[0].unique().item() == 1  # the batch itself is as it was
 
 
