@@ -17,6 +17,9 @@ from fer_lab.data.synthetic.canvas import Canvas, Scene, column, edge, paint, ra
 from fer_lab.data.synthetic.hair import HAIR, draw_bun, hair_color, hair_distances
 from fer_lab.data.synthetic.skin import Relief, draw_body, draw_ears, draw_head, light_direction, skin_base
 
+# Pixels of the faces that are drawn together: a chunk of 64 faces of 224 pixels. They take about a gigabyte.
+PIXELS_AT_ONCE = 64 * 224**2
+
 
 @dataclass(frozen=True)
 class Rendering:
@@ -140,8 +143,11 @@ def render(
             f"{len(how)} nuisances"
         )
     units, how = units.to(who.skin_tone.device).expand(n, -1, -1), how.to(who.skin_tone.device)
-    rows = torch.arange(n)
-    return _render(units, who.take(rows % len(who)), how.take(rows % len(how)), size)
+    pieces = [
+        _render(units[rows], who.take(rows % len(who)), how.take(rows % len(how)), size)
+        for rows in torch.arange(n).split(max(1, PIXELS_AT_ONCE // size**2))
+    ]
+    return Rendering(*(torch.cat(parts) for parts in zip(*(vars(one).values() for one in pieces), strict=True)))
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ import torch
 
 from fer_lab.data.expressions import CANONICAL
 from fer_lab.data.faces import REGIONS
+from fer_lab.data.synthetic import drawing
 from fer_lab.data.synthetic.action_units import expression_units
 from fer_lab.data.synthetic.anatomy import Identity, Nuisance
 from fer_lab.data.synthetic.drawing import render
@@ -131,3 +132,23 @@ def test_small_sizes_are_refused(size):
 def test_batches_that_do_not_match_are_refused():
     with pytest.raises(ValueError, match="3 rows of units, 2 identities, 1 nuisances"):
         render(torch.zeros(3, 16, 2), Identity.sample(2, 0), size=48)
+
+
+def test_many_large_faces_are_drawn_a_few_at_a_time(monkeypatch):
+    units, people = expression_units("happiness")[None], Identity.sample(5, 3)
+    whole = render(units, people, size=64)
+    sizes = []
+
+    def counted(units, *rest):
+        sizes.append(len(units))
+        return drawn(units, *rest)
+
+    drawn = drawing._render
+    monkeypatch.setattr(drawing, "_render", counted)
+    monkeypatch.setattr(drawing, "PIXELS_AT_ONCE", 2 * 64**2)
+    pieces = render(units, people, size=64)
+    assert sizes == [2, 2, 1]
+    # The last bit of an exponential depends on a value's place in its tensor.
+    assert (pieces.images.int() - whole.images.int()).abs().max() <= 3
+    assert torch.equal(pieces.landmarks, whole.landmarks)
+    assert (pieces.regions != whole.regions).float().mean() < 1e-3
