@@ -45,7 +45,7 @@ def test_every_row_is_one_of_the_experiments_and_none_is_lost(store):
     every_seed = (SEEDS, PILOT_SEEDS)
     studied = [one for study in FAMILIES.values() for seeds in every_seed for one in study(seeds).values()]
     # Of the trunk that is the reader's own download, too, what is missing is fewer seeds.
-    studied += ferplus.face_trunk().values()
+    studied += [*ferplus.face_trunk().values(), *ferplus.further().values()]
     assert recorded - texts <= {one.to_json() for request in studied for one in (request, *starts(request))}
 
 
