@@ -24,7 +24,7 @@ from fer_lab.models.method import Method
 
 WAYS = ("native", "grad_cam", "integrated_gradients", "occlusion")
 Target = int | Tensor | None
-# Faces that captum runs at once; with more, a processor is not faster and needs gigabytes for POSTER and QCS.
+# Faces that captum runs at once: on a processor 64 are no faster, and take twice the memory (POSTER and QCS).
 CHUNK = 32
 
 
