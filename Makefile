@@ -3,19 +3,20 @@
 # make fast      unit tests alone, without browser and notebooks
 # make lint      ruff; `make typecheck` is mypy, `make format` lets ruff mend what it can
 # make faults    kill it, fill its disk, feed it broken and hostile files: what survived, in a table
-# make lab       JupyterLab on the first notebook
+# make lab       JupyterLab on your own copy of the notebooks, in runs/lab; `make lab EDIT=1` opens the book's own
 # make notebooks run the notebooks with their defaults and keep the outputs in them
 # make figures   what README and notebooks show, under figures/ (PROFILE=smoke: from the small runs)
 # make gpu-check does a GPU compute what the processor computes, and how fast? Two tables
 # make site      the book as a site of the committed notebooks, in site/; runs none of them (LIVE=page.html: with
 #                the explorer's page, as `fer-lab export page page.html` writes it)
 # make weights   the small weights that ship
-# make clean     remove what the above made, but not .venv
+# make clean     remove what the above made, but not .venv and your notebooks in runs/lab
 
 PYTHON ?= python3
 JOBS ?= 2
 NOTEBOOKS ?=
 PROFILE ?= full
+LAB := $(if $(EDIT),notebooks,runs/lab)
 BIN := .venv/bin
 STAMP := .venv/.installed
 # Two processes with two threads each on two cores run at a tenth of their speed.
@@ -63,8 +64,11 @@ test: lint typecheck
 faults: $(STAMP)
 	$(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS) -m '' tests/faults
 
+# A notebook that is there already is the reader's. The link keeps their links to ../docs whole.
 lab: $(STAMP)
-	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
+	@mkdir -p runs/lab && ln -sfn ../docs runs/docs
+	@for file in notebooks/*.ipynb notebooks/*.md; do test -e runs/lab/$${file##*/} || cp $$file runs/lab/; done
+	$(BIN)/jupyter lab $(LAB)/00_start_here.ipynb
 
 notebooks: $(STAMP)
 	$(BIN)/fer-lab notebooks --execute $(if $(NOTEBOOKS),--only $(NOTEBOOKS))
@@ -91,5 +95,6 @@ weights: $(STAMP)
 	$(call SHIP,qcs,3,--set batch_size=8 --set precision=bf16)
 
 clean:
-	rm -rf book site runs build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info
+	rm -rf book site build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info
+	test ! -d runs || find runs -mindepth 1 -maxdepth 1 ! -name lab -exec rm -rf {} +
 	find fer_lab tests -name __pycache__ -type d -prune -exec rm -rf {} +

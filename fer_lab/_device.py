@@ -72,7 +72,7 @@ def tensor_float_32(device: torch.device | str, allowed: bool) -> Iterator[None]
 def compiled(model: torch.nn.Module, method: str, wanted: bool = True) -> Iterator[None]:
     """Compile a model's method by torch.compile while the block runs; afterwards the model is as before.
 
-    On two cores the first call took 8 to 72 seconds (README). Numbers agree with those of the plain
+    On two cores the first call took 8 to 72 seconds (docs/speed.md). Numbers agree with those of the plain
     method up to rounding, but dropout and stochastic depth draw other random numbers.
 
     `method`: its name, such as "training_losses". `wanted`: False does nothing. Raises ValueError without a

@@ -21,8 +21,16 @@ def progress(
 
 
 def note(bar: tqdm, line: str) -> None:
-    """Print a line on stderr where `bar` is hidden since stderr is a file: a long run's log shows it grow."""
-    if bar.disable and not _quiet():
+    """Print a line where `bar` is hidden, and above a terminal's bar; a live notebook has the bar alone."""
+    if bar.disable:
+        say(line)
+    elif sys.stderr.isatty():
+        bar.write(line, file=sys.stderr)
+
+
+def say(line: str) -> None:
+    """Print a line on stderr, where a long run's log shows it grow; with FER_LAB_QUIET print nothing."""
+    if not _quiet():
         print(line, file=sys.stderr, flush=True)
 
 

@@ -117,18 +117,6 @@ def _figure_to_write(path: Path | None) -> Path | None:
     return _to_write(path)
 
 
-def _weights_to_write(path: Path | None) -> Path | None:
-    """A .safetensors file to write, beside which a card of the same name is written as Markdown."""
-    if path is not None:
-        from fer_lab.models.weights import check_target
-
-        try:
-            check_target(path, card=True)
-        except (ValueError, FileExistsError) as error:
-            raise BadParameter(str(error)) from None
-    return _to_write(path)
-
-
 def _store(folder: Path) -> Path:
     """The results store that is meant; `book` is the book's, which an installed package does not let change."""
     from fer_lab.runs import results_folder
@@ -179,6 +167,7 @@ DATASETS = "ferplus, rafdb, affectnet, sfew or folder"
 Dataset = Annotated[str, Option(help=f"synthetic, {DATASETS}.")]
 DatasetName = Annotated[str, Argument(help=f"{DATASETS}.")]
 DatasetFolder = Annotated[Path, Argument(help="Folder of the data set.")]
+PARAMETER_HELP = "name=value, of the cell tagged parameters. A wrong name lists all, a repeated one is a grid."
 ROOT_HELP = "Folder of the data set; of several, a folder of them."
 DataRoot = Annotated[MaybePath, Option(envvar="FER_DATA", help=ROOT_HELP, show_default=False)]
 Rule = Annotated[str, Option(help="Label rule of FER+: largest, majority or votes.")]
@@ -187,9 +176,7 @@ SkipBad = Annotated[bool, Option("--skip-bad", help="Leave unreadable images out
 FACES_ORDER = "For folder with class folders 1, 2, …: the data set whose numbers they are, such as rafdb."
 FacesOrder = Annotated[str, Option("--faces-order", help=FACES_ORDER)]
 FacesOrOrder = Annotated[str, Option("--faces-order", "--order", help=FACES_ORDER)]
-TestShare = Annotated[
-    float, Option(min=0, max=1, help="For folder without splits: the share to test on, such as 0.2.")
-]
+TestShare = Annotated[float, Option(min=0, max=1, help="For folder without splits: share tested on, like 0.2.")]
 TRAIN_SHARE = "Of a data set: the share of every class's training faces to keep, such as 0.1. Default: all."
 TrainShare = Annotated[float, Option(min=0, max=1, help=TRAIN_SHARE, show_default=False)]
 LabelOrder = Annotated[str, Option(help="Data set whose label order an authors' checkpoint uses.")]
@@ -208,7 +195,10 @@ ReportedSplit = Annotated[
     str, Option(callback=_known_split, help="Default: test for synthetic; else valid, or test.")
 ]
 Csv = Annotated[MaybePath, Option(callback=_to_write, help="Also write a table to this CSV file.")]
+Drawing = Annotated[MaybePath, Option(callback=_figure_to_write, help="Also draw it into this PNG.")]
 Json = Annotated[MaybePath, Option(callback=_to_write, help="Also write the answers to this JSON file.")]
+WhichModels = Annotated[str, Option(help="Which models, such as baseline,dan. Default: all.")]
+WhichSizes = Annotated[str, Option(help="Which sizes. poster also has small and base.")]
 
 
 def _listed(text: str) -> list[str]:
@@ -281,14 +271,9 @@ def reproduce(
     seeds: Annotated[str, Option(help="Such as 0,1,2. Every notebook runs once for each seed.")] = "0",
     out: Annotated[Path, Option(callback=_to_fill, help="Folder of the book.")] = Path("book"),
     jobs: Annotated[
-        int,
-        Option(
-            "--jobs", "-j", min=1, max=1024, help="Notebooks at a time. With ray: on each machine without GPUs."
-        ),
-    ] = 1,
-    parameter: Annotated[
-        Words, Option("--parameter", "-p", help="name=value for every notebook. A repeated name makes a grid.")
-    ] = None,
+        int, Option("--jobs", "-j", min=1, max=1024, help="Notebooks at once; ray: per machine without GPUs.")
+    ] = min(2, os.cpu_count() or 1),
+    parameter: Annotated[Words, Option("--parameter", "-p", help=PARAMETER_HELP)] = None,
     engine: Annotated[
         str, Option(help="pool: processes of this machine. ray: a cluster; keeps finished notebooks.")
     ] = "pool",
@@ -391,6 +376,7 @@ def info() -> None:
 
     from fer_lab._device import best_device, resolve_precision
     from fer_lab.data.cache import cache_folder
+    from fer_lab.models.weights import SHIPPED, shipped_models
     from fer_lab.runs import environment, results_folder
 
     device = best_device()
@@ -398,6 +384,7 @@ def info() -> None:
         _say(f"{name:<10} {value}")
     _say(f"{'precision':<10} {resolve_precision('auto', device)} where a recipe says auto")
     _say(f"{'cache':<10} {cache_folder()}", f"{'results':<10} {results_folder()}")
+    _say(f"{'weights':<10} {'; '.join(f'{kind}: ' + ', '.join(shipped_models(kind)) for kind in SHIPPED)}")
     _say(f"{'FER_DATA':<10} {os.environ.get('FER_DATA') or 'not set'}")
     found = (shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))
     _say(f"{'browser':<10} {next(filter(None, found), 'no Chromium found; only tests need one')}")
@@ -447,9 +434,7 @@ def train(
         MaybePath, Option(help="Start from weights as predict takes them, or an authors' checkpoint.")
     ] = None,
     order: LabelOrder = "",
-    trunk: Annotated[
-        MaybePath, Option(help="Start from the trunk of weights, named as predict takes them.")
-    ] = None,
+    trunk: Annotated[MaybePath, Option(help="Start from the trunk of weights, as predict takes them.")] = None,
     record: Annotated[str, Option(help="Record the result, with this name of the variant.")] = "",
     store: Annotated[
         Path, Option(callback=_to_fill, help="Folder to record in; book: the book's, in a checkout.")
@@ -460,21 +445,16 @@ def train(
     also: Annotated[
         Words, Option(help="NAME=FOLDER: also report on a data set, or on a folder of classes, of that name.")
     ] = None,
-    flip: Annotated[
-        bool, Option("--flip", help="Also report on each face and its mirror image together.")
-    ] = False,
+    flip: Annotated[bool, Option("--flip", help="Also report on each face with its mirror image.")] = False,
     balanced: Annotated[
         int, Option(min=0, max=MOST_FACES, help="Report on this many rendered faces, with balanced classes.")
     ] = 0,
     ship: Annotated[
-        MaybePath,
-        Option(callback=_weights_to_write, help="Also write weights in half precision, .safetensors."),
+        MaybePath, Option(callback=_to_write, help="Also write weights in half precision, .safetensors.")
     ] = None,
     fresh: Annotated[bool, Option("--fresh", help="Train from the start again.")] = False,
     device: Annotated[str, Option(help="auto, cpu, cuda, …")] = "auto",
-    devices: Annotated[
-        int, Option(min=1, max=1024, help="Number of GPUs (or cores) that share every batch.")
-    ] = 1,
+    devices: Annotated[int, Option(min=1, max=1024, help="How many GPUs (or cores) share every batch.")] = 1,
     rule: Rule = "majority",
     classes: Classes = None,
     skip_bad: SkipBad = False,
@@ -554,10 +534,8 @@ def _format_metrics(metrics: "pd.DataFrame") -> list[str]:
 
 @app.command()
 def landmarks(
-    out: Annotated[Path, Option(callback=_weights_to_write, help=".safetensors file to write.")],
-    count: Annotated[
-        int, Option("--faces", min=64, max=MOST_FACES, help="Number of training faces to render.")
-    ] = 12_000,
+    out: Annotated[Path, Option(callback=_to_write, help=".safetensors file to write.")],
+    count: Annotated[int, Option("--faces", min=64, max=MOST_FACES, help="Training faces to render.")] = 12_000,
     epochs: Annotated[int, Option(min=1, max=10_000, help="Passes over the training faces.")] = 10,
     seed: Seed = 0,
     data_root: DataRoot = None,
@@ -595,24 +573,22 @@ def convert_checkpoint(
     """Turn an authors' checkpoint into a file that evaluate, predict and the explorer open."""
     from fer_lab.data import load_faces
     from fer_lab.models.authors import convert, order_scores
-    from fer_lab.models.method import model_options
+    from fer_lab.models.method import create_model, model_options
 
-    settings: dict[str, Any] = {"model": model, "size": size, "num_classes": classes}
-    settings["options"] = _typed(option, "--option", model_options(model))
+    network = create_model(model, classes, size, **_typed(option, "--option", model_options(model)))
     if guess_order:
         if order:
             raise BadParameter("give either --order or --guess-order")
         faces = load_faces(guess_order[0], guess_order[1], classes=7 if classes == 7 else None)
         faces = faces.split("train" if (faces.splits == "train").any() else faces.reported_split())
-        (order, best), (second, other), *_ = order_scores(checkpoint, faces, **settings).items()
+        (order, best), (second, other), *_ = order_scores(network, checkpoint, faces).items()
         _say(
             f"label order guessed: {order}, {best:.1%} right on {faces.name}; next best {second}, {other:.1%} "
             f"({100 * (best - other):.1f} points less)"
         )
         if best - other < 0.1:
             warnings.warn("these are too close to trust the guess; --order names the order", stacklevel=1)
-    report = convert(checkpoint, out, order=order, force=force, **settings)
-    _say(report, f"written: {out}")
+    _say(convert(network, checkpoint, out, order=order, force=force), f"written: {out}")
 
 
 @app.command("trunk")
@@ -843,9 +819,7 @@ def data_cache(
     dataset: DatasetName,
     root: DatasetFolder,
     rule: Rule = "majority",
-    size: Annotated[
-        int | None, Option(min=8, max=1024, help="Side in pixels. Default: the files', or 112.")
-    ] = None,
+    size: Annotated[int | None, Option(min=8, max=1024, help="In pixels. Default: the files', or 112.")] = None,
     classes: Classes = None,
     skip_bad: SkipBad = False,
     order: FacesOrOrder = "",
@@ -879,33 +853,31 @@ def data_render(
     _say(f"{folder}: {faces}")
 
 
-def _print_table(table: "pd.DataFrame", csv: Path | None) -> None:
+def _print_table(table: "pd.DataFrame", csv: Path | None, figure: Path | None = None, draw: str = "") -> None:
     _say(*table.to_string(index=False, float_format=lambda number: f"{number:.4g}").split("\n"))
     _save(table, csv, None)
+    if figure:
+        from fer_lab import figures
+
+        _say(f"drawn in {figures.save(getattr(figures, draw)(table), figure)}")
 
 
 @bench_app.command("models")
 def bench_models(
-    models: Annotated[str, Option(help="Which models, such as baseline,dan. Default: all.")] = "",
-    sizes: Annotated[str, Option(help="Which sizes. poster also has small and base.")] = "tiny,paper",
+    models: WhichModels = "",
+    sizes: WhichSizes = "tiny,paper",
     modes: Annotated[str, Option(help="train, inference or both.")] = "train,inference",
     paths: Annotated[
         str, Option(help="plain: float32, eager. default: fastest without a wait. compiled: torch.compile.")
     ] = "plain,default",
     csv: Csv = None,
-    figure: Annotated[
-        MaybePath, Option(callback=_figure_to_write, help="Also draw images per second into this PNG.")
-    ] = None,
+    figure: Drawing = None,
 ) -> None:
     """Images per second, milliseconds per step, memory and FLOPs of every model."""
     from fer_lab.bench import models as speed
 
     table = speed.bench_models(_listed(models) or None, _listed(sizes), _listed(modes), paths=_listed(paths))
-    _print_table(table, csv)
-    if figure:
-        from fer_lab import figures
-
-        _say(f"drawn in {figures.save(figures.bench_table_figure(table), figure)}")
+    _print_table(table, csv, figure, "bench_table_figure")
 
 
 @bench_app.command("losses")
@@ -931,24 +903,17 @@ def bench_data(dataset: Dataset = "synthetic", data_root: DataRoot = None, csv: 
 
 
 @bench_app.command("growth")
-def bench_growth(
-    csv: Csv = None,
-    figure: Annotated[MaybePath, Option(callback=_figure_to_write, help="Also draw it into this PNG.")] = None,
-) -> None:
+def bench_growth(csv: Csv = None, figure: Drawing = None) -> None:
     """How the time grows with the number of faces, of classes and of pixels, on one thread."""
-    from fer_lab import figures
     from fer_lab.bench import growth
 
-    table = growth.bench_growth()
-    _print_table(table, csv)
-    if figure:
-        _say(f"drawn in {figures.save(figures.growth(table), figure)}")
+    _print_table(growth.bench_growth(), csv, figure, "growth")
 
 
 @bench_app.command("device")
 def bench_device(
-    models: Annotated[str, Option(help="Which models, such as baseline,dan. Default: all.")] = "",
-    sizes: Annotated[str, Option(help="Which sizes.")] = "tiny,paper",
+    models: WhichModels = "",
+    sizes: WhichSizes = "tiny,paper",
     device: Annotated[str, Option(help="cuda or mps; auto is the best one here.")] = "auto",
     csv: Csv = None,
 ) -> None:
@@ -959,11 +924,7 @@ def bench_device(
 
 
 @bench_app.command("onnx")
-def onnx_table(
-    models: Annotated[str, Option(help="Which models, such as baseline,dan. Default: all.")] = "",
-    sizes: Annotated[str, Option(help="Which sizes.")] = "tiny,paper",
-    csv: Csv = None,
-) -> None:
+def onnx_table(models: WhichModels = "", sizes: WhichSizes = "tiny,paper", csv: Csv = None) -> None:
     """ONNX Runtime against PyTorch on one thread: difference, and images a second of processor time."""
     from fer_lab.bench import bench_onnx
 
@@ -977,9 +938,7 @@ def results(
     store: Annotated[
         MaybePath, Option(help="A folder, or book. Default: runs/results if it is there, else book.")
     ] = None,
-    fill: Annotated[
-        MaybePath, Option(callback=_to_read, help="Update the tables in this Markdown file.")
-    ] = None,
+    fill: Annotated[MaybePath, Option(callback=_to_read, help="Update tables in this Markdown file.")] = None,
     claims: Annotated[bool, Option("--claims", help="What the book claims, with verdicts.")] = False,
     board: Annotated[bool, Option("--board", help="On photographs, beside what was published.")] = False,
     csv: Csv = None,
@@ -998,12 +957,10 @@ def results(
     if recorded.runs().empty:
         raise ValueError(f"{folder} has no results; `fer-lab train … --record NAME` writes some")
     if fill:
-        from fer_lab._files import atomic_path
+        from fer_lab._files import write_text
         from fer_lab.experiments import tables
 
-        text = tables.fill(fill.read_text(encoding="utf-8"), tables.tables(recorded))
-        with atomic_path(fill) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(fill, tables.fill(fill.read_text(encoding="utf-8"), tables.tables(recorded)))
         _say(f"tables of {fill} are up to date")
         return
     if claims:

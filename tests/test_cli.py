@@ -49,6 +49,8 @@ def test_the_version_and_what_to_send_with_a_question(monkeypatch):
     assert told["cache"] == "/somewhere/else"
     assert told["FER_DATA"] == "not set"
     assert told["precision"].partition(" ")[0] in ("fp32", "bf16")
+    assert told["weights"].startswith("ferplus: baseline, dan")
+    assert "synthetic: baseline, dan" in told["weights"]
     assert {"python", "torch", "device", "cpu", "cores", "threads", "results"} <= set(told)
 
 
@@ -120,6 +122,7 @@ def test_reproduce_passes_on_what_was_asked(asked, tmp_path):
 def test_reproduce_runs_the_whole_book_in_the_smoke_profile_if_nothing_is_said(asked):
     run("reproduce")
     assert asked[0][:6] == ("smoke", None, {}, ["synthetic"], None, [0])
+    assert asked[0][7] == min(2, os.cpu_count()), "what `make` does"
 
 
 def test_a_name_with_several_values_is_a_grid(asked):
@@ -210,6 +213,12 @@ def test_an_interrupt_is_one_line_and_130(monkeypatch, capsys):
     )
 
 
+def test_help_names_every_data_set():
+    from fer_lab.data.layouts import LAYOUTS
+
+    assert cli.DATASETS.replace(" or ", ", ").split(", ") == list(LAYOUTS)
+
+
 def test_help_does_not_wait_for_torch():
     code = (
         "import sys, fer_lab.cli\n"
@@ -271,8 +280,10 @@ def test_landmarks_are_shipped_where_asked_and_measured_on_photographs_if_there_
     assert asked == [(tmp_path / "l.safetensors", options)]
     assert "mean shape error                 16.17 %" in done.output
     assert run("landmarks").exit_code == 2
-    assert run("landmarks", "--out", tmp_path / "l.md").exit_code == 2
     assert len(asked) == 1
+    monkeypatch.undo()
+    monkeypatch.delenv("FER_DATA", raising=False)
+    assert run_main(monkeypatch, "landmarks", "--out", tmp_path / "l.md") == 2
 
 
 # ---------------------------------------------------------------------------------------------------------

@@ -16,7 +16,6 @@ import re
 import shutil
 import sys
 import tempfile
-import tomllib
 from pathlib import Path
 from types import ModuleType
 
@@ -26,34 +25,32 @@ from sphinx.cmd.build import main as sphinx
 
 import fer_lab
 from fer_lab import figures
-from fer_lab.book.html import readable, title_of
+from fer_lab.book import html
+from fer_lab.book.html import CHAPTERS, readable, title_of
 from fer_lab.book.result import HEADLINE, format_numbers, outputs
 from fer_lab.figures import style
 from fer_lab.models import output_shapes
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-CHAPTERS = tomllib.loads((HERE / "chapters.toml").read_text(encoding="utf-8"))
 # Folders whose public face is documented, as a reader meets them.
 FOLDERS = (
     *("", "data", "models", "training", "evaluation", "explanation", "figures", "explorer", "runs"),
     *("experiments", "parallel", "bench", "book"),
 )
-# diagram → the method whose shapes it shows
+# diagram → the method whose shapes it shows, and what one who does not see it is told
 DIAGRAMS = {
-    figures.dan_diagram: "dan",
-    figures.dan_head_diagram: "dan",
-    figures.triplet_center_diagram: "triplet_center",
-    figures.poster_diagram: "poster",
-    figures.cross_block_diagram: "poster",
-    figures.qcs_diagram: "qcs",
-    figures.quadruplet_diagram: "qcs",
+    "dan": ("dan", "DAN: trunk, K heads, fusion, and where its two losses act."),
+    "dan_head": ("dan", "One head of DAN: a map over the places, then a gate over the channels."),
+    "triplet_center": (
+        "triplet_center",
+        "The triplet-center loss on a trunk, with its negative and both attentions.",
+    ),
+    "poster": ("poster", "POSTER: two streams, three widths of the tokens, and one class token that answers."),
+    "cross_block": ("poster", "A cross-fusion block of POSTER: whose queries meet whose keys and values."),
+    "qcs": ("qcs", "QCS: the base branch that answers, and the cross branch that training alone has."),
+    "quadruplet": ("qcs", "Which face is compared with which, and what its map is made of."),
 }
-FAVICON = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32">
-<circle cx="16" cy="16" r="15" fill="#332288"/>
-<circle cx="11" cy="13" r="2.2" fill="#fff"/><circle cx="21" cy="13" r="2.2" fill="#fff"/>
-<path d="M9 19q7 7.5 14 0" fill="none" stroke="#ddcc77" stroke-width="2.6" stroke-linecap="round"/></svg>
-"""
 DESCRIPTIONS = {
     "index": "A research workbook for facial expression recognition: ten notebooks, four published networks.",
     "docs/results": "What the methods of fer_lab reach, which differences hold over seeds, what is not known.",
@@ -133,20 +130,19 @@ def draw_diagrams(folder: Path) -> str:
 
     folder.mkdir()
     shapes = {}
-    for name in set(DIAGRAMS.values()):
+    for name in {method for method, _ in DIAGRAMS.values()}:
         faces = torch.zeros(1, 4, 3, 56, 56) if name == "qcs" else torch.zeros(1, 3, 56, 56)
         shapes[name] = output_shapes(fer_lab.create_model(name), faces)
     text = (
         "# The networks, drawn with the shapes that their modules have\n\nSize `tiny`, one face of 56 pixels. "
         "Blue is a layer, yellow a map or centers, red a loss, green the answer; dashed acts in training.\n"
     )
-    for draw, method in DIAGRAMS.items():
-        figure = draw(shapes[method])
+    for name, (method, alt) in DIAGRAMS.items():
+        figure = figures.method_diagram(name, shapes[method])
         title = figure.get_suptitle()
         figure.suptitle("")
-        style.styled(figure.savefig)(folder / f"{draw.__name__}.svg", metadata={"Date": None})
-        alt = inspect.getdoc(draw).partition("\n")[0]
-        text += f"\n## {title}\n\n![{alt}](diagrams/{draw.__name__}.svg)\n"
+        style.styled(figure.savefig)(folder / f"{name}.svg", metadata={"Date": None})
+        text += f"\n## {title}\n\n![{alt}](diagrams/{name}.svg)\n"
     return text
 
 
@@ -199,7 +195,7 @@ def main() -> int:
         settings.mkdir()
         for name in ("conf.py", "site.css"):
             shutil.copy(HERE / name, settings)
-        (settings / "favicon.svg").write_text(FAVICON)
+        shutil.copy(Path(html.__file__).with_name("favicon.svg"), settings)
         words = ["-q", "-W", "--keep-going", "-d", str(Path(scratch) / "doctrees"), "-c", str(settings)]
         made = Path(scratch) / "site"  # MyST-NB leaves a folder beside what it makes
         code = sphinx([*words, str(pages), str(made)])

@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Sequence
-from contextlib import nullcontext
 
 import pandas as pd
 import torch
@@ -51,11 +50,8 @@ def _differences(name: str, size: str, device: str, batch: int) -> list[float]:
         logits, other_loss, other_gradient = _numbers(there, same, images.to(device))
     fast = fuse(there.to(memory_format=torch.channels_last))
     bf16 = resolve_precision("auto", device) == "bf16"
-    with (
-        torch.inference_mode(),
-        tensor_float_32(device, True),
-        torch.autocast(device, torch.bfloat16) if bf16 else nullcontext(),
-    ):
+    autocast = torch.autocast(device, torch.bfloat16, enabled=bf16)
+    with torch.inference_mode(), tensor_float_32(device, True), autocast:
         quick = fast(images.to(device)).float().cpu()
     apart = [(one - precise).abs().max() / precise.abs().max() for one in (logits, quick)]
     apart += [(other_loss - loss).abs() / loss.abs(), (other_gradient - gradient).norm() / gradient.norm()]

@@ -15,7 +15,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -25,7 +24,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from fer_lab._device import best_device, compiled, resolve_precision, synchronize, tensor_float_32
-from fer_lab._progress import progress as progress_bar
+from fer_lab._progress import progress
 from fer_lab.data.faces import FaceBatch
 from fer_lab.data.loader import KINDS
 from fer_lab.models import create_model, list_models
@@ -72,11 +71,10 @@ def bench_models(
     batch: int | None = None,
     seconds: float = 2.0,
     device: str = "auto",
-    progress: bool | None = None,
 ) -> pd.DataFrame:
     """Speed, memory and cost of models with random weights on random images.
 
-    None takes all models, the batch that suits device and size, and a bar at a terminal and in a live notebook.
+    None takes all models, and the batch that suits device and size.
     A model is left out of the sizes that it does not have. Modes and paths are from `MODES` and `EVERY_PATH`,
     the device is "auto", "cpu", "cuda" or "mps". Each row is timed for `seconds`, at least three steps, after
     warming up. Raises ValueError for what is unknown, and RuntimeError for a measurement that failed.
@@ -90,10 +88,8 @@ def bench_models(
         down so much that the share would be above 1; parameters_m counts the millions of parameters that take
         part (see `count_parameters`); first_step_s, the slowest of the first three, is long with torch.compile.
     """
-    models = list_models() if models is None else list(models)
-    sizes_of = {name: method_class(name).sizes for name in models}
-    every_size = tuple(dict.fromkeys(size for name in models for size in sizes_of[name]))
-    for given, known in ((sizes, every_size), (modes, MODES), (paths, EVERY_PATH)):
+    networks = with_sizes(models, sizes)
+    for given, known in ((modes, MODES), (paths, EVERY_PATH)):
         if wrong := [value for value in given if value not in known]:
             raise ValueError(f"expected some of {', '.join(known)}, got {', '.join(map(repr, wrong))}")
     if batch is not None and batch < 2:
@@ -101,12 +97,11 @@ def bench_models(
     device = check_device(device)
     suits = BATCHES[device]
     jobs = [
-        Job(*one, batch or suits["tiny" if one[1] == "tiny" else "paper"], seconds, device)
-        for one in itertools.product(models, sizes, modes, paths)
-        if one[1] in sizes_of[one[0]]
+        Job(name, size, *how, batch or suits["tiny" if size == "tiny" else "paper"], seconds, device)
+        for (name, size), how in itertools.product(networks, itertools.product(modes, paths))
     ]
-    bar = progress_bar(jobs, "bench", shown=progress)
-    table = pd.DataFrame([{**dataclasses.asdict(job), **in_own_process(job)} for job in bar])
+    rows = [{**dataclasses.asdict(job), **in_own_process(job)} for job in progress(jobs, "bench")]
+    table = pd.DataFrame(rows)
     # Each process measured the peak too; other programs disturbed the best of them least.
     peak = table.groupby("path")["peak_gflops"].transform("max")
     share = table["images_per_s"] * table["gflop_per_image"] / peak
@@ -219,7 +214,7 @@ def make_step(
 
     Training is forward, backward and SGD with momentum; inference is `forward` alone.
     """
-    autocast = torch.autocast(device, torch.bfloat16) if bf16 else nullcontext()
+    autocast = torch.autocast(device, torch.bfloat16, enabled=bf16)
     faces = random_batch(model, batch, device)
     images = faces.images.reshape(-1, *faces.images.shape[-3:])[:batch]
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)

@@ -9,10 +9,12 @@ import html
 import io
 import os
 import re
+import tomllib
 from collections.abc import Sequence
+from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fer_lab._files import atomic_path, is_file, write_text
 from fer_lab.book.result import NotebookResult, format_numbers, outputs
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
     from jinja2.runtime import Context
     from nbformat import NotebookNode
 
+FOLDER = Path(__file__).parent
+# notebook → what a first page says of it
+CHAPTERS: dict[str, dict[str, str]] = tomllib.loads((FOLDER / "chapters.toml").read_text(encoding="utf-8"))
+NAVIGATION = re.compile(r'<nav class="book".*?</nav>', re.DOTALL)
 WIDGET = "application/vnd.jupyter.widget-view+json"
 # A cell that shows a widget, and what a page shows in its place.
 LIVE = re.compile(r"^(?:\w+\.)?(?:\w+Explorer|frame_player)\(", re.MULTILINE)
@@ -77,8 +83,9 @@ def write_page(notebook: "NotebookNode", page: Path, source: Path) -> None:
             )
             return MarkdownWithMath(renderer=renderer).render(text)
 
-    exporter = Exporter(raw_template=_template("page"))
-    body, _ = exporter.from_notebook_node(readable(notebook), {"metadata": {"name": page.stem}})
+    exporter = Exporter(template_file="page.html.j2", extra_template_paths=[str(FOLDER)])
+    about = {"metadata": {"name": page.stem}, "chapter": CHAPTERS.get(page.stem, {})}
+    body, _ = exporter.from_notebook_node(readable(notebook), about)
     write_text(page, re.sub(r'(<a[^>]+href="[^":]*)\.ipynb\b', r"\1.html", body))
     _write_thumbnail(notebook, page.with_suffix(".png"))
 
@@ -95,7 +102,8 @@ def readable(notebook: "NotebookNode") -> "NotebookNode":
     for cell in notebook.cells:
         cell.source = re.sub(r" *# NBVAL_CHECK_OUTPUT", "", cell.source)
         if "injected-parameters" in cell.metadata.get("tags", ()):
-            cell.source = re.sub(r"^(run_dir|data_root) = .*\n?", "", cell.source, flags=re.MULTILINE)
+            told = re.sub(r"^(run_dir|data_root) = .*\n?", "", cell.source, flags=re.MULTILINE)
+            cell.source = told.replace("# Parameters\n", "# Parameters of this run\n", 1)
         if cell.cell_type == "code" and LIVE.search(cell.source):
             cell.outputs = [v4.new_output("display_data", NOTE), *cell.get("outputs", ())]
     return notebook
@@ -120,16 +128,24 @@ def without_widgets(notebook: "NotebookNode") -> "NotebookNode":
 
 
 def write_index(page: Path, results: Sequence[NotebookResult], heading: str) -> None:
-    """Write the book's first page: the sentence `heading`, and below it a row for each result."""
-    import jinja2
+    """Write the book's first page, the sentence `heading` above the results; link their pages in this order."""
+    from jinja2 import Environment, FileSystemLoader
 
+    templates = Environment(loader=FileSystemLoader(FOLDER), autoescape=True)
     rows = []
     for result in results:
-        link = os.path.relpath(result.page, page.parent).replace(os.sep, "/") if result.page else ""
-        drawn = link and Path(result.page).with_suffix(".png").exists()
-        rows.append((result, link, link.removesuffix(".html") + ".png" if drawn else ""))
-    template = jinja2.Template(_template("index"), autoescape=True, keep_trailing_newline=True)
-    write_text(page, template.render(rows=rows, heading=heading, format_numbers=format_numbers))
+        file = page.parent / "html" / Path(result.page).name
+        row: dict[str, Any] = {"result": result, "chapter": CHAPTERS.get(result.notebook, {})}
+        row["file"] = file if file.is_file() else None
+        with suppress(KeyError, ValueError):
+            row["found"] = row["chapter"]["found"].format_map(result.headline).replace("%", "\xa0%")
+        rows.append(row)
+    index = templates.get_template("index.html.j2")
+    write_text(page, index.render(rows=rows, heading=heading, format_numbers=format_numbers))
+    linked = [row for row in rows if row["file"]]
+    for before, row, after in zip([None, *linked], linked, [*linked[1:], None], strict=False):
+        links = templates.get_template("navigation.html.j2").render(before=before, after=after)
+        write_text(row["file"], links.join(NAVIGATION.split(row["file"].read_text(encoding="utf-8"))))
 
 
 def is_index(page: Path) -> bool:
@@ -150,7 +166,3 @@ def _write_thumbnail(notebook: "NotebookNode", picture: Path) -> None:
             with atomic_path(picture) as whole:
                 image.quantize(64).save(whole)
             return
-
-
-def _template(name: str) -> str:
-    return Path(__file__).with_name(f"{name}.html.j2").read_text(encoding="utf-8")

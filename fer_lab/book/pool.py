@@ -12,12 +12,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from fer_lab._files import atomic_path, is_file, read_json, write_text
+from fer_lab._progress import say
 from fer_lab.book.result import NotebookResult
 from fer_lab.book.worker import KERNEL
 
@@ -28,22 +29,28 @@ OnResult = Callable[[NotebookResult], Any]
 
 def run_in_pool(cells: Sequence[dict], jobs: int, on_result: OnResult) -> list[NotebookResult]:
     """Run notebooks here, `jobs` at a time, each with cores ÷ jobs threads; results in the notebooks' order."""
+
+    def work(number: int, cell: dict) -> NotebookResult:
+        say(f"{cell['name']} begins ({number}/{len(cells)})")
+        return run_cell(cell, environment, running)
+
     running: set[subprocess.Popen] = set()
     threads = max(1, (os.cpu_count() or 1) // jobs)
     with clean_environment(threads) as environment, ThreadPoolExecutor(jobs) as pool:
-        futures = [pool.submit(run_cell, cell, environment, running) for cell in cells]
+        futures = [pool.submit(work, number, cell) for number, cell in enumerate(cells, 1)]
+        pending = set(futures)
         try:
-            results = []
-            for future in futures:
-                results.append(future.result())
-                on_result(results[-1])
+            while pending:
+                done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                for future in (one for one in futures if one in done):
+                    on_result(future.result())
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             # SIGKILL, not SIGTERM: a worker that exits cleanly would record its notebook as failed.
             for worker in list(running):
                 worker.kill()
             raise
-    return results
+    return [future.result() for future in futures]
 
 
 def run_cell(

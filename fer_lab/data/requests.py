@@ -55,12 +55,15 @@ class FaceRequest:
             return SyntheticFaces(**self._rendering())
         if self.knobs:
             raise ValueError(f"only rendered faces have knobs; {self.dataset} does not know {list(self.knobs)}")
-        if not self.root and self.dataset in LAYOUTS:
+        if self.dataset not in LAYOUTS:
+            expected = ", ".join((SYNTHETIC, *LAYOUTS))
+            raise ValueError(f"unknown data set {self.dataset!r}; expected one of {expected}")
+        if not self.root:
             raise ValueError(f"{self.dataset} needs its folder: --data-root, or FER_DATA in the environment")
         shared = ("skip_bad", "size", "order", "test_share", "count", "seed")
         settings: dict[str, Any] = {name: getattr(self, name) for name in shared}
         faces = load_dataset(
-            self.dataset, self.root or "", num_classes=self.classes, label_rule=self.rule, **settings
+            self.dataset, self.root, num_classes=self.classes, label_rule=self.rule, **settings
         )
         return faces.thin_train(self.train_share, self.seed) if self.train_share else faces
 

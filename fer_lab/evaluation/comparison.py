@@ -58,9 +58,7 @@ def differences(predictions: Mapping[str, Predictions], reference: str, *, seed:
     others = [name for name in predictions if name != reference]
     if reference not in predictions or not others:
         raise ValueError(f"expected {reference!r} and at least one other model, got {', '.join(predictions)}")
-    tables = [
-        compare(predictions[name], predictions[reference], seed=seed).assign(model=name) for name in others
-    ]
+    tables = [compare(predictions[it], predictions[reference], seed=seed).assign(model=it) for it in others]
     for table, p_value in zip(tables, holm([table["p_value"][0] for table in tables]), strict=True):
         table["p_value"] = p_value
     names = {"first": "value", "only_first": "only_it", "only_second": "only_reference"}

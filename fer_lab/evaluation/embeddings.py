@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from scipy.spatial.distance import cdist
 
 from fer_lab.data.faces import REGIONS, FaceSet
 from fer_lab.data.loader import Loader
@@ -56,14 +57,10 @@ def within_between_scatter(embeddings: np.ndarray, labels: np.ndarray) -> Scatte
     do not match, or fewer than two classes.
     """
     x, y = _points(embeddings, labels)
-    present, index, counts = np.unique(y, return_inverse=True, return_counts=True)
-    if len(present) < 2:
-        raise ValueError(f"scatter needs faces of at least two classes, got {len(present)}")
-    means = np.zeros((len(present), x.shape[1]))
-    np.add.at(means, index, x)
-    means /= counts[:, None]
-    within = float(((x - means[index]) ** 2).sum() / len(x))
-    between = float((counts * ((means - x.mean(0)) ** 2).sum(1)).sum() / len(x))
+    if (present := len(np.unique(y))) < 2:
+        raise ValueError(f"scatter needs faces of at least two classes, got {present}")
+    means = pd.DataFrame(x).groupby(y).transform("mean").to_numpy()  # of each face's class
+    within, between = (float((gaps**2).sum() / len(x)) for gaps in (x - means, means - x.mean(0)))
     return Scatter(within, between, within / between if between else math.inf)
 
 
@@ -94,9 +91,7 @@ def separation(
         raise ValueError(f"labels must be 0…{num_classes - 1}, got {y.min()}…{y.max()}")
     counts = np.bincount(y, minlength=num_classes)
     if centers is None:
-        centers = np.full((num_classes, x.shape[1]), np.nan)
-        for label in np.flatnonzero(counts):
-            centers[label] = x[y == label].mean(0)
+        centers = pd.DataFrame(x).groupby(y).mean().reindex(range(num_classes)).to_numpy()
     centers = np.asarray(centers, dtype=np.float64)
     if centers.shape != (num_classes, x.shape[1]):
         raise ValueError(f"expected centers [{num_classes},{x.shape[1]}], got {list(centers.shape)}")
@@ -104,9 +99,7 @@ def separation(
         raise ValueError(f"a margin needs faces and at least two centers, got {len(y)} and {known.sum()}")
     # An embedding that has collapsed to a point has no unit of its own; its scatter and margins are 0.
     unit = math.sqrt(((x - x.mean(0)) ** 2).sum(1).mean()) or 1.0
-    distances = np.full((len(x), num_classes), np.inf)
-    for label in np.flatnonzero(known):
-        distances[:, label] = np.sqrt(((x - centers[label]) ** 2).sum(1))
+    distances = np.where(known, cdist(x, centers), np.inf)
     faces = np.arange(len(x))
     own = distances[faces, y]
     wrong = distances.copy()

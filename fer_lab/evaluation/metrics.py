@@ -119,8 +119,7 @@ def _check_classes(model: Method, faces: FaceSet) -> None:
 def confusion_matrix(predictions: Predictions) -> np.ndarray:
     """Counts int64 [C,C]: rows are the truth, columns the predictions."""
     c = len(predictions.classes)
-    cells = predictions.labels * c + predictions.predicted
-    return np.bincount(cells, minlength=c * c).reshape(c, c)
+    return np.bincount(predictions.labels * c + predictions.predicted, minlength=c * c).reshape(c, c)
 
 
 def rare_classes(labels: np.ndarray | torch.Tensor, classes: Sequence[str]) -> tuple[str, ...]:
@@ -147,15 +146,9 @@ def evaluate(predictions: Predictions, *, resamples: int = 1000, seed: int = 0) 
     for i, group in [(0, np.full(len(predictions), True)), *enumerate(groups, start=len(OVERALL))]:
         if group.any() and values[i] in (0, 1):
             low[i], high[i] = binomial_interval(int(predictions.correct[group].sum()), int(group.sum()))
-    return pd.DataFrame(
-        {
-            "metric": [*OVERALL, *["recall"] * c],
-            "class": [*[""] * len(OVERALL), *predictions.classes],
-            "value": values,
-            "low": np.minimum(low, values),
-            "high": np.maximum(high, values),
-        }
-    )
+    names = {"metric": [*OVERALL, *["recall"] * c], "class": [*[""] * len(OVERALL), *predictions.classes]}
+    ends = {"low": np.minimum(low, values), "high": np.maximum(high, values)}
+    return pd.DataFrame({**names, "value": values, **ends})
 
 
 def overall(metrics: pd.DataFrame) -> pd.DataFrame:

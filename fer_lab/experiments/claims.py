@@ -65,16 +65,10 @@ FAMILIES: dict[str, Callable[..., Mapping[str, Training]]] = {
     "taught maps": explain.study,
     "drawings": transfer.study,
 }
-
-
-def _written() -> tuple[Claim, ...]:
-    """The claims of hypotheses.csv in its order; a space stands between two names in its column `classes`."""
-    table = pd.read_csv(Path(__file__).with_name("hypotheses.csv"), keep_default_na=False)
-    table["classes"] = [tuple(names.split(" ")) for names in table["classes"]]
-    return tuple(Claim(**row) for row in table.to_dict("records"))
-
-
-CLAIMS = _written()
+# In their order; a space stands between two names in the column `classes`.
+_SPLIT = {"classes": lambda names: tuple(names.split(" "))}
+_WRITTEN = pd.read_csv(Path(__file__).with_name("hypotheses.csv"), keep_default_na=False, converters=_SPLIT)
+CLAIMS = tuple(Claim(**row) for row in _WRITTEN.to_dict("records"))
 
 
 def judge(
@@ -93,11 +87,7 @@ def judge(
     """
     rows = pd.DataFrame([_measure(claim, store, claims, requests) for claim in claims])
     for column, adjusted in (("p", "adjusted_p"), ("equivalence_p", "equivalence_p")):
-        values = rows[column].copy()
-        for _, part in values.groupby(rows["family"]):
-            known = part.dropna()
-            values[known.index] = holm(known)
-        rows[adjusted] = values
+        rows[adjusted] = rows[column].dropna().groupby(rows["family"]).transform(holm)
     return rows.assign(verdict=[_verdict(row) for _, row in rows.iterrows()])
 
 

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from fer_lab._files import atomic_path
-from fer_lab.data import REGIONS, FaceRequest, FaceSet, prepare
+from fer_lab.data import REGIONS, FaceRequest, FaceSet
 from fer_lab.experiments import dan
 from fer_lab.experiments.request import Training
 from fer_lab.experiments.study import SEEDS
 from fer_lab.explanation import explain
 from fer_lab.explanation.maps import GRID, scaled_to_mass, to_grid
 from fer_lab.models import Method, shipped_models
+from fer_lab.models.inference import in_order
 from fer_lab.runs import open_model
 
 # The recorded maps, in the folder of the results store: a chart of numbers, without a face.
@@ -43,11 +44,8 @@ def study(seeds: Iterable[int] = SEEDS, faces: FaceRequest | None = None) -> dic
 
 def mean_maps(model: Method, faces: FaceSet) -> np.ndarray:
     """The mean native map over the faces of each class, each map scaled to the sum 1: float32 [C,7,7]."""
-    parts = []
-    for rows in torch.arange(len(faces)).split(256):
-        images = prepare(faces.take(rows), model.image_size, model.color_order)
-        parts.append(explain(model, images, "native").clamp(min=0))
-    return _by_class(torch.cat(parts), faces)
+    batches = in_order(model, faces, device="cpu", batch_size=256)
+    return _by_class(torch.cat([explain(model, one.images, "native").clamp(min=0) for one in batches]), faces)
 
 
 def _by_class(maps: Tensor, faces: FaceSet) -> np.ndarray:

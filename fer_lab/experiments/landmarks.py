@@ -123,17 +123,10 @@ def ship_landmarks(
     score = measure_landmarks(net, judged, truth_of(learned).mean(0))
     if photographs is not None:
         score[f"mirror_disagreement_{photographs.name}"] = mirror_disagreement(net, photographs).mean().item()
-    return ship(
-        net,
-        path,
-        dataset="synthetic",
-        command=f"fer-lab landmarks --faces {count} --epochs {epochs} --seed {seed}{words}",
-        seed=seed,
-        fingerprint=learned.fingerprint,
-        learned_from=learned.knobs,
-        measured_on=judged.knobs,
-        score={name: round(value, 3) for name, value in score.items()},
-    )
+    command = f"fer-lab landmarks --faces {count} --epochs {epochs} --seed {seed}{words}"
+    about = {"fingerprint": learned.fingerprint, "learned_from": learned.knobs, "measured_on": judged.knobs}
+    about["score"] = {name: round(value, 3) for name, value in score.items()}
+    return ship(net, path, dataset="synthetic", command=command, seed=seed, **about)
 
 
 def ship(model: Method | MobileFaceNet, path: Path, **about: Any) -> dict[str, Any]:

@@ -28,14 +28,10 @@ AFTERWARDS: dict[str, dict[str, Any]] = {
 
 def base_network(seed: int, faces: FaceRequest | None = None) -> Training:
     """A base network behind the trunk of POSTER's image stream, the start of a seed's variants."""
-    more = {"trunk": image_stream(seed, faces), **setting(faces)}
-    return Training(
-        model="qcs", options={"form": "none"}, seed=seed, changes=PLATEAU, variant="plateau", **more
-    )
+    more = {"variant": "plateau", "trunk": image_stream(seed, faces), **setting(faces)}
+    return Training(model="qcs", options={"form": "none"}, seed=seed, changes=PLATEAU, **more)
 
 
 def study(seeds: Iterable[int] = SEEDS, faces: FaceRequest | None = None) -> dict[str, Training]:
     """The variants that QCS's claims compare: every way goes on from the whole base network of its seed."""
-    return from_starts(
-        seeds, VARIANTS, lambda seed: base_network(seed, faces), setting(faces), changes=AFTERWARDS
-    )
+    return from_starts(seeds, VARIANTS, lambda seed: base_network(seed, faces), setting(faces), AFTERWARDS)

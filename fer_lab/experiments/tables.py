@@ -145,8 +145,7 @@ def _seen(asked: Training) -> list[str]:
 
 def _over_seeds(store: ResultsStore, part: pd.DataFrame, metric: str) -> str:
     """A share's mean over runs, with the interval for other seeds and faces; of one run for other faces."""
-    table = store.table(metric, by=["method"], id=list(part["id"])).iloc[0]
-    ends = table[["mean", "low", "high"]]
+    ends = store.table(metric, by=["method"], id=list(part["id"])).iloc[0][["mean", "low", "high"]]
     if len(part) > 1:
         ends[["low", "high"]] = crossed_interval(_scores(store, part["id"], metric))[1:]
     return in_percent(*ends)
@@ -165,16 +164,11 @@ def _scores(store: ResultsStore, ids: Iterable[str], metric: str) -> np.ndarray:
 
 def verdicts(judged: pd.DataFrame) -> str:
     """Markdown: hypothesis, difference over seeds and verdict of the claims of `ASKED` that were judged."""
-    rows = [
-        [
-            row.family,
-            row.hypothesis,
-            f"{_signed(row.metric, row.difference)} {_signed(row.metric, row.low, row.high)}"
-            + (" points" if SHARES.fullmatch(row.metric) else ""),
-            f"**{row.verdict}**",
-        ]
-        for row in judged.set_index("claim").reindex(ASKED).dropna(subset=["hypothesis"]).itertuples()
-    ]
+    rows = []
+    for row in judged.set_index("claim").reindex(ASKED).dropna(subset=["hypothesis"]).itertuples():
+        found = f"{_signed(row.metric, row.difference)} {_signed(row.metric, row.low, row.high)}"
+        unit = " points" if SHARES.fullmatch(row.metric) else ""
+        rows.append((row.family, row.hypothesis, found + unit, f"**{row.verdict}**"))
     return markdown(("", "hypothesis, before the runs", "difference over the seeds", "verdict"), rows)
 
 
@@ -239,15 +233,10 @@ def speed(table: pd.DataFrame, slow: str = "plain", fast: str = "default") -> st
 def onnx(table: pd.DataFrame) -> str:
     """Markdown: ONNX Runtime's difference from PyTorch and both speeds, from `bench.bench_onnx`."""
     heads = ("", "largest difference", "PyTorch", "PyTorch, folded", "ONNX Runtime")
-    rows = [
-        [
-            f"{TITLES[row.model]} `{row.size}`",
-            f"{row.difference:.0e}",
-            *map(_rate, (row.plain, row.folded)),
-            f"{_rate(row.onnx)} ({row.onnx / row.folded:.1f}×)",
-        ]
-        for row in table.itertuples()
-    ]
+    rows = []
+    for row in table.itertuples():
+        speeds = (_rate(row.plain), _rate(row.folded), f"{_rate(row.onnx)} ({row.onnx / row.folded:.1f}×)")
+        rows.append((f"{TITLES[row.model]} `{row.size}`", f"{row.difference:.0e}", *speeds))
     return markdown(heads, rows)
 
 

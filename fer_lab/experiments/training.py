@@ -95,7 +95,7 @@ def train(
     first = not (torch.distributed.is_torchelastic_launched() and int(os.environ["RANK"]))
     with run.lock() if first else contextlib.nullcontext():
         if devices > 1:
-            _fit_together(devices, started, run, faces.fingerprint, fresh, device)
+            _fit_jointly(devices, started, run, faces.fingerprint, fresh, device)
         else:
             _fit(started, run, faces, fresh, device)
         if not first:
@@ -112,13 +112,10 @@ def train(
     if request.flip:
         tables.append(scores(trained, reported, "_with_mirror_image", *OVERALL[:2], flip=True))
     for percent in request.head_sizes:
-        heads = request.balanced_faces(percent).load()
-        tables.append(scores(trained, heads, f"_at_head_size_{percent}"))
+        tables.append(scores(trained, request.balanced_faces(percent).load(), f"_at_head_size_{percent}"))
     for name, other in request.also.items():
         if not (other.root or other.rendered):
-            warnings.warn(
-                f"{request.variant}: not measured on {name}, whose folder was not given", stacklevel=2
-            )
+            warnings.warn(f"{request.variant}: not measured on {name}, whose folder is not given", stacklevel=2)
             continue
         others = other.load()
         tables.append(scores(trained, others.split(others.reported_split()), f"_on_{name}", *OVERALL[:2]))
@@ -165,9 +162,7 @@ def _fit(request: Training, run: Run, faces: FaceSet, fresh: bool, device: str) 
     fit(model, training, held_out, recipe, run, device=device, resume=not fresh, origin=origin, config=config)
 
 
-def _fit_together(
-    devices: int, request: Training, run: Run, fingerprint: str, fresh: bool, device: str
-) -> None:
+def _fit_jointly(devices: int, request: Training, run: Run, fingerprint: str, fresh: bool, device: str) -> None:
     """The same in several processes of `fer-lab train`, which load the faces themselves."""
     words = ["fer_lab.cli", "train", *request.words(root=str(request.faces.root or ""))]
     words += ["--out", str(run.folder.resolve()), "--device", device, "--worker", fingerprint]

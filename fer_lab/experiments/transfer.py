@@ -1,7 +1,7 @@
 """From drawings to photographs: what a network that learned from rendered faces alone is worth on FER+.
 
 The faces are drawn for this: grey as FER+'s, heads as large in the frame as there, and all that can differ
-differs X
+differs.
 """
 
 from collections.abc import Iterable

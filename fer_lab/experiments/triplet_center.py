@@ -46,12 +46,10 @@ def study(seeds: Iterable[int] = SEEDS, faces: FaceRequest | None = None) -> dic
     return _variants(seeds, _losses() | attended, faces)
 
 
-def study_of_rare_classes(
-    seeds: Iterable[int] = SEEDS, faces: FaceRequest | None = None
-) -> dict[str, Training]:
+def study_of_rare_classes(seeds: Iterable[int] = SEEDS) -> dict[str, Training]:
     """The same losses with RAF-DB's imbalance; all are measured on the study's balanced faces."""
     losses = {f"{name}, rare": options for name, options in _losses().items()}
-    return _variants(seeds, losses, faces, rare=True)
+    return _variants(seeds, losses, None, rare=True)
 
 
 def _losses() -> dict[str, dict[str, Any]]:
@@ -64,10 +62,8 @@ def _variants(
 ) -> dict[str, Training]:
     """Each variant from each seed's trunk at its plateau."""
     named = {variant: ("triplet_center", options) for variant, options in variants.items()}
-    changes = {"triplet_center": RARE_AFTERWARDS if rare else AFTERWARDS}
-    return from_starts(
-        seeds, named, lambda seed: resnet_trunk(seed, faces, rare), setting(faces, rare), changes
-    )
+    after = {"triplet_center": RARE_AFTERWARDS if rare else AFTERWARDS}
+    return from_starts(seeds, named, lambda seed: resnet_trunk(seed, faces, rare), setting(faces, rare), after)
 
 
 # -----------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from fer_lab.models.method import Method
 
 WAYS = ("native", "grad_cam", "integrated_gradients", "occlusion")
 Target = int | Tensor | None
+Pixels = int | None
 # Faces that captum runs at once: on a processor 64 are no faster, and take twice the memory (POSTER and QCS).
 CHUNK = 32
 
@@ -119,9 +120,7 @@ def grad_cam(model: Method, images: Tensor, target: Target = None, *, allow_zero
     from captum.attr import LayerGradCam
 
     with _explaining(model, images, target) as (images, chosen):
-        maps = LayerGradCam(model, _last_grid(model, images)).attribute(
-            images, target=chosen, relu_attributions=True
-        )
+        maps = LayerGradCam(model, _last_grid(model, images)).attribute(images, chosen, relu_attributions=True)
     maps = maps.detach().float()
     empty = (maps.flatten(1) <= 0).all(1).nonzero().squeeze(1).tolist()
     if empty and not allow_zero:
@@ -177,12 +176,7 @@ def integrated_gradients(
 
 
 def occlusion(
-    model: Method,
-    images: Tensor,
-    target: Target = None,
-    *,
-    window: int | None = None,
-    stride: int | None = None,
+    model: Method, images: Tensor, target: Target = None, *, window: Pixels = None, stride: Pixels = None
 ) -> Tensor:
     """How much the logit falls when a window is covered (Zeiler & Fergus, arXiv 1311.2901), through captum.
 

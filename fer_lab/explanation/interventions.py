@@ -93,8 +93,7 @@ def causal_scores(maps: Mapping[str, Tensor], importance: Tensor, given: Interve
     importance; top, whether the cause with the most mass is the most important muscle, on either side of the
     face (1 or 0; if several tie, the share of them); both NaN for fewer than three causes or a map without any
     mass on them; cosine, between the map and the places that all the face's muscles move, both on a 7×7 grid:
-    the field's usual score (Belharbi et al.,
-    FG 2024, https://arxiv.org/abs/2402.00281).
+    the field's usual score (Belharbi et al., FG 2024, https://arxiv.org/abs/2402.00281).
 
     Args:
         maps: way → [B,1,h,w].

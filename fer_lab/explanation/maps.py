@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Side of the grid that the networks end in, at tiny and at paper size.
-GRID = 7
+from fer_lab.models.method import GRID
 
 
 def _check(maps: Tensor) -> None:
@@ -82,13 +81,6 @@ def _check_mass(maps: Tensor) -> None:
         raise ValueError("maps have negative values, which have no share of a sum; clamp them first")
 
 
-def _cover(maps: Tensor, masks: Tensor) -> Tensor:
-    """Share of each of the maps' cells that a region covers: [B,R,h,w], float64."""
-    if masks.ndim != 4 or masks.dtype != torch.bool or len(masks) != len(maps):
-        raise ValueError(f"expected bool masks [{len(maps)},R,S,S], got {masks.dtype} {list(masks.shape)}")
-    return _cells(masks, maps.shape[2], maps.shape[3])
-
-
 def mass_in_regions(maps: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     """Share of each map's mass in each region, and the share that an even map would have.
 
@@ -96,7 +88,9 @@ def mass_in_regions(maps: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     map of zeros), and chance [B,R], the regions' share of the area. A cell's value is even over its pixels.
     """
     _check_mass(maps)
-    inside = _cover(maps, masks).flatten(2)
+    if masks.ndim != 4 or masks.dtype != torch.bool or len(masks) != len(maps):
+        raise ValueError(f"expected bool masks [{len(maps)},R,S,S], got {masks.dtype} {list(masks.shape)}")
+    inside = _cells(masks, maps.shape[2], maps.shape[3]).flatten(2)  # how much of each cell a region covers
     mass = maps.flatten(2).double()
     share = mass @ inside.transpose(1, 2) / mass.sum(2, keepdim=True)
     return share.float(), inside.mean(2).float()
@@ -111,11 +105,7 @@ def pointing_game(maps: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     chance. Maps [B,K,h,w] and masks as in `mass_in_regions`; returns hit [B,K,R], 0…1, and the same chance.
     """
     _check(maps)
-    inside = _cover(maps, masks).flatten(2)
-    flat = maps.flatten(2)
-    largest = (flat == flat.amax(2, keepdim=True)).double()
-    hit = largest @ inside.transpose(1, 2) / largest.sum(2, keepdim=True)
-    return hit.float(), inside.mean(2).float()
+    return mass_in_regions((maps == maps.amax((2, 3), keepdim=True)).double(), masks)
 
 
 def mean_pairwise_cosine(maps: Tensor) -> Tensor:

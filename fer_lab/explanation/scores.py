@@ -25,6 +25,7 @@ from fer_lab.intervals import mean_interval
 from fer_lab.models.layers import evaluating
 from fer_lab.models.method import Method
 
+Names = Sequence[str]
 # Faces that run at once.
 CHUNK = 256
 
@@ -157,12 +158,7 @@ def probing_scores(
 
 
 def mean_over_faces(
-    scores: pd.DataFrame,
-    metrics: Sequence[str],
-    *,
-    by: Sequence[str] = (),
-    reference: str | None = None,
-    seed: int = 0,
+    scores: pd.DataFrame, metrics: Names, *, by: Names = (), reference: str | None = None, seed: int = 0
 ) -> pd.DataFrame:
     """Means of scores over faces, with 95 % bootstrap intervals (BCa).
 

@@ -26,7 +26,7 @@ from fer_lab.models.method import Method
 
 PEOPLE = 200
 STATE = [one.name for one in fields(FaceState) if one.name != "units"]
-NO_MATCHER, SAMPLE, PRIVACY = (panels.TEXTS["sentences"][name] for name in ("no_matcher", "sample", "privacy"))
+NO_MATCHER, SAMPLE, PRIVACY, PAIR_PRIVACY = panels.TEXTS["sentences"].values()
 
 
 def _prototype(expression: str) -> dict[str, Any]:
@@ -234,7 +234,7 @@ class PairExplorer(Explorer):
         self.scale = choice(dict(enumerate(panels.SCALES)), "scale", 2)
         self.count = slider(1, 49, 1, "lines", value=12)
         self.watch(self.model, self.scale, self.count)
-        faces = [*self.first.page, *self.second.page, self.model, self.scale, self.count]
+        faces = [*self.first.page, *self.second.page, words(PAIR_PRIVACY), self.model, self.scale, self.count]
         self.arrange([self.text, rows([self.save])], {"Faces": faces, "Models": self.page_of_models()[1:]})
 
     def _matchers(self) -> list[str]:

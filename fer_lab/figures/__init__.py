@@ -15,23 +15,13 @@ from fer_lab.figures.charts import (
     curves,
     curves_with_intervals,
     embedding_frames,
-    embedding_map,
     group_accuracy,
     panels_of_intervals,
-    per_class_recall,
     training_curves,
     verdicts,
 )
 from fer_lab.figures.compare import accuracy_against_cost, learning_curves, recall_by_class
-from fer_lab.figures.diagrams import (
-    cross_block_diagram,
-    dan_diagram,
-    dan_head_diagram,
-    poster_diagram,
-    qcs_diagram,
-    quadruplet_diagram,
-    triplet_center_diagram,
-)
+from fer_lab.figures.diagrams import method_diagram
 from fer_lab.figures.explain import (
     causes_figure,
     explanation_grid,

@@ -12,7 +12,6 @@ from matplotlib.colors import PowerNorm, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter, StrMethodFormatter
-from matplotlib.transforms import Bbox
 
 from fer_lab.data.expressions import colors
 from fer_lab.data.faces import SPLITS, FaceSet
@@ -152,24 +151,6 @@ def confusion(matrix: np.ndarray, classes: Names) -> Figure:
     ax.set(xlim=(0, c), ylim=(c, 0), xlabel="predicted: share of the row, and faces", ylabel="label")
     right = np.trace(matrix) / max(1, matrix.sum())
     ax.set_title(f"What was taken for what: {right:.1%} of {matrix.sum():,} faces right")
-    return fig
-
-
-@style.styled
-def per_class_recall(metrics: pd.DataFrame) -> Figure:
-    """Recall of every class with its interval, from `evaluation.evaluate`'s table; their mean as a line."""
-    style.check_columns(metrics, ("metric", "class", "value", "low", "high"))
-    table = metrics[metrics["metric"] == "recall"].rename(columns={"class": "label"})
-    style.check_columns(table, ())
-    fig, ax = style.chart(6.4, 0.36 * len(table) + 1.1)
-    style.interval_rows(ax, table, colors(list(table["label"])))
-    mean = 100 * table["value"].mean()
-    ax.axvline(mean, **style.DASHED)
-    corner: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
-    ax.annotate(f"mean {mean:.1f}%", (mean, 1), (-4, 2), ha="right", fontsize=8, color=style.SOFT, **corner)
-    least = max(0, np.nanmin(100 * table[["low", "value"]]) - 5)
-    ax.set(xlabel="recall, % of the class's faces, with 95 % interval", xlim=(least, 102))
-    ax.set_title("How many faces of each class are found", pad=16)
     return fig
 
 
@@ -411,32 +392,6 @@ def embedding_frames(
     if any(moment.centers is not None for row in frames.values() for moment in row):
         marks.append(style.mark("center", marker="*", markersize=12))
     style.legend(fig, marks, columns=9 if fig.get_size_inches()[0] > 8 else 5)
-    return fig
-
-
-@style.styled
-def embedding_map(xy: np.ndarray, labels: Labels, classes: Names) -> Figure:
-    """Points [N,2] in their classes' colours, class names above most of the points.
-
-    Among up to 500 points no name covers a point, where there is room.
-    """
-    xy, labels = np.asarray(xy), np.asarray(labels)
-    fig, ax = style.chart(6.6, 5.2)
-    cloud(ax, Frame(xy), labels, classes, size=float(np.clip(9000 / max(1, len(xy)), 5, 32)))
-    members = {name: xy[labels == label] for label, name in enumerate(classes) if (labels == label).any()}
-    marks = style.class_marks(list(members))
-    for line, (name, part) in zip(marks, members.items(), strict=True):
-        line.set_label(f"{name}, {len(part):,}")
-    ax.legend(handles=marks, loc="center left", bbox_to_anchor=(1, 0.5), handletextpad=0.2)
-    title = f"Embeddings of {len(xy):,} faces, laid out by neighbourhood"
-    ax.set(xlabel="UMAP 1 (no unit)", ylabel="UMAP 2 (no unit)", title=title)
-    # The lowest first, so that names that share a spot rise above it one after another.
-    names = [(n, style.INK, np.median(part[:, 0]), np.quantile(part[:, 1], 0.9)) for n, part in members.items()]
-    names.sort(key=lambda name: name[3])
-    fig.draw_without_rendering()
-    seen = xy if len(xy) <= 500 else xy[:0]
-    dots = [Bbox([at, at]).padded(4) for at in ax.transData.transform(seen)]
-    style.name_points(ax, names, dots, weight="bold", fontsize=9.5, path_effects=style.HALO)
     return fig
 
 

@@ -13,6 +13,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from fer_lab.figures import style
 from fer_lab.figures.style import Names
+from fer_lab.models.recipes import check_choice
 
 # What a box is → its fill and edge. Dashed boxes act in training alone.
 KINDS = {
@@ -120,44 +121,10 @@ def _draw_arrow(ax: Axes, a: Box, b: Box, turn: str, label: str) -> None:
         )  # fmt: skip
 
 
-def _draw(name: str, shapes: Shapes, **texts: str) -> Figure:
-    """A diagram of `TABLES`, with other texts in some of its boxes."""
-    table = TABLES[name]
-    boxes = {key: Box(*row) for key, row in table["boxes"].items()}
-    boxes |= {key: boxes[key]._replace(text=text) for key, text in texts.items()}
-    return diagram(boxes, table["arrows"], shapes, table["title"], table.get("note", ""))
-
-
-def dan_diagram(shapes: Shapes) -> Figure:
-    """DAN: trunk, K heads, fusion, and where its two losses act."""
-    return _draw("dan", shapes, **({} if "heads.1" in shapes else {"more": "no more heads"}))
-
-
-def dan_head_diagram(shapes: Shapes) -> Figure:
-    """One head of DAN: a map over the places, then a gate over the channels."""
-    return _draw("dan_head", shapes)
-
-
-def triplet_center_diagram(shapes: Shapes) -> Figure:
-    """The triplet-center loss on a trunk, with its negative and both attentions."""
-    return _draw("triplet_center", shapes)
-
-
-def poster_diagram(shapes: Shapes) -> Figure:
-    """POSTER: two streams, three widths of the tokens, and one class token that answers."""
-    return _draw("poster", shapes)
-
-
-def cross_block_diagram(shapes: Shapes) -> Figure:
-    """One cross-fusion block of POSTER: whose queries meet whose keys and values."""
-    return _draw("cross_block", shapes)
-
-
-def qcs_diagram(shapes: Shapes) -> Figure:
-    """QCS: the base branch that answers, and the cross branch that training alone has."""
-    return _draw("qcs", shapes)
-
-
-def quadruplet_diagram(shapes: Shapes) -> Figure:
-    """Which face is compared with which, and what its map is made of."""
-    return _draw("quadruplet", shapes)
+def method_diagram(name: str, shapes: Shapes) -> Figure:
+    """A diagram of `TABLES`: a method's, "dan_head", "cross_block" of POSTER or "quadruplet" of QCS."""
+    check_choice("diagram", name, TABLES)
+    boxes = {key: Box(*row) for key, row in TABLES[name]["boxes"].items()}
+    if name == "dan" and "heads.1" not in shapes:
+        boxes["more"] = boxes["more"]._replace(text="no more heads")
+    return diagram(boxes, TABLES[name]["arrows"], shapes, TABLES[name]["title"], TABLES[name].get("note", ""))

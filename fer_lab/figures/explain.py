@@ -65,8 +65,7 @@ def explanation_grid(
         for row, face, hot in zip(tiles, pictures, heats(one.clamp(min=0), size)[:, 0], strict=True):
             row.append(heat_over(face, hot))
     columns = ["face", *(NAMES.get(way, way) for way in maps)]
-    least = "each on its own scale: least"
-    fig, ax, tops = heat_rows(tiles, columns, row_titles, cell, least, title)
+    fig, ax, tops = heat_rows(tiles, columns, row_titles, cell, "each on its own scale: least", title)
     if masks is not None:
         for r, c in np.ndindex(n, len(columns)):
             outline(ax, masks[r], c * style.PITCH, tops[r])
@@ -231,5 +230,4 @@ def mean_maps_figure(
                     text = f"{style.method_title(name)}\n{reach}" if first == 0 else reach
                     ax.set_ylabel(text, fontsize=8, **beside)
             first += count + 1
-    title = "Mean native maps: each row has its own scale, in multiples of an even map\n"
-    return style.heading(fig, title)
+    return style.heading(fig, "Mean native maps: each row has its own scale, in multiples of an even map\n")

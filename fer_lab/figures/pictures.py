@@ -92,8 +92,7 @@ def grid_of_faces(
     names = [titles[i : i + columns] for i in starts] if titles is not None else ()
     tiles = [pictures[i : i + columns] for i in starts]
     fig, ax, tops = mosaic(tiles, captions=names, cell=cell, bottom=bottom, title=title)
-    corners = [(PITCH * (i % columns), tops[i // columns]) for i in range(len(pictures))]
-    return fig, ax, np.array(corners)
+    return fig, ax, np.array([(PITCH * (i % columns), tops[i // columns]) for i in range(len(pictures))])
 
 
 def name_rows(ax: Axes, tops: Sequence[float], names: Names) -> None:
@@ -148,9 +147,8 @@ def heat_rows(
 
 def check_masks(masks: torch.Tensor, pictures: np.ndarray) -> None:
     """Raise ValueError unless there is a mask bool [S,S] for each picture [S,S,3]."""
-    expected = pictures.shape[:3]
-    if tuple(masks.shape) != expected:
-        raise ValueError(f"expected masks {list(expected)}, got {list(masks.shape)}")
+    if tuple(masks.shape) != pictures.shape[:3]:
+        raise ValueError(f"expected masks {list(pictures.shape[:3])}, got {list(masks.shape)}")
 
 
 def outline(ax: Axes, mask: torch.Tensor, left: float, top: float) -> None:

@@ -10,17 +10,14 @@ from matplotlib.patches import Rectangle
 
 from fer_lab.explanation.maps import GRID, cell_centre
 from fer_lab.figures.pictures import Images, as_maps, heat_over, heat_rows, heats, mosaic, pictures_of
-from fer_lab.figures.style import PITCH, SERIES, styled
+from fer_lab.figures.style import PITCH, SERIES, Names, styled
 
 Match = tuple[int, int, float]  # place of the first face, of the second, and strength 0…1
 
 
 @styled
 def matching_lines(
-    pairs: Sequence[tuple[Images, Images]],
-    matches: Sequence[Sequence[Match]],
-    names: Sequence[str],
-    title: str = "",
+    pairs: Sequence[tuple[Images, Images]], matches: Sequence[Sequence[Match]], names: Names, title: str = ""
 ) -> Figure:
     """Pairs of faces uint8 [3,S,S], with numbered lines between places that match: thick is strong.
 

@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 from PIL import Image, ImageColor
+from seaborn.utils import relative_luminance
 
 from fer_lab._files import atomic_path
 from fer_lab.data.expressions import COLORS, colors
@@ -243,6 +244,10 @@ def heat_table(
     options = {"cmap": SHADES, "cbar": False, "linewidths": 1.2, "fmt": "", **options}
     notes = None if texts is None else np.array(texts, dtype=object)
     sns.heatmap(values, ax=ax, annot=notes, xticklabels=list(columns), yticklabels=list(rows), **options)
+    for text in ax.texts:  # seaborn writes white on shades too light for it
+        column, row = map(int, text.get_position())
+        shade = ax.collections[0].get_facecolor()[row * len(columns) + column]
+        text.set_color(INK if relative_luminance(shade) > 0.2 else "white")
     ax.tick_params(axis="y", labelrotation=0)
     for label in ax.get_xticklabels():
         label.set(rotation=slant, ha="right" if slant else "center", rotation_mode="anchor")
@@ -260,12 +265,7 @@ def with_ends(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def interval_rows(
-    ax: Axes,
-    table: pd.DataFrame,
-    shades: Names,
-    percent: bool = True,
-    number: str = "{:.1f}%",
-    above: bool = False,
+    ax: Axes, table: pd.DataFrame, shades: Names, percent: bool, number: str, above: bool = False
 ) -> None:
     """Rows of label, value, low, high as dots with bars, from the top down.
 
@@ -304,7 +304,7 @@ PLACES = [
 ]
 
 
-def name_points(ax: Axes, names: Iterable[Place], avoid: Iterable[Bbox] = (), **text: Any) -> None:
+def name_points(ax: Axes, names: Iterable[Place], avoid: Iterable[Bbox] = ()) -> None:
     """Write names near points, so that none covers another or leaves the axes.
 
     Limits and scales of the axes must be final. `avoid`: boxes in pixels that no name may cover.
@@ -312,9 +312,9 @@ def name_points(ax: Axes, names: Iterable[Place], avoid: Iterable[Bbox] = (), **
     figure: Any = ax.figure
     figure.draw_without_rendering()
     taken = list(avoid)
-    text = {"textcoords": "offset points", "ha": "center", "va": "center", "zorder": 6, **text}
+    look: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "va": "center", "zorder": 6}
     for name, color, x, y in names:
-        note = ax.annotate(name, (x, y), (0, 0), color=color, **text)
+        note = ax.annotate(name, (x, y), (0, 0), color=color, **look)
         for place in PLACES:
             note.xyann = place
             box = note.get_window_extent()

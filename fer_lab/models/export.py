@@ -75,15 +75,9 @@ def to_onnx(
     images = torch.randint(
         256, (3, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
-    program = torch.onnx.export(
-        inner,
-        (images,),
-        input_names=["images"],
-        output_names=list(outputs),
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-        dynamo=True,
-        verbose=False,
-    )
+    names: dict[str, Any] = {"input_names": ["images"], "output_names": list(outputs)}
+    any_batch = ({0: torch.export.Dim("batch")},)
+    program = torch.onnx.export(inner, (images,), dynamic_shapes=any_batch, dynamo=True, verbose=False, **names)
     assert program is not None  # what dynamo=True gives
     graph = program.model_proto
     if half:

@@ -29,14 +29,8 @@ def fuse(model: Method) -> Method:
 
 def in_order(model: Method, faces: FaceSet, *, device: torch.device | str, batch_size: int) -> Loader:
     """Every face once, in order and unchanged, in the size and colour order that the model takes."""
-    return Loader(
-        faces,
-        batch_size=batch_size,
-        size=model.image_size,
-        sampler="sequential",
-        device=device,
-        color_order=model.color_order,
-    )
+    look: dict[str, Any] = {"size": model.image_size, "color_order": model.color_order}
+    return Loader(faces, batch_size=batch_size, sampler="sequential", device=device, **look)
 
 
 def count_right(model: Method, faces: FaceSet, *, device: torch.device | str, batch_size: int = 256) -> Tensor:

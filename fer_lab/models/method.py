@@ -14,6 +14,7 @@ from fer_lab.models.recipes import Recipe
 
 SIZES = ("tiny", "paper")
 IMAGE_SIZES = {"tiny": 56, "paper": 224}
+GRID = 7  # side of the grid that the networks end in, at either size
 
 # name → "module:Class"; a module is imported when its method is first needed.
 _METHODS: dict[str, str] = {

@@ -22,7 +22,7 @@ Differences from the authors' code:
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -33,12 +33,11 @@ from fer_lab.data.augmentation import Augmentation
 from fer_lab.data.faces import FaceBatch
 from fer_lab.models.baseline import SCRATCH, SMOKE
 from fer_lab.models.layers import Attend, SEGate, watch
-from fer_lab.models.method import Method, classification_loss
+from fer_lab.models.method import GRID, Method, classification_loss
 from fer_lab.models.recipes import ADAM_SAM, check_choice
 from fer_lab.models.trunks import IRNet, check_images, make_trunk
 
 FORMS = ("sd", "s", "d", "none")
-GRID = 7
 PLACES = GRID * GRID
 
 
@@ -107,13 +106,10 @@ def csa_maps(tokens: Tensor, form: str = "sd", k: Tensor | float = 1.0, *, whole
             f"got {list(tokens.shape)} and form {form!r}"
         )
     faces = tokens.unbind(1)
-    scores = (
-        other_class_evidence(faces, whole_batch) if form == "d" else same_class_evidence(faces, whole_batch)
-    )
-    if form == "sd":
-        others = other_class_evidence(faces, whole_batch)
-        scores = [s + k * d for s, d in zip(scores, others, strict=True)]
-    return torch.stack(scores, 1).softmax(-1)
+    same = [] if form == "d" else same_class_evidence(faces, whole_batch)
+    other = [] if form == "s" else other_class_evidence(faces, whole_batch)
+    both = [s + k * d for s, d in zip(same, other, strict=True)] if form == "sd" else same or other
+    return torch.stack(both, 1).softmax(-1)
 
 
 @dataclass(frozen=True)
@@ -390,18 +386,14 @@ class DCS(QCS):
         trunk: str = "ir50",
         pretrained: bool = False,
     ):
-        shares = {"dropout": dropout, "base_dropout": base_dropout}
-        super().__init__(
-            num_classes, size, form="s", official=official, trunk=trunk, pretrained=pretrained, **shares
-        )
+        same: dict[str, Any] = {"official": official, "trunk": trunk, "pretrained": pretrained}
+        super().__init__(num_classes, size, form="s", dropout=dropout, base_dropout=base_dropout, **same)
 
 
 # The authors' scripts; all start from trunks pre-trained on faces. Dropout, an option of the model, is 0 / 0.2
 # / 0.4 / 0 in QCS's cross branch on RAF-DB / FERPlus / AffectNet-7 / -8; 0.2 / 0.2 / 0.4 / 0.5 in DCS's, with
 # 0.2 in its base on AffectNet-8.
-JITTER = Augmentation(
-    flip=0.5, brightness=0.2, contrast=0.2, saturation=0.2, hue=0.1, erasing_p=0.5, erasing_scale=(0.02, 0.1)
-)
+JITTER = Augmentation(flip=0.5, brightness=0.2, contrast=0.2, saturation=0.2, hue=0.1, erasing_p=0.5)
 RAFDB = ADAM_SAM.replace(epochs=200, batch_size=24, lr=3e-6, augmentation=JITTER)
 TURNED = replace(JITTER, rotation=10, scale=(232 / 224,) * 2, shift=4 / 224)
 FERPLUS = RAFDB.replace(epochs=150, lr=3.5e-6, augmentation=TURNED)

@@ -209,14 +209,12 @@ class TripletCenterLoss(nn.Module):
         self, embedding: Tensor, labels: Tensor, logits: Tensor | None = None, weights: Tensor | None = None
     ) -> Tensor:
         """Every face's own loss, float32 [B], ≥ 0."""
+        x, a = embedding.float(), 1.0 if weights is None else weights.float()
         chosen = self.negatives(embedding, labels, logits)
-        x = embedding.float()
         gaps = (x - self.centers.float()[labels]).square() - (x - chosen).square()
         if self.hinge == "vector":
-            gaps = gaps if weights is None else gaps * weights.float()
-            return F.relu(gaps.sum(1) + self.margin)
-        hinges = F.relu(gaps + self.margin)
-        return (hinges if weights is None else hinges * weights.float()).sum(1)
+            return F.relu((a * gaps).sum(1) + self.margin)
+        return (a * F.relu(gaps + self.margin)).sum(1)
 
     def forward(
         self, embedding: Tensor, labels: Tensor, logits: Tensor | None = None, weights: Tensor | None = None

@@ -348,12 +348,7 @@ class TimmTrunk(Trunk):
     """
 
     def __init__(
-        self,
-        name: str,
-        image_size: int,
-        grids: tuple[int, ...] = (7,),
-        pretrained: bool = False,
-        **options: Any,
+        self, name: str, image_size: int, grids: tuple[int, ...] = (7,), pretrained: bool = False, **more: Any
     ):
         # timm takes a second to import, and most models do not need it.
         import timm
@@ -365,9 +360,9 @@ class TimmTrunk(Trunk):
         settings = timm.get_pretrained_cfg(name)
         # Networks with position embeddings are built for one size of images.
         if settings is not None and settings.fixed_input_size:
-            options["img_size"] = image_size
+            more["img_size"] = image_size
         try:
-            net: Any = timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
+            net: Any = timm.create_model(name, pretrained=pretrained, num_classes=0, **more)
             strides = [stage["reduction"] for stage in net.feature_info]
             stages = [_nearest(strides, image_size / g) for g in grids]
             net.prune_intermediate_layers(sorted(set(stages)), prune_norm=True)

@@ -79,17 +79,19 @@ def model_card(model: Method | MobileFaceNet) -> dict[str, Any]:
     return {"method": model.name, "classes": list(model.classes), **own}
 
 
-def check_target(path: Path, *, card: bool = False) -> None:
+def check_target(path: Path, *, card: bool = False, force: bool = True) -> None:
     """Refuse a name that weights, and with `card` their card as Markdown, should not be written under.
 
     Raises ValueError for another suffix than .safetensors, and FileExistsError where the card would take the
-    place of a Markdown file that belongs to no weights.
+    place of a Markdown file that belongs to no weights, or without `force` for a file that is there.
     """
     if path.suffix != ".safetensors":
         raise ValueError(f"weights are written as .safetensors, got {path.name!r}; let the name end so")
     text = path.with_suffix(".md")
     if card and text.exists() and not path.exists():
         raise FileExistsError(f"{text} is no card of weights, and the new one would replace it; rename one")
+    if path.exists() and not force:
+        raise FileExistsError(f"{path} is there already; write it over with --force (force=True), or rename it")
 
 
 def save_model(model: Method | MobileFaceNet, path: str | Path, *, half: bool = False, **card: Any) -> None:
@@ -149,8 +151,7 @@ def _read_weights(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if path.exists() and not path.is_file():
         raise CheckpointError(f"{path} is a folder, a pipe or a device; expected a .safetensors file")
     if not path.is_file():
-        missing = f"{path} does not exist; expected a .safetensors file written by fer_lab"
-        raise FileNotFoundError(one_line(missing))
+        raise FileNotFoundError(one_line(f"{path} does not exist; expected a .safetensors file of fer_lab"))
     if path.suffix.lower() in (".pth", ".pt", ".ckpt", ".tar", ".bin", ".pkl"):
         raise CheckpointError(
             f"{path} is an authors' checkpoint; turn it into a file of ours first: fer-lab convert {path.name} "
@@ -345,5 +346,4 @@ def card_text(card: Mapping[str, Any]) -> str:
 
     limits = LIMITS.get(card["method"], LIMITS.get(card["dataset"], LIMITS[""]))
     text = Path(__file__).with_name("card.md.j2").read_text(encoding="utf-8")
-    template = Template(text, keep_trailing_newline=True, undefined=StrictUndefined)
-    return template.render(card, limits=limits)
+    return Template(text, keep_trailing_newline=True, undefined=StrictUndefined).render(card, limits=limits)

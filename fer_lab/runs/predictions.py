@@ -171,11 +171,7 @@ def load_together(path: str | Path) -> dict[str, Answers]:
     with _opened(Path(path)) as data:
         found: dict[str, Answers] = {}
         shared: dict[str, dict[str, Any]] = {}
-        names = dict.fromkeys(key.rpartition("/")[0] for key in data.files if not key.startswith(SHARED))
-        for name in names:
-            if f"{name}/labels" in data.files:  # written before the faces were shared
-                found[name] = Answers(**_read(data, (*FACES, "predicted"), f"{name}/"))
-                continue
+        for name in dict.fromkeys(key.rpartition("/")[0] for key in data.files if not key.startswith(SHARED)):
             own = _read(data, ("predicted", "faces"), f"{name}/")
             key = own.pop("faces")
             shared[key] = shared.get(key) or _read(data, FACES, f"{SHARED}/{key}/")

@@ -9,16 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fer_lab._files import Lock, atomic_path, is_file, locked, read_csv, read_json, write_csv, write_json
+from fer_lab.models import weights
 from fer_lab.models.method import Method
-from fer_lab.models.weights import (
-    FORMAT,
-    CheckpointError,
-    check_identity,
-    is_shipped_name,
-    load_model,
-    save_model,
-    shipped_weights,
-)
 from fer_lab.runs.environment import environment
 from fer_lab.runs.predictions import Predictions
 
@@ -129,7 +121,7 @@ class Run:
         already holds a checkpoint or weights of another model raises CheckpointError.
         """
         if any((self.folder / name).exists() for name in ("checkpoint.pt", "weights.safetensors")):
-            check_identity(self.config, config, IDENTITY, self.folder, "this training")
+            weights.check_identity(self.config, config, IDENTITY, self.folder, "this training")
         write_json(self._path("environment.json"), environment())
         write_json(self._path("config.json"), config)
 
@@ -149,11 +141,8 @@ class Run:
         """
         needed = _check_plain(state, "state")
         identity = {key: value for key, value in self.config.items() if key in IDENTITY}
-        whole = {"fer_lab": FORMAT, "identity": identity, "state": state}
-        with (
-            atomic_path(self._path("checkpoint.pt"), needed=needed) as temporary,
-            open(temporary, "wb") as file,
-        ):
+        whole = {"fer_lab": weights.FORMAT, "identity": identity, "state": state}
+        with atomic_path(self._path("checkpoint.pt"), needed=needed) as part, open(part, "wb") as file:
             torch.save(whole, file)
 
     def load_checkpoint(self) -> dict | None:
@@ -173,25 +162,25 @@ class Run:
                 if damaged := archive.testzip():
                     raise ValueError(f"wrong checksum in {damaged}")
             whole = torch.load(path, map_location="cpu", weights_only=True)
-            if not isinstance(whole, dict) or whole.get("fer_lab") != FORMAT:
+            if not isinstance(whole, dict) or whole.get("fer_lab") != weights.FORMAT:
                 raise ValueError("not written by this version of fer_lab")
             state, identity = dict(whole["state"]), dict(whole["identity"])
         # An unpickler fed with arbitrary bytes raises nearly anything.
         except Exception as error:
             reason = str(error).split("\n")[0]
-            raise CheckpointError(
+            raise weights.CheckpointError(
                 f"{path} cannot be used as a checkpoint ({reason}); delete it to train from the start"
             ) from error
-        check_identity(identity, self.config, IDENTITY, path, "the run's config.json")
+        weights.check_identity(identity, self.config, IDENTITY, path, "the run's config.json")
         return state
 
     def save_weights(self, model: Method, metrics: dict | None = None) -> None:
         """Write weights.safetensors, the training's result; see `save_model`."""
-        save_model(model, self._path("weights.safetensors"), metrics=metrics or {})
+        weights.save_model(model, self._path("weights.safetensors"), metrics=metrics or {})
 
     def load_model(self) -> Method:
         """The trained model, in eval mode on the CPU; see `load_model`."""
-        return load_model(self.folder / "weights.safetensors")
+        return weights.load_model(self.folder / "weights.safetensors")
 
     def save_predictions(self, predictions: Predictions) -> None:
         """Write predictions.npz, with embeddings if there are any."""
@@ -219,13 +208,14 @@ def weights_file(path: Path | str) -> Path:
     """
     given, path = path, Path(path)
     try:
-        if is_shipped_name(path):
-            return shipped_weights(path.name, None if path.parent == Path() else path.parent.name)
+        if weights.is_shipped_name(path):
+            return weights.shipped_weights(path.name, None if path.parent == Path() else path.parent.name)
         return path if path.is_file() else Run(given).folder / "weights.safetensors"
     except PermissionError:
         raise
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be there ({error.strerror}); expected a run's folder") from error
+        message = f"{path} cannot be there ({error.strerror}); expected a run's folder"
+        raise weights.CheckpointError(message) from error
 
 
 def open_model(path: Path | str) -> Method:
@@ -233,4 +223,4 @@ def open_model(path: Path | str) -> Method:
 
     Raises what `weights_file` does; FileNotFoundError for nothing at the path, ValueError for a damaged file.
     """
-    return load_model(weights_file(path))
+    return weights.load_model(weights_file(path))

@@ -36,6 +36,7 @@ class Request(Protocol):
 
 
 Requests = Mapping[str, Request] | Iterable[Request]
+Names = Sequence[str]
 # A variant's name, or columns of runs.csv with their values.
 Side = str | Mapping[str, str]
 
@@ -92,14 +93,11 @@ class ResultsStore:
     RUNS = {
         **dict.fromkeys(("id", "method", "size", "variant", "dataset", "fingerprint", "split"), "str"),
         "seed": "int64",
-        "minutes": "float64",
+        "minutes": "float",
         **dict.fromkeys(("device", "versions", "commit", "command", "request"), "str"),
     }
-    CURVES = {"id": "str", "epoch": "int64", "holdout_accuracy": "float64"}
-    METRICS = {
-        **dict.fromkeys(("id", "metric", "class"), "str"),
-        **dict.fromkeys(("value", "low", "high"), "float64"),
-    }
+    CURVES = {"id": "str", "epoch": "int64", "holdout_accuracy": "float"}
+    METRICS = dict.fromkeys(("id", "metric", "class"), "str") | dict.fromkeys(("value", "low", "high"), "float")
 
     def __init__(self, folder: str | Path = "figures/results"):
         self.folder = Path(folder)
@@ -261,8 +259,8 @@ class ResultsStore:
         self,
         metric: str = "accuracy",
         *,
-        by: Sequence[str] = ("method", "variant"),
-        classes: Sequence[str] = ("",),
+        by: Names = ("method", "variant"),
+        classes: Names = ("",),
         **where: Any,
     ) -> pd.DataFrame:
         """A metric's mean over seeds with its 95 % interval, a row a group of runs.
@@ -292,9 +290,7 @@ class ResultsStore:
             rows.append((*group, mean, low, high, len(part)))
         return pd.DataFrame(rows, columns=[*by, "mean", "low", "high", "seeds"])
 
-    def paired(
-        self, metric: str, a: Side, b: Side, *, classes: Sequence[str] = ("",), **where: Any
-    ) -> pd.DataFrame:
+    def paired(self, metric: str, a: Side, b: Side, *, classes: Names = ("",), **where: Any) -> pd.DataFrame:
         """The seeds that both sides have: index seed; columns a, b, id_a, id_b. The rest as in `difference`."""
         sides = []
         for side in (a, b):
@@ -306,9 +302,7 @@ class ResultsStore:
         both = sides[0].join(sides[1], how="inner", lsuffix="_a", rsuffix="_b").sort_index()
         return both.rename(columns={"value_a": "a", "value_b": "b"}).dropna(subset=["a", "b"])
 
-    def difference(
-        self, metric: str, a: Side, b: Side, *, classes: Sequence[str] = ("",), **where: Any
-    ) -> Difference:
+    def difference(self, metric: str, a: Side, b: Side, *, classes: Names = ("",), **where: Any) -> Difference:
         """How much a metric of `a` is above that of `b`, paired by seed.
 
         Pairing takes out what a seed does to both. It is the test of a difference: whether the two intervals

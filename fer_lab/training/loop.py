@@ -34,6 +34,8 @@ from fer_lab.training.memory import attempt, too_large
 from fer_lab.training.state import TrainingState, check_classes, make_fabric
 from fer_lab.training.steps import mixed, read_losses
 
+OnEpoch = Callable[[Method, int], None] | None
+
 
 def fit(
     model: Method,
@@ -46,7 +48,7 @@ def fit(
     device: str = "auto",
     origin: Mapping[str, Any] | None = None,
     config: dict | None = None,
-    on_epoch: Callable[[Method, int], None] | None = None,
+    on_epoch: OnEpoch = None,
     progress: bool | None = None,
 ) -> Run:
     """Train a model in place and write everything down in a run's folder.
@@ -112,11 +114,7 @@ def fit(
 
 
 def _train(
-    state: TrainingState,
-    run: Run,
-    valid: FaceSet | None,
-    on_epoch: Callable[[Method, int], None] | None,
-    progress: bool | None,
+    state: TrainingState, run: Run, valid: FaceSet | None, on_epoch: OnEpoch, progress: bool | None
 ) -> None:
     """Every epoch that is still to do: train, evaluate, write the checkpoint."""
     fabric, recipe, loader = state.fabric, state.recipe, state.loader

@@ -77,9 +77,7 @@ def mixed(batch: FaceBatch, recipe: Recipe, num_classes: int) -> FaceBatch:
     return dataclasses.replace(batch, images=images, labels=labels, targets=shares @ targets.float())
 
 
-def _losses(
-    fabric: "Fabric", model: Method, batch: FaceBatch, map_weight: float = 0.0
-) -> dict[str, torch.Tensor]:
+def _losses(fabric: "Fabric", model: Method, batch: FaceBatch, map_weight: float) -> dict[str, torch.Tensor]:
     """The method's losses and, with a weight, that of its maps over the faces of the batch."""
     trunk = getattr(model, "trunk", None) if map_weight else None
     try:
@@ -129,14 +127,9 @@ def make_schedule(
     if recipe.schedule == "one_cycle":
         total = recipe.epochs * steps_per_epoch + 1
         # torch divides by the length of the way up minus one step, which may be zero.
-        nothing_up = abs(recipe.warmup * total - 1) < 1e-9
-        return schedulers.OneCycleLR(
-            optimizer,
-            max_lr=[group["lr"] for group in optimizer.param_groups],
-            total_steps=total,
-            pct_start=0.0 if nothing_up else float(recipe.warmup),
-            cycle_momentum=False,
-        )
+        up = 0.0 if abs(recipe.warmup * total - 1) < 1e-9 else float(recipe.warmup)
+        rates = [group["lr"] for group in optimizer.param_groups]
+        return schedulers.OneCycleLR(optimizer, rates, total_steps=total, pct_start=up, cycle_momentum=False)
     if recipe.schedule == "step":
         return schedulers.StepLR(optimizer, recipe.step_epochs, recipe.gamma)
     return schedulers.ExponentialLR(optimizer, recipe.gamma if recipe.schedule == "exponential" else 1.0)

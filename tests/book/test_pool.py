@@ -47,6 +47,25 @@ def test_a_worker_that_dies_is_a_failed_notebook(workers, shelf, tmp_path):
     assert [result.error for result in results] == ["", "the process that ran it ended with code -9", ""]
 
 
+def test_a_notebook_is_named_when_it_begins_and_told_of_when_it_ends(
+    workers, shelf, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.delenv("FER_LAB_QUIET", raising=False)
+    workers.codes = {"00_start": None}
+    came = []
+
+    def told(result):
+        came.append(result.notebook)
+        if len(came) == 2:  # the first one runs as long as both others
+            next(one for one in workers.started if one.run_dir.name == "00_start").killed.set()
+
+    results = reproduce(folder=shelf, out=tmp_path / "book", jobs=2, on_result=told)
+    assert came == ["02_dan", "03_next", "00_start"]
+    assert [result.notebook for result in results] == ["00_start", "02_dan", "03_next"]
+    begun = ["00_start begins (1/3)", "02_dan begins (2/3)", "03_next begins (3/3)"]
+    assert sorted(capsys.readouterr().err.splitlines()) == begun
+
+
 def test_an_interrupt_kills_what_runs_and_starts_nothing_more(workers, shelf, tmp_path):
     workers.codes = {"02_dan": None}
 

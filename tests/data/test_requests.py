@@ -73,6 +73,8 @@ def test_a_share_of_the_training_faces_is_part_of_what_chooses_them(tmp_path):
 def test_what_does_not_go_together_is_refused():
     with pytest.raises(ValueError, match="ferplus needs its folder: --data-root, or FER_DATA"):
         load_faces("ferplus")
+    with pytest.raises(ValueError, match="unknown data set 'foo'; expected one of synthetic, ferplus, rafdb"):
+        load_faces("foo")
     with pytest.raises(ValueError, match=r"only rendered faces have knobs; ferplus does not know \['grey'\]"):
         load_faces("ferplus", "somewhere", grey=0.5)
     with pytest.raises(ValueError, match="unknown knob gray; expected some of inter_class_similarity"):

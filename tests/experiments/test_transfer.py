@@ -39,7 +39,7 @@ def test_the_network_that_no_photograph_taught_saw_none():
 def test_what_has_no_folder_is_left_out_with_a_word(tmp_path):
     quick = {"epochs": 1, "batch_size": 16}
     asked = dataclasses.replace(transfer.alone(0), faces=FaceRequest(count=60, classes=8), changes=quick)
-    with pytest.warns(UserWarning, match="not measured on (ferplus|london), whose folder was not given"):
+    with pytest.warns(UserWarning, match="not measured on (ferplus|london), whose folder is not given"):
         done = train(asked, runs=tmp_path)
     assert not done.metrics["metric"].str.contains("_on_").any()
 

@@ -7,6 +7,7 @@ import struct
 import zlib
 from datetime import UTC, datetime
 
+import ipywidgets as widgets
 import numpy as np
 import pytest
 import torch
@@ -338,6 +339,16 @@ def test_rubbish_for_a_pair_gets_a_sentence(pair):
     assert "more than the 40,000,000 pixels" in pair.note.value
     assert pair.picture.value == before
     assert pair.second.image is None
+
+
+@pytest.mark.parametrize("kind", [PhotoExplorer, PairExplorer])
+def test_beside_an_upload_stands_where_the_picture_goes(models, kind):
+    found, waiting = "", [kind(models)]
+    while waiting:
+        one = waiting.pop()
+        waiting += getattr(one, "children", ())
+        found += one.value if isinstance(one, widgets.HTML) else ""
+    assert "this kernel's memory and nowhere else" in found
 
 
 def test_without_a_matcher_it_says_so_and_comes_alive_with_a_run(models, tmp_path):

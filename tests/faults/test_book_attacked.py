@@ -60,7 +60,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def rows_of(book: Path) -> list[str]:
     """The notebooks on a book's first page, in order."""
-    return re.findall(r"<tr><td>(?:<a[^>]*>)?([^<]*)", (book / "index.html").read_text())
+    return re.findall(r"<summary>([^ ]*) ·", (book / "index.html").read_text())
 
 
 @pytest.mark.parametrize("way", ["plain", "link", "another book", "edited copy", "a page of one's own"])

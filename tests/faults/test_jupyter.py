@@ -35,7 +35,7 @@ def started_by_make() -> list[str]:
 
 
 def test_make_lab_passes_no_option_at_all():
-    assert started_by_make() == ["$(BIN)/jupyter", "lab", "notebooks/00_start_here.ipynb"]
+    assert started_by_make() == ["$(BIN)/jupyter", "lab", "$(LAB)/00_start_here.ipynb"]
 
 
 def test_nothing_that_ships_opens_the_server():

@@ -358,7 +358,7 @@ READERS = {
     "load_model": load_model,
     "open_model": open_model,
     "load_official": lambda path: load_official(create_model("dan"), path),
-    "convert": lambda path: convert(path, path.parent / "new.safetensors", model="dan", size="tiny"),
+    "convert": lambda path: convert(create_model("dan"), path, path.parent / "new.safetensors"),
     "trained_on": photo_overlay.trained_on,
 }
 

@@ -12,10 +12,8 @@ from fer_lab import figures
 from fer_lab.data.expressions import CANONICAL, COLORS
 from fer_lab.data.faces import FaceSet
 from fer_lab.evaluation.embeddings import Plane
-from fer_lab.evaluation.metrics import evaluate
 from fer_lab.figures import Frame
 from fer_lab.figures.style import INK, METHOD_COLORS, SERIES
-from fer_lab.runs import Predictions
 
 CLASSES = CANONICAL[:3]
 SHADES = [COLORS[name] for name in CLASSES]
@@ -106,25 +104,10 @@ def test_confusion_shades_rows_and_writes_counts():
         figures.confusion(matrix, CLASSES[:2])
 
 
-def test_per_class_recall_draws_values_intervals_and_their_mean():
-    labels = np.array([0] * 8 + [1] * 4 + [2] * 4)
-    probabilities = np.eye(3)[np.where(np.arange(16) % 4 == 0, 2, labels)]
-    metrics = evaluate(Predictions(probabilities, labels, CLASSES, "toy", "0"), resamples=200)
-    (ax,) = figures.per_class_recall(metrics).axes
-    recall = metrics[metrics["metric"] == "recall"]
-    for drawn, row, name in zip(intervals(ax), recall.itertuples(), CLASSES, strict=True):
-        assert drawn[:3] == pytest.approx((100 * row.value, 100 * row.low, 100 * row.high))
-        assert drawn[3] == COLORS[name]
-    assert ax.lines[-1].get_xdata()[0] == pytest.approx(100 * np.mean([0.75, 0.75, 1]))
-    assert texts(ax) == ["75.0%", "75.0%", "100.0%", "mean 83.3%"]
-
-
 def test_a_class_without_faces_says_so():
-    metrics = pd.DataFrame(
-        {"metric": "recall", "class": CLASSES, "value": [0.5, np.nan, 1.0], "low": 0.4, "high": 1.0}
-    )
-    (ax,) = figures.per_class_recall(metrics).axes
-    assert texts(ax) == ["50.0%", "no faces", "100.0%", "mean 75.0%"]
+    summary = pd.DataFrame({"label": CLASSES, "value": [0.5, np.nan, 1.0], "low": 0.4, "high": 1.0})
+    (ax,) = figures.ablation(summary).axes
+    assert texts(ax) == ["50.0%", "no faces", "100.0%"]
 
 
 def test_ablation_marks_the_reference_and_a_single_seed():
@@ -192,35 +175,6 @@ def test_ablation_of_a_number_that_is_no_share():
     assert ax.get_xlabel() == "overlap"
 
 
-def test_embedding_map_colours_every_point_by_its_class():
-    xy = np.random.default_rng(0).normal(size=(40, 2))
-    labels = np.arange(40) % 2
-    (ax,) = figures.embedding_map(xy, labels, CLASSES).axes
-    drawn = dict(
-        zip(map(tuple, ax.collections[0].get_offsets()), ax.collections[0].get_facecolors(), strict=True)
-    )
-    for point, label in zip(xy, labels, strict=True):
-        assert mpl.colors.to_hex(drawn[tuple(point)]) == COLORS[CLASSES[label]]
-    assert sorted(texts(ax)) == ["happiness", "neutral"]
-    of_class = xy[labels == 1]
-    (name,) = [text for text in ax.texts if text.get_text() == "happiness"]
-    assert name.xy == pytest.approx((np.median(of_class[:, 0]), np.quantile(of_class[:, 1], 0.9)))
-    with pytest.raises(ValueError, match=r"points \[3,2\]"):
-        figures.embedding_map(xy, [0, 1, 0], CLASSES)
-
-
-def test_names_of_classes_that_lie_together_do_not_cover_each_other():
-    xy = np.random.default_rng(0).normal(size=(40, 2)) * 0.01
-    xy[:20] += 5  # room, so that the first two classes share one small spot
-    labels = np.repeat([2, 0, 1], [20, 10, 10])
-    fig = figures.embedding_map(xy, labels, CLASSES)
-    (ax,) = fig.axes
-    boxes = [text.get_window_extent() for text in ax.texts]
-    assert len(boxes) == 3
-    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
-    assert not any(box.contains(*at) for box in boxes for at in ax.transData.transform(xy))
-
-
 def test_bench_table_figure_compares_the_paths():
     table = pd.DataFrame(
         [
@@ -251,11 +205,10 @@ def test_bench_table_figure_compares_the_paths():
         figures.bench_table_figure(table.drop(columns="images_per_s"))
 
 
-@pytest.mark.parametrize("draw", ["per_class_recall", "confusion", "training_curves"])
+@pytest.mark.parametrize("draw", ["ablation", "confusion", "training_curves"])
 def test_every_letter_is_at_least_eight_points(draw, history):
-    metrics = pd.DataFrame({"metric": "recall", "class": CLASSES, "value": 0.5, "low": 0.4, "high": 0.6})
     argument = {
-        "per_class_recall": (metrics,),
+        "ablation": (pd.DataFrame({"label": CLASSES, "value": 0.5, "low": 0.4, "high": 0.6}),),
         "confusion": (np.eye(3, dtype=int), CLASSES),
         "training_curves": (history,),
     }

@@ -18,44 +18,44 @@ def shapes_of(name, **options):
 
 
 @pytest.mark.parametrize(
-    ("draw", "name", "expected"),
+    ("diagram", "name", "expected"),
     [
-        (figures.dan_diagram, "dan", ["ResNet-18\n128 × 7 × 7", "class centers\n7 × 128"]),
-        (figures.dan_head_diagram, "dan", ["conv 1×1\n32 × 7 × 7", "conv 3×1\n128 × 7 × 7"]),
-        (figures.triplet_center_diagram, "triplet_center", ["pixel-wise map\n1 × 7 × 7"]),
-        (figures.poster_diagram, "poster", ["+ class tokens\n100 × 96", "gate, linear\n7 logits"]),
-        (figures.cross_block_diagram, "poster", ["linear map over\nall 100 tokens", "queries"]),
-        (figures.qcs_diagram, "qcs", ["four faces\n4 × 3 × 56 × 56", "tokens\n3 × 49 × 96"]),
-        (figures.quadruplet_diagram, "qcs", ["anchor\n49 × 96", "D: how far"]),
+        ("dan", "dan", ["ResNet-18\n128 × 7 × 7", "class centers\n7 × 128"]),
+        ("dan_head", "dan", ["conv 1×1\n32 × 7 × 7", "conv 3×1\n128 × 7 × 7"]),
+        ("triplet_center", "triplet_center", ["pixel-wise map\n1 × 7 × 7"]),
+        ("poster", "poster", ["+ class tokens\n100 × 96", "gate, linear\n7 logits"]),
+        ("cross_block", "poster", ["linear map over\nall 100 tokens", "queries"]),
+        ("qcs", "qcs", ["four faces\n4 × 3 × 56 × 56", "tokens\n3 × 49 × 96"]),
+        ("quadruplet", "qcs", ["anchor\n49 × 96", "D: how far"]),
     ],
 )
-def test_the_boxes_have_the_models_own_shapes(draw, name, expected):
-    drawn = words(draw(shapes_of(name)))
+def test_the_boxes_have_the_models_own_shapes(diagram, name, expected):
+    drawn = words(figures.method_diagram(diagram, shapes_of(name)))
     assert set(expected) <= set(drawn)
 
 
 def test_another_model_gives_another_diagram():
-    drawn = words(figures.dan_diagram(shapes_of("dan", num_heads=8, num_classes=5)))
+    drawn = words(figures.method_diagram("dan", shapes_of("dan", num_heads=8, num_classes=5)))
     heads = {"heads 2 … 8\n128 each", "log-softmax\nover the heads\n8 × 128"}
     assert heads | {"linear,\nBatchNorm\n5 logits", "class centers\n5 × 128"} <= set(drawn)
 
 
 def test_posters_narrow_tokens_are_made_from_the_widest_and_not_from_each_other():
-    (ax,) = figures.poster_diagram(shapes_of("poster")).axes
+    (ax,) = figures.method_diagram("poster", shapes_of("poster")).axes
     x, y = next(text.get_position() for text in ax.texts if text.get_text().startswith("+ class tokens"))
     starts = [patch.get_path().vertices[0] for patch in ax.patches if not hasattr(patch, "get_height")]
     assert sum(0 < start[0] - x < 0.6 and abs(start[1] - y) < 0.05 for start in starts) == 3
 
 
 def test_no_box_covers_another_or_leaves_the_picture():
-    for name, draws in (
-        ("dan", (figures.dan_diagram, figures.dan_head_diagram)),
-        ("triplet_center", (figures.triplet_center_diagram,)),
-        ("poster", (figures.poster_diagram, figures.cross_block_diagram)),
-        ("qcs", (figures.qcs_diagram, figures.quadruplet_diagram)),
+    for name, diagrams in (
+        ("dan", ("dan", "dan_head")),
+        ("triplet_center", ("triplet_center",)),
+        ("poster", ("poster", "cross_block")),
+        ("qcs", ("qcs", "quadruplet")),
     ):
-        for draw in draws:
-            fig = draw(shapes_of(name))
+        for one in diagrams:
+            fig = figures.method_diagram(one, shapes_of(name))
             figures.png(fig)  # lays it out
             (ax,) = fig.axes
             boxes = [patch.get_window_extent() for patch in ax.patches if hasattr(patch, "get_height")]
@@ -72,6 +72,8 @@ def test_no_box_covers_another_or_leaves_the_picture():
 
 
 def test_mistakes_are_refused():
+    with pytest.raises(ValueError, match="cross_block"):
+        figures.method_diagram("dann", {})
     boxes = {"a": Box(0, 0, "a {trunk}"), "b": Box(1, 0, "b")}
     with pytest.raises(ValueError, match="a box names 'trunk'"):
         diagram(boxes, ("a > b",), {"image": (1, 3)}, "")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image, ImageColor
+from seaborn.utils import relative_luminance
 
 from fer_lab.data.expressions import COLORS
 from fer_lab.figures import face_grid, png, save, show, style
@@ -134,3 +135,16 @@ def test_panels_leave_a_hole_only_for_a_legend(count, places, empty):
     assert axes[0].get_gridspec().get_geometry() == places
     style.legend(fig, [style.mark("a")], left)
     assert len(fig.legends) == 1 - empty
+
+
+def test_every_text_of_a_heat_table_stands_out_from_its_cell():
+    values = np.linspace(0, 1, 100).reshape(10, 10)
+    names = list("abcdefghij")
+    ax = Figure().subplots()
+    style.heat_table(ax, values, names, names, values.round(2).astype(str))
+    assert len(ax.texts) == values.size
+    for text in ax.texts:
+        column, row = map(int, text.get_position())
+        cell = ax.collections[0].get_facecolor()[10 * row + column]
+        light, dark = sorted(map(relative_luminance, (text.get_color(), cell)), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= 3.5, (values[row, column], text.get_color())

@@ -128,12 +128,3 @@ def test_the_faces_of_several_runs_are_written_once(tmp_path):
     for name, one in (("x", first), ("y", second)):
         for part in ("predicted", "labels", "rows"):
             np.testing.assert_array_equal(getattr(back[name], part), getattr(one, part))
-
-
-def test_a_file_from_before_the_faces_were_shared_is_read(tmp_path):
-    one = random_predictions().answers()
-    parts = ("classes", "name", "fingerprint", "labels", "rows", "predicted")
-    np.savez_compressed(tmp_path / "old.npz", **{f"x/{part}": getattr(one, part) for part in parts})
-    back = load_together(tmp_path / "old.npz")["x"]
-    np.testing.assert_array_equal(back.predicted, one.predicted)
-    assert (back.classes, back.name, back.fingerprint) == (one.classes, one.name, one.fingerprint)

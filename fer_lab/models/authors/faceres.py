@@ -72,9 +72,7 @@ def write_trunk(graph: str | Path, out: str | Path, *, force: bool = False) -> N
     there and not to be written over (`force`).
     """
     out = Path(out)
-    check_target(out)
-    if out.exists() and not force:
-        raise FileExistsError(f"{out} is there already; write it over with --force (force=True), or rename it")
+    check_target(out, force=force)
     tensors = {name: tensor.contiguous() for name, tensor in read_graph(graph).items()}
     numbers = hashlib.sha256()
     for group in json.loads(Path(graph).read_bytes())["weightsManifest"]:

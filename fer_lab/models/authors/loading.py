@@ -105,10 +105,8 @@ def _state_dict_in(content: object, origin: str = "checkpoint") -> dict[str, Ten
         if not inside:
             break
         if inside[0] in AVERAGES and set(inside) - set(AVERAGES):
-            warnings.warn(
-                f"{origin} holds {' and '.join(inside)}; {inside[0]}, the running average, is read",
-                stacklevel=4,
-            )
+            average = f"{inside[0]}, the running average, is read"
+            warnings.warn(f"{origin} holds {' and '.join(inside)}; {average}", stacklevel=4)
         content = content[inside[0]]
     items = content.items() if isinstance(content, Mapping) else ()
     state = {k: v for k, v in items if isinstance(k, str) and isinstance(v, Tensor)}
@@ -116,9 +114,7 @@ def _state_dict_in(content: object, origin: str = "checkpoint") -> dict[str, Ten
         warnings.warn(f"{origin}: {', '.join(aside)} left out, not part of a network", stacklevel=4)
         state = {name: tensor for name, tensor in state.items() if name not in aside}
     if not state:
-        raise ValueError(
-            f"{origin} holds no state dict; expected name → tensor, bare or under {', '.join(CONTAINERS)}"
-        )
+        raise ValueError(f"{origin} holds no state dict: name → tensor, bare or under {', '.join(CONTAINERS)}")
     names = [[part for part in name.split(".") if part not in WRAPPERS] for name in state]
     # `model.` of Lightning, `net.` and the like: no network here has a single part that holds all others.
     while len(names) > 1 and all(len(name) > 1 and name[0] == names[0][0] for name in names):

@@ -8,9 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 State = Mapping[str, Tensor]
-NAMES: dict[str, dict[str, str]] = tomllib.loads(
-    Path(__file__).with_name("names.toml").read_text(encoding="utf-8")
-)
+NAMES: dict[str, dict[str, str]] = tomllib.loads(Path(__file__).with_name("names.toml").read_text("utf-8"))
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def test_a_trunk_alone_is_to_train_from_not_to_predict_with(rafdb, tmp_path):
     ir50 = {k.removeprefix("ir_back."): v for k, v in poster.items() if k.startswith("ir_back.")}
     torch.save(ir50, tmp_path / "ir50.pth")
     with pytest.raises(ValueError, match=r"leaves .*base.* at random; train from it: fer-lab train qcs"):
-        convert(tmp_path / "ir50.pth", tmp_path / "out.safetensors", model="qcs")
+        convert(create_model("qcs", size="paper"), tmp_path / "ir50.pth", tmp_path / "out.safetensors")
     assert not (tmp_path / "out.safetensors").exists()
     for method in ("qcs", "poster"):
         model = create_model(method, 7, "paper")
@@ -105,7 +105,7 @@ def test_files_of_ours_need_no_order(tmp_path):
     assert "ours.safetensors" in start_from_weights(model, tmp_path / "ours.safetensors")
     assert torch.equal(model.fc.weight, given.fc.weight)
     with pytest.raises(ValueError, match=r"written as \.safetensors"):
-        convert(tmp_path / "theirs.pth", tmp_path / "ours.pth", model="dan")
+        convert(create_model("dan"), tmp_path / "theirs.pth", tmp_path / "ours.pth")
 
 
 def test_a_trunk_is_handed_over_to_another_method():
