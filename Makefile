@@ -67,7 +67,9 @@ faults: $(STAMP)
 # A notebook that is there already is the reader's. The link keeps their links to ../docs whole.
 lab: $(STAMP)
 	@mkdir -p runs/lab && ln -sfn ../docs runs/docs
-	@for file in notebooks/*.ipynb notebooks/*.md; do test -e runs/lab/$${file##*/} || cp $$file runs/lab/; done
+	@for file in notebooks/*.ipynb notebooks/*.md; do mine=runs/lab/$${file##*/}; \
+	    test -e $$mine || cp -p $$file $$mine; \
+	    test ! $$file -nt $$mine || echo "$$mine is older than the book's; delete it to get the new one"; done
 	$(BIN)/jupyter lab $(LAB)/00_start_here.ipynb
 
 notebooks: $(STAMP)
@@ -96,5 +98,5 @@ weights: $(STAMP)
 
 clean:
 	rm -rf book site build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info
-	test ! -d runs || find runs -mindepth 1 -maxdepth 1 ! -name lab -exec rm -rf {} +
+	test ! -d runs || find runs/ -mindepth 1 -maxdepth 1 ! -name lab -exec rm -rf {} +
 	find fer_lab tests -name __pycache__ -type d -prune -exec rm -rf {} +

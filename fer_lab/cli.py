@@ -544,7 +544,9 @@ def landmarks(
     """Train POSTER's tiny landmark stream on rendered faces; measure it on others, and on FER+ if given."""
     from fer_lab.data.datasets import load_dataset
     from fer_lab.experiments.landmarks import ship_landmarks
+    from fer_lab.models.weights import check_target
 
+    check_target(out, card=True)
     knobs = _typed_knobs(knob) or None
     photographs = load_dataset("ferplus", data_root) if data_root else None
     if photographs:
@@ -574,7 +576,9 @@ def convert_checkpoint(
     from fer_lab.data import load_faces
     from fer_lab.models.authors import convert, order_scores
     from fer_lab.models.method import create_model, model_options
+    from fer_lab.models.weights import check_target
 
+    check_target(out, force=force)
     network = create_model(model, classes, size, **_typed(option, "--option", model_options(model)))
     if guess_order:
         if order:

@@ -115,9 +115,10 @@ def with_sizes(models: Sequence[str] | None, sizes: Sequence[str]) -> list[tuple
 
     Raises ValueError for an unknown model, or a size that none of them has.
     """
-    sizes_of = {name: method_class(name).sizes for name in models or list_models()}
-    if unknown := set(sizes) - set(itertools.chain(*sizes_of.values())):
-        raise ValueError(f"expected sizes of the models, got {', '.join(map(repr, sorted(unknown)))}")
+    sizes_of = {name: method_class(name).sizes for name in (list_models() if models is None else models)}
+    known = dict.fromkeys(itertools.chain(*sizes_of.values()))
+    if unknown := sorted(set(sizes) - set(known)):
+        raise ValueError(f"expected some of {', '.join(known)}, got {', '.join(map(repr, unknown))}")
     return [(name, size) for name, own in sizes_of.items() for size in sizes if size in own]
 
 

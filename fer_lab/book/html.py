@@ -137,7 +137,7 @@ def write_index(page: Path, results: Sequence[NotebookResult], heading: str) -> 
         file = page.parent / "html" / Path(result.page).name
         row: dict[str, Any] = {"result": result, "chapter": CHAPTERS.get(result.notebook, {})}
         row["file"] = file if file.is_file() else None
-        with suppress(KeyError, ValueError):
+        with suppress(KeyError, TypeError, ValueError):
             row["found"] = row["chapter"]["found"].format_map(result.headline).replace("%", "\xa0%")
         rows.append(row)
     index = templates.get_template("index.html.j2")
