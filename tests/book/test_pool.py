@@ -57,7 +57,9 @@ def test_a_notebook_is_named_when_it_begins_and_told_of_when_it_ends(
     def told(result):
         came.append(result.notebook)
         if len(came) == 2:  # the first one runs as long as both others
-            next(one for one in workers.started if one.run_dir.name == "00_start").killed.set()
+            while not (first := [one for one in workers.started if one.run_dir.name == "00_start"]):
+                time.sleep(0.01)
+            first[0].killed.set()
 
     results = reproduce(folder=shelf, out=tmp_path / "book", jobs=2, on_result=told)
     assert came == ["02_dan", "03_next", "00_start"]

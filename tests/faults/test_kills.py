@@ -216,7 +216,7 @@ def test_a_book_whose_run_is_killed_is_run_again(tmp_path, seconds):
     for one in results:
         outputs = [o for cell in nbformat.read(one.path, 4).cells for o in cell.get("outputs", ())]
         assert [o["text"] for o in outputs] == ["done 0\n"]
-    assert (out / "index.html").read_text(encoding="utf-8").count("<tr>") == 3
+    assert (out / "index.html").read_text(encoding="utf-8").count("<li>") == 2
 
 
 # ---------------------------------------------------------------------------------------------------------
