@@ -26,7 +26,8 @@ from fer_lab.models.method import Method
 
 PEOPLE = 200
 STATE = [one.name for one in fields(FaceState) if one.name != "units"]
-NO_MATCHER, SAMPLE, PRIVACY, PAIR_PRIVACY = panels.TEXTS["sentences"].values()
+_TOLD = ("no_matcher", "sample", "privacy", "choose", "largest")
+NO_MATCHER, SAMPLE, PRIVACY, CHOOSE, LARGEST = (panels.TEXTS["sentences"][name] for name in _TOLD)
 
 
 def _prototype(expression: str) -> dict[str, Any]:
@@ -144,7 +145,7 @@ class PhotoExplorer(Explorer):
         self.boxes: list[FaceBox] = []
         self.watch(self.which, self.margin, self.overlay)
         taking = rows([self.upload, self.sample, self.forget])
-        photograph = [taking, words(PRIVACY), self.thumbnails, self.margin, self._looks]
+        photograph = [taking, words(f"{PRIVACY} {CHOOSE}"), self.thumbnails, self.margin, self._looks]
         beside = [self.overlay, self.text, rows([self.save])]
         self.arrange(beside, {"Photograph": photograph, "Models": self.page_of_models()})
         if content is not None:
@@ -234,7 +235,8 @@ class PairExplorer(Explorer):
         self.scale = choice(dict(enumerate(panels.SCALES)), "scale", 2)
         self.count = slider(1, 49, 1, "lines", value=12)
         self.watch(self.model, self.scale, self.count)
-        faces = [*self.first.page, *self.second.page, words(PAIR_PRIVACY), self.model, self.scale, self.count]
+        told = words(f"{PRIVACY} {LARGEST}")
+        faces = [*self.first.page, *self.second.page, told, self.model, self.scale, self.count]
         self.arrange([self.text, rows([self.save])], {"Faces": faces, "Models": self.page_of_models()[1:]})
 
     def _matchers(self) -> list[str]:
