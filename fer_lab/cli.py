@@ -578,11 +578,11 @@ def convert_checkpoint(
     from fer_lab.models.method import create_model, model_options
     from fer_lab.models.weights import check_target
 
+    if guess_order and order:
+        raise BadParameter("give either --order or --guess-order")
     check_target(out, force=force)
     network = create_model(model, classes, size, **_typed(option, "--option", model_options(model)))
     if guess_order:
-        if order:
-            raise BadParameter("give either --order or --guess-order")
         faces = load_faces(guess_order[0], guess_order[1], classes=7 if classes == 7 else None)
         faces = faces.split("train" if (faces.splits == "train").any() else faces.reported_split())
         (order, best), (second, other), *_ = order_scores(network, checkpoint, faces).items()
