@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from fer_lab import cli
 from fer_lab.book.result import NotebookResult
+from fer_lab.cli import measure, options
 from fer_lab.models import list_models
 from fer_lab.models.weights import SHIPPED_FOLDER
 from fer_lab.runs import results_folder
@@ -216,7 +217,7 @@ def test_an_interrupt_is_one_line_and_130(monkeypatch, capsys):
 def test_help_names_every_data_set():
     from fer_lab.data.layouts import LAYOUTS
 
-    assert cli.DATASETS.replace(" or ", ", ").split(", ") == list(LAYOUTS)
+    assert options.DATASETS.replace(" or ", ", ").split(", ") == list(LAYOUTS)
 
 
 def test_help_does_not_wait_for_torch():
@@ -542,7 +543,7 @@ def test_intervals_of_shares_end_at_one(monkeypatch, tmp_path):
 def test_nothing_is_written_into_an_installed_package(tmp_path):
     package = tmp_path / "site" / "fer_lab"
     ignored = shutil.ignore_patterns("__pycache__")
-    root = Path(cli.__file__).parents[1]
+    root = Path(cli.__file__).parents[2]
     shutil.copytree(root / "fer_lab", package, ignore=ignored)
     shutil.copytree(root / "notebooks", package / "notebooks", ignore=ignored)
     shutil.copytree(root / "figures" / "results", package / "results", ignore=ignored)
@@ -593,11 +594,11 @@ def test_work_on_files_comes_in_order_and_two_at_a_time():
         return path
 
     files = [Path(str(number)) for number in range(7)]
-    for path, answer in zip(files, cli._ahead(work, files), strict=True):
+    for path, answer in zip(files, measure.ahead(work, files), strict=True):
         if path.name == "4":
             with pytest.raises(ValueError, match="a bad file"):
                 answer.result()
         else:
             assert answer.result() == path
     assert max(most) == 2
-    assert [answer.result() for answer in cli._ahead(work, files[:1])] == files[:1]
+    assert [answer.result() for answer in measure.ahead(work, files[:1])] == files[:1]

@@ -164,7 +164,7 @@ def _fit(request: Training, run: Run, faces: FaceSet, fresh: bool, device: str) 
 
 def _fit_jointly(devices: int, request: Training, run: Run, fingerprint: str, fresh: bool, device: str) -> None:
     """The same in several processes of `fer-lab train`, which load the faces themselves."""
-    words = ["fer_lab.cli", "train", *request.words(root=str(request.faces.root or ""))]
+    words = ["fer_lab", "train", *request.words(root=str(request.faces.root or ""))]
     words += ["--out", str(run.folder.resolve()), "--device", device, "--worker", fingerprint]
     words += ["--fresh"] if fresh else []
     done = 0 if fresh else len(run.history)

@@ -335,7 +335,7 @@ def test_two_processes_that_were_killed_go_on_where_they_were(tmp_path):
         tmp_path / "run",
     ]
     words += ["--set", "epochs=4", "--set", "batch_size=16", "--record", "two", "--store", tmp_path / "store"]
-    command = [sys.executable, "-m", "fer_lab.cli", *map(str, words)]
+    command = [sys.executable, "-m", "fer_lab", *map(str, words)]
     made = Run(tmp_path / "run")
     launcher = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     deadline = time.time() + 100

@@ -237,7 +237,7 @@ def test_an_interrupted_training_says_one_line_and_goes_on(tmp_path):
         "--seed",
         "1",
     ]
-    command = [sys.executable, "-m", "fer_lab.cli", *words, "--out", str(tmp_path / "run")]
+    command = [sys.executable, "-m", "fer_lab", *words, "--out", str(tmp_path / "run")]
     # A shell starts what runs in its background deaf to Ctrl-C, and children inherit that.
     hear = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

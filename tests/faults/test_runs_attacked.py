@@ -386,7 +386,7 @@ def test_modules_in_the_current_folder_are_not_imported(tmp_path, monkeypatch):
         (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("fer_lab.parallel.processes.count_devices", lambda device="auto": (2, "cores"))
-    launch(2, ["fer_lab.cli", "models", "dan"])
+    launch(2, ["fer_lab", "models", "dan"])
     assert not (tmp_path / "ran").exists()
 
 
