@@ -100,8 +100,9 @@ def evaluate(
     )  # fmt: skip
     faces = request.sized(model.image_size).load()
     if dataset == "folder" and tuple(model.classes) == CANONICAL and {*faces.classes} < {*CANONICAL[:-1]}:
-        # The reader's own folder has some classes alone.
-        faces = dataclasses.replace(request, classes=model.num_classes).load()
+        # The reader's own folder has some classes alone. It is read again; its warnings were given.
+        with warnings.catch_warnings(action="ignore"):
+            faces = dataclasses.replace(request, classes=model.num_classes).load()
     split = split or faces.reported_split()
     faces = faces.split(split)
     table = metrics.evaluate(metrics.predict(model, faces, flip=flip))

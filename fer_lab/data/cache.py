@@ -38,7 +38,7 @@ DEFAULT_SIZE = 112
 FER2013_SIZE = 48
 
 
-class Source(NamedTuple):
+class Stored(NamedTuple):
     """Where the pixels of one face are: a picture file, or one field of Kaggle's fer2013.csv."""
 
     name: str  # relative to the data set's root; used in messages and in FaceSet.files
@@ -96,20 +96,20 @@ def cache_folder() -> Path:
 
 
 def for_each(
-    sources: Sequence[Source], work: Callable[[Source], Any], title: str, block: int = 32
+    sources: Sequence[Stored], work: Callable[[Stored], Any], title: str, block: int = 32
 ) -> Generator[Any, None, None]:
     """Yield `work(source)`, or the DataError that it raises, for every source in order; a few threads work.
 
     At most 16 blocks of results wait at a time, so memory does not grow with the data set.
     """
 
-    def attempt(source: Source) -> Any:
+    def attempt(source: Stored) -> Any:
         try:
             return work(source)
         except DataError as error:
             return error
 
-    def run(part: Sequence[Source]) -> list[Any]:
+    def run(part: Sequence[Stored]) -> list[Any]:
         return [attempt(source) for source in part]
 
     threads = min(4, os.cpu_count() or 1)
@@ -124,10 +124,10 @@ def for_each(
                 bar.update(len(results))
 
 
-def native_size(sources: Sequence[Source]) -> int:
+def native_size(sources: Sequence[Stored]) -> int:
     """The side S if all readable pictures are S×S, else `DEFAULT_SIZE`."""
     sizes: set[tuple[int, int]] = set()
-    with contextlib.closing(for_each(sources, Source.side, "measuring")) as sides:
+    with contextlib.closing(for_each(sources, Stored.side, "measuring")) as sides:
         for side in sides:
             if isinstance(side, DataError):
                 continue
@@ -147,7 +147,7 @@ def to_square(image: Image.Image, size: int) -> np.ndarray:
 def load_pixels(
     name: str,
     root: Path,
-    sources: Sequence[Source],
+    sources: Sequence[Stored],
     size: int | None = None,
     *,
     part: str = "",
@@ -167,7 +167,7 @@ def load_pixels(
     return open_cache(name, root, sources, size) or build_cache(name, root, sources, size)
 
 
-def cache_key(sources: Sequence[Source], size: int | None) -> str:
+def cache_key(sources: Sequence[Stored], size: int | None) -> str:
     """A digest of everything that decides a cache's content; it changes when a picture file changes."""
     digest = hashlib.sha256(f"{FORMAT} {size}".encode())
     known: dict[str, str] = {}
@@ -190,7 +190,7 @@ def _card(name: str, root: Path, size: int | None) -> Path:
     return cache_folder() / f"{name}-{place}-{size or 'native'}.json"
 
 
-def open_cache(name: str, root: Path, sources: Sequence[Source], size: int | None = None) -> Pixels | None:
+def open_cache(name: str, root: Path, sources: Sequence[Stored], size: int | None = None) -> Pixels | None:
     """The cached pictures; None if there is no undamaged cache of these files, this size and this format.
 
     The whole cache is read, to compare its digest. What a caller writes into the tensor never reaches the disk.
@@ -233,7 +233,7 @@ def _mapped(path: Path) -> np.ndarray:
         return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
-def build_cache(name: str, root: Path, sources: Sequence[Source], size: int | None = None) -> Pixels:
+def build_cache(name: str, root: Path, sources: Sequence[Stored], size: int | None = None) -> Pixels:
     """Decode all pictures into a new cache that replaces an older one of the same set and size.
 
     The pixels are written as they are decoded, so memory holds a few hundred pictures at a time. Several
@@ -296,11 +296,11 @@ def _abandoned(folder: Path) -> Iterator[Path]:
 
 
 def _decode(
-    sources: Sequence[Source], side: int, store: Callable[[int, np.ndarray], Any]
+    sources: Sequence[Stored], side: int, store: Callable[[int, np.ndarray], Any]
 ) -> tuple[dict[int, str], list[list[int]], str]:
     """Decode every source and `store(row, uint8 [3,S,S])` it in order → (bad, twins, digest) of `Pixels`."""
 
-    def work(source: Source) -> tuple[np.ndarray, bytes]:
+    def work(source: Stored) -> tuple[np.ndarray, bytes]:
         data = source.read()
         return to_square(source.decode(data), side), hashlib.sha256(data).digest()
 

@@ -11,19 +11,23 @@ import warnings
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from fer_lab.data.cache import Source, for_each, load_pixels
+from fer_lab.data.cache import DEFAULT_SIZE, Stored, for_each, load_pixels, to_square
 from fer_lab.data.faces import SPLITS, FaceSet
 from fer_lab.data.images import DataError
 from fer_lab.data.layouts import read_layout
 from fer_lab.data.layouts.parsing import some
+from fer_lab.data.photographs import uncropped
 
 # With more lines than these the counts would scroll off the screen.
 MOST_CLASSES = 24
 MOST_PROBLEMS = 10
+# In so many pictures of a set a face is looked for, to see whether they are face crops.
+LOOKED_AT = 8
 
 
 def load_dataset(
@@ -51,9 +55,10 @@ def load_dataset(
 
     Subjects are −1, because none of these sets names its people. The fingerprint does not depend on the files'
     place or times. Warnings count pictures that are in more than one split, unreadable ones that `skip_bad`
-    leaves out, and faces of contempt that seven classes leave out; they say so where FER+'s votes are missing
-    and the faces are FER2013's, by name too. Raises DataError, which says which file is wrong, in what way, and
-    what to do, and DiskFullError where there is no space for the cache.
+    leaves out, and faces of contempt that seven classes leave out. They say if the pictures are photographs and
+    not face crops, and where FER+'s votes are missing and the faces are FER2013's, by name too. Raises
+    DataError, which says which file is wrong, in what way, and what to do, and DiskFullError where there is no
+    space for the cache.
 
     Example:
         >>> faces = load_dataset("rafdb", "~/data/RAF-DB")
@@ -97,6 +102,8 @@ def load_dataset(
             f"are too good (`fer-lab data check {name}` has the details)",
             stacklevel=2,
         )
+    if photographs := uncropped(pixels.storage[_few(rows)]):
+        warnings.warn(f"{name}: {photographs}", stacklevel=2)
     about = (listing.name, listing.rule, listing.classes, pixels.storage.shape[-1], pixels.digest)
     return FaceSet(
         storage=pixels.storage,
@@ -110,6 +117,11 @@ def load_dataset(
         files=np.array([listing.sources[row].name for row in rows.tolist()]),
         votes=None if listing.votes is None else torch.from_numpy(listing.votes[readable]),
     )
+
+
+def _few(rows: Any) -> Any:
+    """Up to `LOOKED_AT` of them, from the first to near the last."""
+    return rows[:: max(1, -(-len(rows) // LOOKED_AT))]
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,7 +201,7 @@ def check_dataset(
     started = time.monotonic()
     listing = read_layout(name, root, label_rule=label_rule, order=order, test_share=test_share)
 
-    def verify(source: Source) -> tuple[bytes, tuple[int, int]]:
+    def verify(source: Stored) -> tuple[bytes, tuple[int, int]]:
         data = source.read()
         return hashlib.blake2b(data, digest_size=16).digest(), source.decode(data).size
 
@@ -205,6 +217,7 @@ def check_dataset(
         places.setdefault(digest, []).append(index)
         sizes[size] += 1
         readable.append(index)
+    seconds = time.monotonic() - started
     twice = [np.array(indices) for indices in places.values() if len(indices) > 1]
     counts = {}
     for split in (split for split in SPLITS if (listing.splits == split).any()):
@@ -213,6 +226,9 @@ def check_dataset(
         counts[split] = dict(zip(listing.classes, numbers, strict=True))
     empty = {split: [name for name, n in inside.items() if not n] for split, inside in counts.items()}
     gaps = [f"no {split} face of {some(names, 8)}" for split, names in empty.items() if names]
+    few = [chosen[index] for index in _few(readable)]
+    squares = [to_square(one.decode(one.read()), DEFAULT_SIZE) for one in few]
+    gaps += filter(None, [uncropped(torch.tensor(np.array(squares))) if squares else ""])
     return DatasetReport(
         name=listing.name,
         root=Path(root),
@@ -225,5 +241,5 @@ def check_dataset(
         repeated=sum(len(set(listing.splits[indices])) < len(indices) for indices in twice),
         relabelled=sum(len(set(listing.labels[indices])) > 1 for indices in twice),
         sizes=dict(sizes),
-        seconds=time.monotonic() - started,
+        seconds=seconds,
     )

@@ -27,7 +27,7 @@ from fer_lab.runs.store import SHARES
 
 ALPHA = 0.05
 # Accuracies that differ by less than a point count as equal.
-MARGIN = 0.01
+EQUIVALENCE_MARGIN = 0.01
 LOWER_IS_BETTER = ("within_between", "head_overlap")
 # Columns of `judge` that are NaN until they are measured.
 MEASURED = (
@@ -124,7 +124,7 @@ def _measure(
     row |= {"difference": found.difference, "low": found.low, "high": found.high, "p": found.p}
     row["faces"] = len(store.answers(both["id_a"].iloc[0]).correct)
     if SHARES.fullmatch(claim.metric):
-        row["equivalence_p"] = equivalence_p(both["a"], both["b"], MARGIN)
+        row["equivalence_p"] = equivalence_p(both["a"], both["b"], EQUIVALENCE_MARGIN)
     if claim.metric == "accuracy" and len(both) > 1:  # the one metric that is a mean of one number a face
         a, b = (np.array([store.answers(one).correct for one in both[f"id_{side}"]], float) for side in "ab")
         _, row["crossed_low"], row["crossed_high"] = crossed_interval(a - b)

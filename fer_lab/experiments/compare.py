@@ -19,8 +19,8 @@ TRUNKS: dict[str, tuple[str, dict[str, Any]]] = {
     "ResNet-18": ("baseline", {}),
     "IR-50": ("poster", poster.VARIANTS["image only"]),
 }
-STARTS = dict.fromkeys(("baseline", "dan", "triplet_center"), "ResNet-18")
-STARTS |= dict.fromkeys(("poster", "qcs"), "IR-50")
+TRUNK_OF = dict.fromkeys(("baseline", "dan", "triplet_center"), "ResNet-18")
+TRUNK_OF |= dict.fromkeys(("poster", "qcs"), "IR-50")
 
 
 def same_budget(condition: str | None = None) -> dict[str, Training]:
@@ -40,7 +40,7 @@ def same_budget(condition: str | None = None) -> dict[str, Training]:
             kind: Training(model=model, options=options, changes=long, variant=trunk_variant, **common)
             for kind, (model, options) in TRUNKS.items()
         }
-        for model, kind in STARTS.items():
+        for model, kind in TRUNK_OF.items():
             steps = {"epochs": 1, "batch_size": 4} if model == "qcs" else {"epochs": 4}
             changes = {**steps, "lr": 3e-4, "precision": "bf16"}
             requests[f"{model}, {variant}-{seed}"] = Training(

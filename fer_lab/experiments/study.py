@@ -15,15 +15,15 @@ from fer_lab.experiments.request import Training
 SEEDS = tuple(range(8))
 # Of the pilots, which say how small an effect the study can see; no claim is decided on them.
 PILOT_SEEDS = (101, 102, 103)
-KNOBS = {"inter_class_similarity": 0.6, "intra_class_variance": 0.8, "imbalance": 0}
+HARD = {"inter_class_similarity": 0.6, "intra_class_variance": 0.8, "imbalance": 0}
 # Arguments of `Training`. Reported on faces of other people, 300 of each class.
-STUDY: dict[str, Any] = {"faces": FaceRequest(count=5000, knobs=KNOBS), "balanced": 2100}
+STUDY: dict[str, Any] = {"faces": FaceRequest(count=5000, knobs=HARD), "balanced": 2100}
 PLATEAU = {"epochs": 24, "precision": "bf16"}
 AFTERWARDS = {"epochs": 6, "precision": "bf16"}
 
 # The same with RAF-DB's imbalance: so many faces that the rarest class has 200 to learn from, in epochs that
 # show a model as many images.
-RARE: dict[str, Any] = {"faces": FaceRequest(count=14_000, knobs={**KNOBS, "imbalance": 1}), "balanced": 2100}
+RARE: dict[str, Any] = {"faces": FaceRequest(count=14_000, knobs={**HARD, "imbalance": 1}), "balanced": 2100}
 RARE_PLATEAU = {**PLATEAU, "epochs": 9}
 RARE_AFTERWARDS = {**AFTERWARDS, "epochs": 2}
 

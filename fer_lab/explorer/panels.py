@@ -42,7 +42,7 @@ FACE = 280  # side of a rendered face in pixels: five times what a tiny model ta
 PHOTO = 440  # longer side of a photograph
 Models = Mapping[str, Method]
 # Room around the frame that fits the data which trained a model; see `photographs.FRAMES`.
-MARGIN = 0.0
+ROOM = 0.0
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ def photo_panel(
     models: Models,
     overlay: str = "none",
     *,
-    margin: float = MARGIN,
+    margin: float = ROOM,
 ) -> View:
     """A photograph with its faces framed, and each model's answer to one of them.
 

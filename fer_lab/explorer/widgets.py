@@ -139,7 +139,7 @@ class PhotoExplorer(Explorer):
         self.forget = button("Forget it", partial(self._show, None))
         self.which = widgets.BoundedIntText(1, min=1, max=1)
         self.thumbnails, self._looks = rows([]), widgets.HTML(layout={"display": "none"})
-        self.margin = slider(-0.2, 0.4, 0.05, "room around the face", value=panels.MARGIN)
+        self.margin = slider(-0.2, 0.4, 0.05, "room around the face", value=panels.ROOM)
         self.overlay = choice(panels.MAPS, "show", "native", 40)
         self.image: Image.Image | None = None
         self.boxes: list[FaceBox] = []

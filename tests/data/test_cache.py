@@ -17,7 +17,7 @@ from PIL import Image
 
 from fer_lab._files import DiskFullError, remove_leftovers
 from fer_lab.data import cache
-from fer_lab.data.cache import Source, build_cache, cache_folder, for_each, load_pixels, native_size, open_cache
+from fer_lab.data.cache import Stored, build_cache, cache_folder, for_each, load_pixels, native_size, open_cache
 from fer_lab.data.images import DataError
 
 
@@ -39,7 +39,7 @@ def make_sources(root, n=5, size=8):
     for i in range(n):
         path = root / f"{i}.png"
         Image.new("RGB", (size, size), color(i)).save(path)
-        sources.append(Source(path.name, str(path)))
+        sources.append(Stored(path.name, str(path)))
     return sources
 
 
@@ -277,7 +277,7 @@ def test_native_size(tmp_path, sizes, native):
     for i, size in enumerate(sizes):
         path = tmp_path / f"{i}.png"
         path.write_bytes(b"broken") if size is None else Image.new("L", size).save(path)
-        sources.append(Source(path.name, str(path)))
+        sources.append(Stored(path.name, str(path)))
     assert native_size(sources) == native
 
 
@@ -286,7 +286,7 @@ def test_pictures_are_resized_with_antialiasing(tmp_path):
     stripes[:, ::2] = 255  # point sampling would see only black or only white
     path = tmp_path / "stripes.png"
     Image.fromarray(stripes).save(path)
-    small = load_pixels("toy", tmp_path, [Source("stripes.png", str(path))], 8).storage.float()
+    small = load_pixels("toy", tmp_path, [Stored("stripes.png", str(path))], 8).storage.float()
     assert small.shape == (1, 3, 8, 8)
     assert (small - 127.5).abs().max() < 10
 
@@ -294,7 +294,7 @@ def test_pictures_are_resized_with_antialiasing(tmp_path):
 def make_table(tmp_path, text):
     path = tmp_path / "fer2013.csv"
     path.write_text("emotion,pixels,Usage\n0," + text + ",Training\n")
-    return Source("FER2013Train/a.png", str(path), offset=23, length=len(text), line=2)
+    return Stored("FER2013Train/a.png", str(path), offset=23, length=len(text), line=2)
 
 
 def test_pixels_inside_a_table(tmp_path):
@@ -374,17 +374,17 @@ def test_a_killed_build_is_never_taken_for_good(tmp_path, folder):
     sources = make_sources(tmp_path / "set", n=100)
     # Killed while pixels are written, and between the pixels and their card.
     moments = {
-        "pixels": "cache.Source.decode = lambda *a: os.kill(os.getpid(), 9) if next(n) == 60 else old(*a)",
+        "pixels": "cache.Stored.decode = lambda *a: os.kill(os.getpid(), 9) if next(n) == 60 else old(*a)",
         "card": "cache.write_json = lambda *a: os.kill(os.getpid(), 9)",
     }
     for moment in moments.values():
         script = f"""
             import itertools, os, pathlib
             from fer_lab.data import cache
-            n, old = itertools.count(), cache.Source.decode
+            n, old = itertools.count(), cache.Stored.decode
             {moment}
             root = pathlib.Path({str(tmp_path / "set")!r})
-            sources = [cache.Source(f"{{i}}.png", str(root / f"{{i}}.png")) for i in range(100)]
+            sources = [cache.Stored(f"{{i}}.png", str(root / f"{{i}}.png")) for i in range(100)]
             cache.build_cache("toy", root, sources)
         """
         done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=False, capture_output=True)
@@ -435,7 +435,7 @@ def test_files_that_change_while_they_are_read_are_an_error(tmp_path, monkeypatc
 
 
 def test_for_each_keeps_order_returns_errors_and_bounds_what_waits(tmp_path):
-    sources = [Source(str(i), "") for i in range(1000)]
+    sources = [Stored(str(i), "") for i in range(1000)]
     started = []
 
     def work(source):

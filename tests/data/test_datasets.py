@@ -8,7 +8,7 @@ import torch
 from helpers import small_sets
 from PIL import Image
 
-from fer_lab.data import cache
+from fer_lab.data import cache, load_faces
 from fer_lab.data.datasets import DataError, check_dataset, load_dataset
 from fer_lab.data.expressions import CANONICAL, numbers_of
 from fer_lab.data.layouts import LAYOUTS
@@ -138,7 +138,7 @@ def test_the_second_load_decodes_nothing(root, monkeypatch):
     def refuse(self, data):
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr("fer_lab.data.cache.Source.decode", refuse)
+    monkeypatch.setattr("fer_lab.data.cache.Stored.decode", refuse)
     second = load_dataset("rafdb", root)
     assert torch.equal(first.images, second.images)
     assert first.fingerprint == second.fingerprint
@@ -296,6 +296,26 @@ def test_the_report_of_a_good_set(root):
     assert lines[3].split() == ["neutral", "1", "1"]
     assert lines[10].split() == ["all", "7", "7"]
     assert lines[-1] == "every picture can be read"
+
+
+def test_whole_photographs_are_said_to_be_no_face_crops(root):
+    """The note must come on every load, also from the cache, and must not come for face crops."""
+    faces = load_faces(count=12, size=96, seed=4, background=0, imbalance=0)
+    for name, side in (("photographs", 260), ("crops", 96)):
+        for i, face in enumerate(faces.images):
+            picture = Image.new("RGB", (side, side), "#7d8a96")
+            picture.paste(Image.fromarray(face.permute(1, 2, 0).numpy()), ((side - 96) // 2, (side - 96) // 2))
+            path = root / name / "train" / faces.classes[faces.labels[i]] / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            picture.save(path)
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="folder: photographs, not face crops: a face fills 2. % of"):
+            load_dataset("folder", root / "photographs")
+    assert "note: photographs, not face crops" in check_dataset("folder", root / "photographs").text()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_dataset("folder", root / "crops")
+    assert "not face crops" not in check_dataset("folder", root / "crops").text()
 
 
 def test_the_report_names_classes_that_a_split_lacks(root):

@@ -327,6 +327,24 @@ def test_a_found_face_gets_the_frame_of_the_training_pictures():
 # A folder of photographs
 
 
+@pytest.mark.parametrize("side", [112, 224])
+def test_small_faces_in_large_pictures_are_no_crops(side):
+    # Rendered faces on a texture, at a third of its side, and the faces alone.
+    faces = load_faces(count=8, size=side // 3, seed=11, background=0).images
+    bare = torch.from_numpy(brick()[:side, :side].copy()).expand(8, 3, -1, -1)
+    scenes, place = bare.clone(), slice(side // 4, side // 4 + side // 3)
+    scenes[:, :, place, place] = faces
+    said = photographs.uncropped(scenes)
+    assert "not face crops" in said
+    assert "fer-lab data crop" in said
+    share = float(said.split(" fills ")[1].split(" %")[0])
+    assert 15 < share < 28  # 0.55 to 0.67 of the face's own picture, which is a third of the whole
+    assert photographs.uncropped(load_faces(count=8, size=side, seed=11, background=0).images) == ""
+    # Too few faces to say anything.
+    assert photographs.uncropped(torch.cat([scenes[:4], bare[:4]])) == ""
+    assert photographs.uncropped(bare[:0]) == ""
+
+
 @pytest.fixture
 def photographs_folder(tmp_path, portrait):
     root = tmp_path / "mine"

@@ -17,7 +17,7 @@ from helpers.small_sets import picture
 
 from fer_lab._files import DiskFullError
 from fer_lab.book.run import reproduce
-from fer_lab.data.cache import Source, load_pixels, open_cache
+from fer_lab.data.cache import Stored, load_pixels, open_cache
 from fer_lab.models.weights import save_model
 from fer_lab.runs import ResultsStore, Run
 from fer_lab.training.loop import fit
@@ -105,7 +105,7 @@ def test_a_cache_that_does_not_fit_leaves_the_last_one(disk, tmp_path, monkeypat
     root = tmp_path / "set"
     for i in range(40):
         picture(root / f"{i}.png", 5 * i, (64, 64))
-    sources = [Source(f"{i}.png", str(root / f"{i}.png")) for i in range(40)]
+    sources = [Stored(f"{i}.png", str(root / f"{i}.png")) for i in range(40)]
     good = load_pixels("toy", root, sources[:10], 64)
     del good
     fill(disk, leave=100_000)

@@ -19,7 +19,7 @@ from helpers.small_sets import picture
 
 from fer_lab._files import RunBusyError
 from fer_lab.book.run import reproduce
-from fer_lab.data.cache import Source, cache_folder, load_pixels, open_cache
+from fer_lab.data.cache import Stored, cache_folder, load_pixels, open_cache
 from fer_lab.runs import Run
 from fer_lab.training.loop import fit
 
@@ -61,7 +61,7 @@ def train(folder, seed):
 
 def pictures(root):
     root = pathlib.Path(root)
-    return "toy", root, [cache.Source(f"{{i}}.png", str(root / f"{{i}}.png")) for i in range(60)]
+    return "toy", root, [cache.Stored(f"{{i}}.png", str(root / f"{{i}}.png")) for i in range(60)]
 
 
 """
@@ -170,8 +170,8 @@ def test_a_second_process_on_a_run_is_refused_and_the_first_undisturbed(tmp_path
 # Caches
 
 CACHE_MOMENTS = {
-    "at picture 1": "cache.Source.decode = killed_at(1, cache.Source.decode)",
-    "at picture 40": "cache.Source.decode = killed_at(40, cache.Source.decode)",
+    "at picture 1": "cache.Stored.decode = killed_at(1, cache.Stored.decode)",
+    "at picture 40": "cache.Stored.decode = killed_at(40, cache.Stored.decode)",
     "with the pixels written and not in place": "_files.os.replace = killed_at(1, _files.os.replace)",
     "between the pixels and their card": "cache.write_json = killed_at(1, cache.write_json)",
     "with the card written and not in place": "_files.os.replace = killed_at(2, _files.os.replace)",
@@ -184,7 +184,7 @@ def test_a_cache_whose_build_is_killed_is_built_anew(tmp_path, moment):
     root = tmp_path / "set"
     for i in range(60):
         picture(root / f"{i}.png", 4 * i)
-    sources = [Source(f"{i}.png", str(root / f"{i}.png")) for i in range(60)]
+    sources = [Stored(f"{i}.png", str(root / f"{i}.png")) for i in range(60)]
     done = child(f"{CACHE_MOMENTS[moment]}\ncache.build_cache(*pictures({str(root)!r}))")
     assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
     assert open_cache("toy", root, sources) is None

@@ -13,7 +13,7 @@ from fer_lab.data.expressions import class_names, order_of, to_canonical
 from fer_lab.data.images import DataError
 from fer_lab.data.layouts import parsing
 from fer_lab.data.layouts.folders import numbered_folder, read_class_folders
-from fer_lab.data.layouts.listing import SPLIT_NAMES, Listing, select, source
+from fer_lab.data.layouts.listing import SPLIT_NAMES, Listing, select, stored
 
 # The distributed validation.csv exists with and without this line.
 COLUMNS = [
@@ -49,7 +49,7 @@ def read_affectnet(root: Path, num_classes: int | None, rule: str) -> Listing:
     order = order_of("affectnet", num_classes)
     table = [label if label < len(order) else -1 for label in to_canonical("affectnet").tolist()]
     # A third of the manual lists shows no expression. These pictures would only fill the cache.
-    faces = [(source(root, name), table[own], split) for name, own, split in listed if own < len(table)]
+    faces = [(stored(root, name), table[own], split) for name, own, split in listed if own < len(table)]
     left_out = {"no expression": len(listed) - len(faces), "contempt": sum(label < 0 for _, label, _ in faces)}
     return select("affectnet", root, faces, class_names(len(order)), left_out=left_out, notes=notes)
 

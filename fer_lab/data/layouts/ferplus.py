@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from fer_lab.data.cache import Source
+from fer_lab.data.cache import Stored
 from fer_lab.data.expressions import class_names, order_of, to_canonical
 from fer_lab.data.images import DataError
 from fer_lab.data.layouts import parsing
-from fer_lab.data.layouts.listing import Listing, select, source
+from fer_lab.data.layouts.listing import Listing, select, stored
 
 FOLDERS = {"FER2013Train": "train", "FER2013Valid": "valid", "FER2013Test": "test"}
 USAGES = {"Training": "train", "PublicTest": "valid", "PrivateTest": "test"}
@@ -23,7 +23,7 @@ PIXEL_TABLES = ("fer2013.csv", "icml_face_data.csv")
 # The votes of a face: the eight canonical classes, then these.
 NO_CLASS = ("unknown", "not a face")
 # Picture, vote counts [10], split.
-Voted = tuple[Source, list[int], str]
+Voted = tuple[Stored, list[int], str]
 
 
 def ferplus_labels(
@@ -99,7 +99,7 @@ def _read_fer2013(table: Path, num_classes: int | None) -> Listing:
         if usage not in USAGES:
             raise DataError(f"{where}: usage {usage!r}; expected one of {', '.join(USAGES)}")
         label = canonical[parsing.whole_number(emotion, 0, len(canonical) - 1, f"{where}, emotion")]
-        faces.append((Source(f"fer{number:07d}.png", str(table), *span), label, USAGES[usage]))
+        faces.append((Stored(f"fer{number:07d}.png", str(table), *span), label, USAGES[usage]))
     note = (
         "fer2013new.csv, with FER+'s votes, is not there: these are FER2013's own labels, seven classes, of "
         "which FER+ corrected many"
@@ -123,7 +123,7 @@ def _faces_in_folders(base: Path, notes: list[str]) -> Iterator[Voted]:
             where = f"{label_file}, line {line}"
             parsing.expect_columns(row, 12, where)
             name = parsing.unseen(parsing.safe_name(row[0], f"{where}, file name"), seen, where)
-            yield source(base, f"{folder}/{name}"), _votes(row[2:], where), split
+            yield stored(base, f"{folder}/{name}"), _votes(row[2:], where), split
         notes += parsing.unlisted(base / folder, seen, "label.csv")
 
 
@@ -146,7 +146,7 @@ def _faces_in_tables(label_file: Path, pixels: Path) -> Iterator[Voted | None]:
             yield None
             continue
         name = parsing.unseen(parsing.safe_name(row[1], f"{where}, image name"), seen, where)
-        yield Source(name, str(pixels), *span), _votes(row[2:], where), USAGES[usage]
+        yield Stored(name, str(pixels), *span), _votes(row[2:], where), USAGES[usage]
     if next(spans, None) is not None:
         raise DataError(f"{label_file} ends before {pixels.name} does; expected as many rows in both")
 

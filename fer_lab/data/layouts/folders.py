@@ -11,7 +11,7 @@ import numpy as np
 
 from fer_lab.data.expressions import CANONICAL, ORDERS, canonical_name, class_names, numbers_of, order_of
 from fer_lab.data.images import DataError
-from fer_lab.data.layouts.listing import SPLIT_NAMES, Face, Listing, select, source
+from fer_lab.data.layouts.listing import SPLIT_NAMES, Face, Listing, select, stored
 from fer_lab.data.layouts.parsing import entries, pictures, some
 
 
@@ -123,7 +123,7 @@ def read_class_folders(
             splits = _cut(len(names), test_share) if test_share else [split] * len(names)
             folder = f"{part}/{word}" if part else word
             faces += [
-                (source(root, f"{folder}/{file}"), label, its) for file, its in zip(names, splits, strict=True)
+                (stored(root, f"{folder}/{file}"), label, its) for file, its in zip(names, splits, strict=True)
             ]
     notes = [f"{others} other files are not pictures, judged by their names"] if others else []
     return select(name, root, faces, present, left_out=left_out, notes=notes)

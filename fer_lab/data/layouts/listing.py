@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from fer_lab.data.cache import Source
+from fer_lab.data.cache import Stored
 from fer_lab.data.images import DataError
 
 RULES = ("largest", "majority", "votes")
 # A picture, its label (−1 if it does not belong to the set), its split.
-Face = tuple[Source, int, str]
+Face = tuple[Stored, int, str]
 # Names of splits, as folders and file names spell them → ours.
 SPLIT_NAMES = {
     name: split
@@ -30,7 +30,7 @@ class Listing:
 
     name: str
     root: Path  # file names are relative to it
-    sources: list[Source]  # M pictures, the same whatever the label rule and the number of classes
+    sources: list[Stored]  # M pictures, the same whatever the label rule and the number of classes
     rows: np.ndarray  # int64 [N], the sources that belong to the set; labels, splits and votes describe these
     labels: np.ndarray  # int64 [N], indices into `classes`
     splits: np.ndarray  # str [N], of `faces.SPLITS`
@@ -75,9 +75,9 @@ class Listing:
         )
 
 
-def source(root: Path, name: str) -> Source:
+def stored(root: Path, name: str) -> Stored:
     """The picture file `name` in `root`."""
-    return Source(name, os.path.join(root, name))
+    return Stored(name, os.path.join(root, name))
 
 
 def select(

@@ -10,7 +10,7 @@ from fer_lab.data.expressions import class_names, to_canonical
 from fer_lab.data.images import DataError
 from fer_lab.data.layouts import parsing
 from fer_lab.data.layouts.folders import numbered_folder, read_class_folders
-from fer_lab.data.layouts.listing import SPLIT_NAMES, Face, Listing, select, source
+from fer_lab.data.layouts.listing import SPLIT_NAMES, Face, Listing, select, stored
 
 
 def read_rafdb(root: Path, num_classes: int | None, rule: str) -> Listing:
@@ -48,7 +48,7 @@ def read_rafdb(root: Path, num_classes: int | None, rule: str) -> Listing:
         if split is None:
             raise DataError(f"{where}: expected a name that begins with train_ or test_, got {name!r}")
         stem, suffix = os.path.splitext(name)
-        faces.append((source(base, f"Image/aligned/{stem}_aligned{suffix}"), table[own - 1], split))
+        faces.append((stored(base, f"Image/aligned/{stem}_aligned{suffix}"), table[own - 1], split))
     notes = parsing.unlisted(folder, {os.path.basename(face.name) for face, _, _ in faces}, label_file.name)
     return select("rafdb", base, faces, class_names(len(table)), left_out={}, notes=notes)
 
