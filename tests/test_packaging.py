@@ -246,7 +246,7 @@ def test_pyproject_lists_every_package():
         ".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "fer_lab").rglob("__init__.py")
     }
     listed = set(PROJECT["tool"]["setuptools"]["packages"])
-    assert listed - packages == {"fer_lab.notebooks", "fer_lab.results"}
+    assert listed - packages == {"fer_lab.docs", "fer_lab.notebooks", "fer_lab.results"}
     assert packages <= listed
 
 
@@ -262,7 +262,7 @@ def wheel(tmp_path_factory) -> Path:
     """A wheel of this tree with one notebook and one result more."""
     tree = tmp_path_factory.mktemp("tree")
     ignored = shutil.ignore_patterns("__pycache__")
-    for folder in ("fer_lab", "notebooks", "figures/results"):
+    for folder in ("fer_lab", "notebooks", "docs", "figures/results"):
         shutil.copytree(ROOT / folder, tree / folder, ignore=ignored)
     for path in ROOT.iterdir():
         if path.name in ("pyproject.toml", "LICENSE", "README.md"):
@@ -309,4 +309,8 @@ def test_notebooks_are_laid_out_from_an_installed_wheel(wheel, tmp_path):
     results, count = done.stdout.split()
     assert results == str(tmp_path / "site" / "fer_lab" / "results")
     assert (tmp_path / "mine" / "98_extra.ipynb").exists()
-    assert int(count) == len(list((tmp_path / "mine").iterdir()))
+    assert int(count) == len([path for path in (tmp_path / "mine").rglob("*") if path.is_file()])
+    # Every link of a notebook that leads out of it leads to a file.
+    for path in (tmp_path / "mine").glob("0*.ipynb"):
+        targets = re.findall(r"\]\(([^)#:]+\.(?:md|ipynb))", path.read_text())
+        assert [name for name in targets if not (path.parent / name).exists()] == []

@@ -6,7 +6,6 @@ of `STANDARD`.
 
 import ast
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,16 +26,22 @@ def notebooks_folder() -> Path:
 
 
 def lay_out(folder: str | os.PathLike) -> list[Path]:
-    """Copy the book's notebooks, and the Markdown files beside them, into `folder`.
+    """Copy the book's notebooks, and the Markdown files beside them, into `folder`, and docs into its `docs`.
 
-    Where one of the files is already there, FileExistsError is raised and nothing copied.
+    Links between the two are changed; pictures of docs are not copied. Where one of the files is already there,
+    FileExistsError is raised and nothing copied.
     """
-    target = Path(folder)
-    files = sorted(p for p in notebooks_folder().iterdir() if p.suffix in (".ipynb", ".md"))
-    if present := [p.name for p in files if (target / p.name).exists()]:
+    target, source = Path(folder), notebooks_folder()
+    copies = {path: path.name for path in sorted(source.iterdir()) if path.suffix in (".ipynb", ".md")}
+    copies |= {path: f"docs/{path.name}" for path in sorted((source.parent / "docs").glob("*.md"))}
+    if present := [name for name in copies.values() if (target / name).exists()]:
         raise FileExistsError(f"{target} already has {', '.join(present)}; choose another folder or move them")
-    target.mkdir(parents=True, exist_ok=True)
-    return [Path(shutil.copy(path, target / path.name)) for path in files]
+    for path, name in copies.items():
+        text = path.read_text(encoding="utf-8").replace("](../docs/", "](docs/")
+        text = text.replace("](../notebooks/", "](../")
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        (target / name).write_text(text, encoding="utf-8", newline="\n")
+    return [target / name for name in copies.values()]
 
 
 def select_notebooks(

@@ -101,16 +101,21 @@ def test_values_of_another_type_are_refused(value, default):
 
 def test_lay_out_copies_notebooks_and_overwrites_nothing(shelf, tmp_path, monkeypatch):
     monkeypatch.setattr("fer_lab.book.parameters.notebooks_folder", lambda: shelf)
-    (shelf / "README.md").write_text("for teachers")
-    assert [path.name for path in lay_out(tmp_path / "mine")] == [
+    (shelf / "README.md").write_text("for teachers; [numbers](../docs/numbers.md)")
+    (shelf.parent / "docs").mkdir()
+    (shelf.parent / "docs" / "numbers.md").write_text("[DAN](../notebooks/02_dan.ipynb), größer")
+    assert [path.relative_to(tmp_path / "mine").as_posix() for path in lay_out(tmp_path / "mine")] == [
         "00_start.ipynb",
         "02_dan.ipynb",
         "03_next.ipynb",
         "README.md",
+        "docs/numbers.md",
     ]
+    assert (tmp_path / "mine" / "README.md").read_text() == "for teachers; [numbers](docs/numbers.md)"
+    assert (tmp_path / "mine" / "docs" / "numbers.md").read_text() == "[DAN](../02_dan.ipynb), größer"
     (tmp_path / "mine" / "00_start.ipynb").write_text("my own")
     (tmp_path / "mine" / "02_dan.ipynb").unlink()
-    with pytest.raises(FileExistsError, match=r"already has 00_start.ipynb, 03_next.ipynb, README.md"):
+    with pytest.raises(FileExistsError, match=r"already has 00_start.ipynb, 03_next.ipynb, README.md, docs"):
         lay_out(tmp_path / "mine")
     assert (tmp_path / "mine" / "00_start.ipynb").read_text() == "my own"
     assert not (tmp_path / "mine" / "02_dan.ipynb").exists()
