@@ -546,6 +546,7 @@ def test_nothing_is_written_into_an_installed_package(tmp_path):
     root = Path(cli.__file__).parents[2]
     shutil.copytree(root / "fer_lab", package, ignore=ignored)
     shutil.copytree(root / "notebooks", package / "notebooks", ignore=ignored)
+    shutil.copytree(root / "docs", package / "docs", ignore=ignored)
     shutil.copytree(root / "figures" / "results", package / "results", ignore=ignored)
     for path in [package, *package.rglob("*")]:
         path.chmod(0o555 if path.is_dir() else 0o444)

@@ -310,7 +310,7 @@ def test_notebooks_are_laid_out_from_an_installed_wheel(wheel, tmp_path):
     assert results == str(tmp_path / "site" / "fer_lab" / "results")
     assert (tmp_path / "mine" / "98_extra.ipynb").exists()
     assert int(count) == len([path for path in (tmp_path / "mine").rglob("*") if path.is_file()])
-    # Every link of a notebook that leads out of it leads to a file.
-    for path in (tmp_path / "mine").glob("0*.ipynb"):
-        targets = re.findall(r"\]\(([^)#:]+\.(?:md|ipynb))", path.read_text())
-        assert [name for name in targets if not (path.parent / name).exists()] == []
+    # Every link that leads out of a notebook or a document leads to a file.
+    for path in [*(tmp_path / "mine").glob("0*.ipynb"), *(tmp_path / "mine").rglob("*.md")]:
+        targets = re.findall(r"\]\(([^)#:\s]+)\)", path.read_text(encoding="utf-8"))
+        assert [name for name in targets if not (path.parent / name).exists()] == [], path

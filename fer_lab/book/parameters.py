@@ -6,6 +6,7 @@ of `STANDARD`.
 
 import ast
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
+# A link to a figure, or a figure; its words are the first group.
+_FIGURE_LINK = re.compile(r"!?\[([^]]*)\]\(\.\./figures[^)]*\)")
 STANDARD = ("profile", "dataset", "data_root", "seed", "run_dir")
 
 
@@ -28,17 +31,19 @@ def notebooks_folder() -> Path:
 def lay_out(folder: str | os.PathLike) -> list[Path]:
     """Copy the book's notebooks, and the Markdown files beside them, into `folder`, and docs into its `docs`.
 
-    Links between the two are changed; pictures of docs are not copied. Where one of the files is already there,
-    FileExistsError is raised and nothing copied.
+    Their links to each other are changed, and those to figures, which are not copied, become plain words. Where
+    one of the files is already there, FileExistsError is raised and nothing copied.
     """
     target, source = Path(folder), notebooks_folder()
     copies = {path: path.name for path in sorted(source.iterdir()) if path.suffix in (".ipynb", ".md")}
     copies |= {path: f"docs/{path.name}" for path in sorted((source.parent / "docs").glob("*.md"))}
-    if present := [name for name in copies.values() if (target / name).exists()]:
-        raise FileExistsError(f"{target} already has {', '.join(present)}; choose another folder or move them")
+    present = [name for name in copies.values() if (target / name).exists()]
+    if present or (target / "docs").is_file():
+        names = ", ".join(present or ["docs"])
+        raise FileExistsError(f"{target} already has {names}; choose another folder or move them")
     for path, name in copies.items():
         text = path.read_text(encoding="utf-8").replace("](../docs/", "](docs/")
-        text = text.replace("](../notebooks/", "](../")
+        text = _FIGURE_LINK.sub(r"\1", text.replace("](../notebooks/", "](../"))
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         (target / name).write_text(text, encoding="utf-8", newline="\n")
     return [target / name for name in copies.values()]

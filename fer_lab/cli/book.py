@@ -69,12 +69,12 @@ def reproduce(
 
 
 def notebooks(
-    folder: Annotated[MaybePath, Argument(callback=to_fill, help="Folder to copy the notebooks into.")] = None,
+    folder: Annotated[MaybePath, Argument(callback=to_fill, help="Folder to copy them into.")] = None,
     execute: Annotated[bool, Option(help="Run the book's own notebooks and keep the outputs.")] = False,
     only: Annotated[str, Option(help="With --execute or --students: which, such as 00,02.")] = "",
     students: Annotated[bool, Option("--students", help="Make a course for nbgrader there.")] = False,
 ) -> None:
-    """Copy the notebooks into a folder of your own, or run the checkout's own and keep their outputs."""
+    """Copy notebooks and docs into a folder of your own, or run the checkout's own and keep their outputs."""
     from fer_lab.book import parameters, run
 
     if execute == (folder is not None) or (students and execute):

@@ -1,4 +1,4 @@
-"""The options that several commands share, and the one place where their words become typed values."""
+"""The options that several commands share; their words become typed values, folders and models here."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def say(*lines: object, err: bool = False) -> None:
-    """Print lines. Everything that goes to the terminal passes here, or as an error through `main`."""
+    """Print lines. Everything that goes to the terminal passes here."""
     for line in lines:
         typer.echo(shown(line), err=err)
 

@@ -5,18 +5,19 @@ and reports in one screen what is there and what is wrong. `layouts` reads label
 picture, `cache` keeps the decoded pictures on disk.
 """
 
+import contextlib
 import hashlib
 import time
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from fer_lab.data.cache import DEFAULT_SIZE, Stored, for_each, load_pixels, to_square
+from fer_lab.data.cache import Stored, for_each, load_pixels
 from fer_lab.data.faces import SPLITS, FaceSet
 from fer_lab.data.images import DataError
 from fer_lab.data.layouts import read_layout
@@ -26,8 +27,9 @@ from fer_lab.data.photographs import uncropped
 # With more lines than these the counts would scroll off the screen.
 MOST_CLASSES = 24
 MOST_PROBLEMS = 10
-# In so many pictures of a set a face is looked for, to see whether they are face crops.
-LOOKED_AT = 8
+# In so many pictures of a set a face is looked for, to see whether they are face crops. In smaller ones than
+# this, a face that fills less than half is too small to be found.
+LOOKED_AT, LEAST_SIDE = 8, 64
 
 
 def load_dataset(
@@ -55,10 +57,10 @@ def load_dataset(
 
     Subjects are −1, because none of these sets names its people. The fingerprint does not depend on the files'
     place or times. Warnings count pictures that are in more than one split, unreadable ones that `skip_bad`
-    leaves out, and faces of contempt that seven classes leave out. They say if the pictures are photographs and
-    not face crops, and where FER+'s votes are missing and the faces are FER2013's, by name too. Raises
-    DataError, which says which file is wrong, in what way, and what to do, and DiskFullError where there is no
-    space for the cache.
+    leaves out, and faces of contempt that seven classes leave out. They say if the pictures seem to be
+    whole photographs, not face crops, and where FER+'s votes are missing and the faces are FER2013's, by name
+    too. Raises DataError, which says which file is wrong, in what way, and what to do, and DiskFullError where
+    there is no space for the cache.
 
     Example:
         >>> faces = load_dataset("rafdb", "~/data/RAF-DB")
@@ -76,7 +78,8 @@ def load_dataset(
     part = ""
     if count is not None and count < (total := len(listing)):
         listing = listing.at_most(count, seed)
-        part = hashlib.sha256(repr(listing.sources).encode("utf-8", "surrogateescape")).hexdigest()[:8]
+        kept = repr([tuple(source) for source in listing.sources])
+        part = hashlib.sha256(kept.encode("utf-8", "surrogateescape")).hexdigest()[:8]
         warnings.warn(
             f"{count:,} of the {total:,} faces of {listing.name} are used, chosen by seed {seed}: every class "
             "has its share of every split",
@@ -102,8 +105,8 @@ def load_dataset(
             f"are too good (`fer-lab data check {name}` has the details)",
             stacklevel=2,
         )
-    if photographs := uncropped(pixels.storage[_few(rows)]):
-        warnings.warn(f"{name}: {photographs}", stacklevel=2)
+    if photographs := _uncropped([listing.sources[row] for row in rows.tolist()]):
+        warnings.warn(f"pictures of {name}: {photographs}", stacklevel=2)
     about = (listing.name, listing.rule, listing.classes, pixels.storage.shape[-1], pixels.digest)
     return FaceSet(
         storage=pixels.storage,
@@ -119,9 +122,15 @@ def load_dataset(
     )
 
 
-def _few(rows: Any) -> Any:
-    """Up to `LOOKED_AT` of them, from the first to near the last."""
-    return rows[:: max(1, -(-len(rows) // LOOKED_AT))]
+def _uncropped(sources: Sequence[Stored]) -> str:
+    """What `uncropped` says of up to `LOOKED_AT` pictures of a set, from the first to the last."""
+    places = np.linspace(0, len(sources) - 1, min(LOOKED_AT, len(sources))).astype(int)
+    pictures = []
+    for source in (sources[place] for place in places.tolist()):
+        with contextlib.suppress(DataError):  # told elsewhere
+            if min(source.side()) >= LEAST_SIDE:
+                pictures.append(source.decode(source.read()))
+    return uncropped(pictures)
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,9 +235,7 @@ def check_dataset(
         counts[split] = dict(zip(listing.classes, numbers, strict=True))
     empty = {split: [name for name, n in inside.items() if not n] for split, inside in counts.items()}
     gaps = [f"no {split} face of {some(names, 8)}" for split, names in empty.items() if names]
-    few = [chosen[index] for index in _few(readable)]
-    squares = [to_square(one.decode(one.read()), DEFAULT_SIZE) for one in few]
-    gaps += filter(None, [uncropped(torch.tensor(np.array(squares))) if squares else ""])
+    framing = _uncropped([chosen[index] for index in readable])
     return DatasetReport(
         name=listing.name,
         root=Path(root),
@@ -236,7 +243,7 @@ def check_dataset(
         counts=counts,
         left_out=listing.left_out,
         bad=bad,
-        notes=listing.notes + gaps,
+        notes=[framing] * bool(framing) + listing.notes + gaps,
         leaked=sum(len(set(listing.splits[indices])) > 1 for indices in twice),
         repeated=sum(len(set(listing.splits[indices])) < len(indices) for indices in twice),
         relabelled=sum(len(set(listing.labels[indices])) > 1 for indices in twice),

@@ -7,6 +7,7 @@ finds fewer faces (Viola & Jones, CVPR 2001; Liao et al., ICB 2007). Both come w
 work offline; docs/data.md compares them. A photograph that is already a face crop needs no search.
 """
 
+import contextlib
 import functools
 import glob
 import math
@@ -49,10 +50,12 @@ CASCADE_TO_DLIB = (0.90, 0.08)
 # box's side. Medians of what dlib finds in 1,000 training pictures of FER+ and in 200 rendered faces, enlarged
 # to several sizes. Other data sets take FER+'s.
 FRAMES = {"ferplus": (1.17, -0.07), "synthetic": (1.54, -0.125)}
-# The share of a picture's side that a face's box fills in a data set of face crops: 0.55 to 0.67 in rendered
-# faces, 0.85 in FER+. On portraits cropped ever wider, bundled FER+ weights lost 4 points from 0.85 to 0.5, and
-# ferplus/dan 25 points at 0.35.
+# In face crops the box of the face fills 0.55 (rendered faces) to 0.85 (FER+) of the side. Pictures in which it
+# fills less than this are taken for whole photographs. On portraits cropped ever wider, bundled FER+ weights
+# lost 4 points from 0.85 to 0.5, and ferplus/dan 24.5 points at 0.35.
 LEAST_FILLED = 0.5
+# Shrunk to this longer side, a picture still shows a face of a twentieth of it.
+ENOUGH_SIDE = 512
 # Limits of an upload from a browser. A message larger than 10 MiB ends JupyterLab's connection to the kernel,
 # and the kernel could not even report the error. Photographs come in these formats; others need no decoder.
 UPLOAD_BYTES = 8 * 2**20
@@ -321,19 +324,22 @@ def face_square(
     return x, y, x + side, y + side
 
 
-def uncropped(pictures: torch.Tensor) -> str:
-    """A sentence on pictures uint8 [N,3,S,S] that are no face crops; "" if they are, or if that cannot be seen.
+def uncropped(pictures: Sequence[Image.Image]) -> str:
+    """A sentence on some pictures of a data set if most of them are whole photographs, and not face crops.
 
-    A network that learned from face crops answers for whole photographs, too, but often wrongly. A face that
-    fills its picture is often missed, so pictures without a face say nothing.
+    A network that learned from face crops answers for photographs, too, but often wrongly. "" if the pictures
+    are crops, or if that cannot be seen: a face that fills its picture is often missed. Pictures are shrunk.
     """
-    largest = [face for picture in pictures.permute(0, 2, 3, 1).numpy() for face in find_faces(picture)[:1]]
-    filled = [math.sqrt(face.area) / pictures.shape[-1] for face in largest]
-    if 2 * len(filled) <= len(pictures) or np.median(filled) >= LEAST_FILLED:
+    filled = []
+    with contextlib.suppress(ImportError):  # without any detector
+        for picture in pictures:
+            picture.thumbnail((ENOUGH_SIDE, ENOUGH_SIDE))
+            filled += [math.sqrt(face.area) / min(picture.size) for face in find_faces(picture)[:1]]
+    if 2 * len(filled) <= max(5, len(pictures)) or np.median(filled) >= LEAST_FILLED:
         return ""
     return (
-        f"photographs, not face crops: a face fills {100 * np.median(filled):.0f} % of their side, in crops "
-        "55 to 85 %. Networks do worse on them; `fer-lab data crop PHOTOS FACES` cuts the faces out"
+        f"a face fills {100 * np.median(filled):.0f} % of a picture's side, in face crops 55 to 85 %. Networks "
+        "do worse on whole photographs; `fer-lab data crop PHOTOS FACES` cuts the faces out"
     )
 
 

@@ -103,7 +103,8 @@ def test_lay_out_copies_notebooks_and_overwrites_nothing(shelf, tmp_path, monkey
     monkeypatch.setattr("fer_lab.book.parameters.notebooks_folder", lambda: shelf)
     (shelf / "README.md").write_text("for teachers; [numbers](../docs/numbers.md)")
     (shelf.parent / "docs").mkdir()
-    (shelf.parent / "docs" / "numbers.md").write_text("[DAN](../notebooks/02_dan.ipynb), größer")
+    document = "[DAN](../notebooks/02_dan.ipynb), größer\n![a chart](../figures/a.png)"
+    (shelf.parent / "docs" / "numbers.md").write_text(document)
     assert [path.relative_to(tmp_path / "mine").as_posix() for path in lay_out(tmp_path / "mine")] == [
         "00_start.ipynb",
         "02_dan.ipynb",
@@ -112,7 +113,7 @@ def test_lay_out_copies_notebooks_and_overwrites_nothing(shelf, tmp_path, monkey
         "docs/numbers.md",
     ]
     assert (tmp_path / "mine" / "README.md").read_text() == "for teachers; [numbers](docs/numbers.md)"
-    assert (tmp_path / "mine" / "docs" / "numbers.md").read_text() == "[DAN](../02_dan.ipynb), größer"
+    assert (tmp_path / "mine" / "docs" / "numbers.md").read_text() == "[DAN](../02_dan.ipynb), größer\na chart"
     (tmp_path / "mine" / "00_start.ipynb").write_text("my own")
     (tmp_path / "mine" / "02_dan.ipynb").unlink()
     with pytest.raises(FileExistsError, match=r"already has 00_start.ipynb, 03_next.ipynb, README.md, docs"):

@@ -327,6 +327,7 @@ def test_a_found_face_gets_the_frame_of_the_training_pictures():
 # A folder of photographs
 
 
+@needs_dlib
 @pytest.mark.parametrize("side", [112, 224])
 def test_small_faces_in_large_pictures_are_no_crops(side):
     # Rendered faces on a texture, at a third of its side, and the faces alone.
@@ -334,15 +335,37 @@ def test_small_faces_in_large_pictures_are_no_crops(side):
     bare = torch.from_numpy(brick()[:side, :side].copy()).expand(8, 3, -1, -1)
     scenes, place = bare.clone(), slice(side // 4, side // 4 + side // 3)
     scenes[:, :, place, place] = faces
-    said = photographs.uncropped(scenes)
-    assert "not face crops" in said
+    said = photographs.uncropped(pictures(scenes))
     assert "fer-lab data crop" in said
     share = float(said.split(" fills ")[1].split(" %")[0])
     assert 15 < share < 28  # 0.55 to 0.67 of the face's own picture, which is a third of the whole
-    assert photographs.uncropped(load_faces(count=8, size=side, seed=11, background=0).images) == ""
+    assert photographs.uncropped(pictures(load_faces(count=8, size=side, seed=11, background=0).images)) == ""
     # Too few faces to say anything.
-    assert photographs.uncropped(torch.cat([scenes[:4], bare[:4]])) == ""
-    assert photographs.uncropped(bare[:0]) == ""
+    assert photographs.uncropped(pictures(torch.cat([scenes[:4], bare[:4]]))) == ""
+    assert photographs.uncropped(pictures(scenes[:2])) == ""
+    assert photographs.uncropped([]) == ""
+
+
+def pictures(images: torch.Tensor) -> list[Image.Image]:
+    return [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images]
+
+
+@needs_dlib
+def test_a_small_face_in_a_large_oblong_photograph_is_no_crop(portrait, monkeypatch):
+    face = portrait.resize((500, 500))
+    wide = []
+    for i in range(4):
+        scene = Image.fromarray(brick()).convert("RGB").resize((1800, 1200))
+        scene.paste(face, (100 + 300 * i, 500))
+        wide.append(scene)
+    said = photographs.uncropped(wide)
+    share = float(said.split(" fills ")[1].split(" %")[0])
+    assert 5 < share < 14  # the box has a fifth of the portrait's 500 pixels, of the picture's 1200
+    # No detector at all: nothing can be said, and nothing fails.
+    monkeypatch.setattr(photographs, "_dlib", lambda: None)
+    monkeypatch.setitem(sys.modules, "skimage.feature", None)
+    photographs._cascade.cache_clear()
+    assert photographs.uncropped(wide) == ""
 
 
 @pytest.fixture
