@@ -20,14 +20,17 @@ from pathlib import Path
 from types import ModuleType
 
 import nbformat
+import typer
 from PIL import Image
 from sphinx.cmd.build import main as sphinx
+from typer.cli import get_docs_for_click
 
 import fer_lab
 from fer_lab import figures
 from fer_lab.book import html
 from fer_lab.book.html import CHAPTERS, readable, title_of
 from fer_lab.book.result import HEADLINE, format_numbers, outputs
+from fer_lab.cli import app
 from fer_lab.figures import style
 from fer_lab.models import output_shapes
 
@@ -147,7 +150,7 @@ def draw_diagrams(folder: Path) -> str:
 
 
 def write_reference(folder: Path) -> dict[str, dict[str, str]]:
-    """A page for each folder of the package, from its docstrings; returns their titles and descriptions."""
+    """A page for each folder of the package, from docstrings or help; returns their titles and descriptions."""
     folder.mkdir()
     pages, tree = {}, []
     for name in FOLDERS:
@@ -162,6 +165,11 @@ def write_reference(folder: Path) -> dict[str, dict[str, str]]:
             "description": about,
         }
         tree.append(module.__name__)
+    command, title = typer.main.get_command(app), "fer_lab.cli: every command and its options"
+    commands = get_docs_for_click(obj=command, ctx=typer.Context(command), name="fer-lab", title=title)
+    (folder / "fer_lab.cli.md").write_text(commands, encoding="utf-8")
+    pages["api/fer_lab.cli"] = {"title": title, "description": "What `fer-lab` can do: every command's help."}
+    tree.append("fer_lab.cli")
     (folder / "index.md").write_text(
         "# The package, folder by folder\n\nWhat each folder of `fer_lab` shows, from docstrings.\n\n"
         "```{toctree}\n" + "\n".join(tree) + "\n```\n",

@@ -56,6 +56,11 @@ def test_every_notebook_text_and_folder_has_its_page(pages):
     needed |= {f"api/fer_lab.{path.name}.html" for path in folders} | {"api/fer_lab.html", "runs.html"}
     assert needed - set(pages) == set()
     assert pages["api/fer_lab.models.html"].find(id="fer_lab.models.create_model") is not None
+    commands = pages["api/fer_lab.cli.html"].get_text()
+    assert {f"fer-lab {name}" for name in ("reproduce", "train", "data crop", "bench models")} <= set(
+        re.findall(r"fer-lab [a-z]+(?: [a-z]+)?(?=¶|\n)", commands)
+    )
+    assert "Seed of every random draw." in commands
     cards = pages["index.html"].find_all(class_="chapter")
     assert [card.find("a")["href"] for card in cards] == [f"notebooks/{path.stem}.html" for path in NOTEBOOKS]
     assert pages["index.html"].select_one("p.live a")["href"] == "live.html"
