@@ -165,9 +165,10 @@ def write_reference(folder: Path) -> dict[str, dict[str, str]]:
             "description": about,
         }
         tree.append(module.__name__)
-    command, title = typer.main.get_command(app), "fer_lab.cli: every command and its options"
-    commands = get_docs_for_click(obj=command, ctx=typer.Context(command), name="fer-lab", title=title)
+    command = typer.main.get_command(app)
+    commands = get_docs_for_click(obj=command, ctx=typer.Context(command), name="fer-lab", title="fer_lab.cli")
     (folder / "fer_lab.cli.md").write_text(commands, encoding="utf-8")
+    title = "fer_lab.cli: every command and its options"
     pages["api/fer_lab.cli"] = {"title": title, "description": "What `fer-lab` can do: every command's help."}
     tree.append("fer_lab.cli")
     (folder / "index.md").write_text(
