@@ -61,11 +61,11 @@ def device_table(
     """How far a GPU's logits, losses and gradients are from the processor's, as shares of theirs."""
     from fer_lab.bench import bench_device
 
-    print_table(bench_device(listed(models), listed(sizes), device=device), csv)
+    print_table(bench_device(listed(models) or None, listed(sizes), device=device), csv)
 
 
 def onnx_table(models: WhichModels = "", sizes: WhichSizes = "tiny,paper", csv: Csv = None) -> None:
     """ONNX Runtime against PyTorch on one thread: difference, and images a second of processor time."""
     from fer_lab.bench import bench_onnx
 
-    print_table(bench_onnx(listed(models), listed(sizes)), csv)
+    print_table(bench_onnx(listed(models) or None, listed(sizes)), csv)

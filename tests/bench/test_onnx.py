@@ -4,8 +4,11 @@ import itertools
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from fer_lab.bench import onnx as against
+from fer_lab.cli import app
+from fer_lab.models import list_models
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -46,3 +49,17 @@ def test_threads_are_given_back_where_a_model_is_unknown():
     with pytest.raises(ValueError, match="unknown model 'resnet'"):
         against.bench_onnx(["resnet"])
     assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize(
+    ("words", "work", "row"),
+    [
+        (["onnx"], "onnx._measure", [0.0, 1.0, 1.0, 1.0]),
+        (["device", "--device", "cpu"], "device._differences", [0.0, 0.0, 0.0, 0.0]),
+    ],
+)
+def test_the_commands_take_all_models_where_none_is_named(words, work, row, monkeypatch):
+    monkeypatch.setattr(f"fer_lab.bench.{work}", lambda *_: row)
+    done = CliRunner().invoke(app, ["bench", *words, "--sizes", "tiny"])
+    assert done.exit_code == 0, done.exception
+    assert [line.split()[0] for line in done.output.splitlines()[1:]] == list_models()
